@@ -1,0 +1,215 @@
+//! The config file as types. Every field has a default; `examples/reference.toml` shows them all.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+/// The whole config.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Config {
+    /// `[server]`: the listener for clients.
+    pub server: Server,
+    /// `[admin]`: the listener for operators.
+    pub admin: Admin,
+    /// `[limits]`: what one request may ask for.
+    pub limits: Limits,
+    /// `[[model]]`: models that this process serves itself.
+    pub models: Vec<Model>,
+}
+
+/// `[server]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Server {
+    /// Address to listen on; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Connections at once; further ones wait in the kernel's queue.
+    pub connections_max: u32,
+    /// Time for a client to send the whole request head.
+    pub header_timeout_ms: u64,
+    /// Time for a client to send the whole body.
+    pub body_timeout_ms: u64,
+    /// Silence after which a waiting stream gets its headers and a comment.
+    pub ping_after_ms: u64,
+    /// Time after which a client that reads nothing of its stream loses it.
+    pub write_timeout_ms: u64,
+    /// Time that running streams get after SIGTERM.
+    pub grace_ms: u64,
+    /// Time between "not ready" and closing the listener, so that balancers notice.
+    pub drain_delay_ms: u64,
+}
+
+/// `[admin]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Admin {
+    /// Address to listen on, or `"none"`.
+    pub listen: Option<SocketAddr>,
+}
+
+/// `[limits]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of a request body.
+    pub body_bytes_max: u64,
+    /// Choices of one request.
+    pub n_max: u32,
+    /// Stop strings of one request.
+    pub stop_strings_max: u32,
+    /// Bytes of one stop string.
+    pub stop_bytes_max: u32,
+    /// Messages of one conversation.
+    pub messages_max: u32,
+    /// Prompts of one completion request.
+    pub prompts_max: u32,
+    /// Time that a request may take in all.
+    pub request_timeout_ms: u64,
+}
+
+/// `[[model]]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Model {
+    /// Name in the API.
+    pub id: String,
+    /// What runs it.
+    pub runner: Runner,
+    /// Catalogue name, path of a GGUF file, or `hf:owner/repository/file.gguf`; only for `candle`.
+    pub source: String,
+    /// `"cpu"` or `"cuda:0"`; only for `candle`.
+    pub device: Device,
+    /// Number type of cached keys and values; only for `candle`.
+    pub kv_type: KvType,
+    /// Bytes of KV cache.
+    pub kv_bytes_max: u64,
+    /// Tokens of one KV block.
+    pub block_tokens: u32,
+    /// Sequences that run at once.
+    pub sequences_max: u32,
+    /// Tokens of one step.
+    pub step_tokens_max: u32,
+    /// Sequences that wait in line.
+    pub queue_max: u32,
+    /// Tokens of prompt and completion together; the model's own where unset.
+    pub context_max: Option<u32>,
+    /// Tokens to produce where the client names no number; as many as the context holds where unset.
+    pub default_max_tokens: Option<u32>,
+    /// Threads for kernels on a CPU; the physical cores where unset.
+    pub threads: Option<u32>,
+    /// `[model.sim]`: cost of the simulated runner's steps.
+    pub sim: Sim,
+}
+
+/// What runs a model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Runner {
+    /// A real model through Candle.
+    Candle,
+    /// The simulated model.
+    Sim,
+}
+
+/// Where tensors live.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Device {
+    /// `"cpu"`
+    Cpu,
+    /// `"cuda:N"`
+    Cuda(u32),
+}
+
+/// Number type of the KV cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KvType {
+    /// `"f16"`
+    F16,
+    /// `"f32"`
+    F32,
+}
+
+/// `[model.sim]`: a step takes `step_base_us + prefill tokens x prefill_token_us + decoding sequences x decode_sequence_us`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sim {
+    /// Tokens of prompt and completion together.
+    pub context_tokens: u32,
+    /// Microseconds of a step however small.
+    pub step_base_us: u64,
+    /// Microseconds added by each prefilled token.
+    pub prefill_token_us: u64,
+    /// Microseconds added by each decoding sequence.
+    pub decode_sequence_us: u64,
+}
+
+/// Where the config came from, for messages.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// No file: the defaults, with the default model.
+    Defaults,
+    /// A file.
+    File(PathBuf),
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
+            connections_max: 4096,
+            header_timeout_ms: 10_000,
+            body_timeout_ms: 30_000,
+            ping_after_ms: 15_000,
+            write_timeout_ms: 30_000,
+            grace_ms: 30_000,
+            drain_delay_ms: 0,
+        }
+    }
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self {
+            listen: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 9900))),
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            body_bytes_max: 4 << 20,
+            n_max: 8,
+            stop_strings_max: 4,
+            stop_bytes_max: 256,
+            messages_max: 1024,
+            prompts_max: 16,
+            request_timeout_ms: 600_000,
+        }
+    }
+}
+
+impl Default for Model {
+    fn default() -> Self {
+        Self {
+            id: "smollm2-135m-instruct".to_owned(),
+            runner: Runner::Candle,
+            source: "smollm2-135m-instruct".to_owned(),
+            device: Device::Cpu,
+            kv_type: KvType::F16,
+            kv_bytes_max: 256 << 20,
+            block_tokens: 16,
+            sequences_max: 64,
+            step_tokens_max: 512,
+            queue_max: 256,
+            context_max: None,
+            default_max_tokens: None,
+            threads: None,
+            sim: Sim::default(),
+        }
+    }
+}
+
+impl Default for Sim {
+    fn default() -> Self {
+        Self {
+            context_tokens: 8192,
+            step_base_us: 1_000,
+            prefill_token_us: 20,
+            decode_sequence_us: 50,
+        }
+    }
+}

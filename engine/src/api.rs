@@ -1,0 +1,201 @@
+//! What goes into the engine and what comes out: the types of its boundary.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Reads a monotonic clock: time since any fixed origin. The binary brings it, tests bring their own (I7).
+pub type Clock = Arc<dyn Fn() -> Duration + Send + Sync>;
+
+/// One request to the engine: a prompt and how to continue it, `n` times.
+#[derive(Debug, Clone)]
+pub struct Submission {
+    /// The caller's request id, for logs and aborts; unique among those in flight.
+    pub id: Arc<str>,
+    /// Token ids of the prompt, at least one, each below the width of the logits.
+    pub prompt: Arc<[u32]>,
+    /// Choices wanted, at least 1.
+    pub n: u32,
+    /// How a token is drawn from the logits.
+    pub sampling: SamplingParams,
+    /// When a choice ends.
+    pub stop: StopParams,
+    /// Seed of every draw. Token `i` of choice `c` depends on `(seed, c, i)` and the logits alone.
+    pub seed: u64,
+    /// Opaque fair-share flow.
+    pub flow: u64,
+    /// Opaque prefix-sharing pool.
+    pub pool: u64,
+    /// Moment on the engine's clock after which the answer is of no use.
+    pub deadline: Option<Duration>,
+    /// Whether token events carry ids.
+    pub want_token_ids: bool,
+}
+
+/// How a token is drawn. The neutral value of each field leaves the distribution as it is.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SamplingParams {
+    /// 0 is greedy; 1 is neutral.
+    pub temperature: f32,
+    /// Smallest set of tokens with at least this mass; 1 is neutral.
+    pub top_p: f32,
+    /// This many best tokens; 0 is neutral.
+    pub top_k: u32,
+    /// Tokens with at least this share of the best one's probability; 0 is neutral.
+    pub min_p: f32,
+}
+
+impl Default for SamplingParams {
+    fn default() -> Self {
+        Self {
+            temperature: 1.0,
+            top_p: 1.0,
+            top_k: 0,
+            min_p: 0.0,
+        }
+    }
+}
+
+/// When a choice ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StopParams {
+    /// Tokens to produce at most, at least 1.
+    pub max_tokens: u32,
+    /// Strings that end the choice; neither they nor a part of them is emitted.
+    pub strings: Vec<String>,
+    /// Whether the model's own end-of-generation tokens are ignored.
+    pub ignore_eos: bool,
+}
+
+/// What the engine says about a submission, in order. The stream ends after [`Event::Done`] or [`Event::Failed`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// A choice went on.
+    Delta {
+        /// Index of the choice.
+        choice: u32,
+        /// Text that became certain: may be empty, never holds half a character or part of a stop string.
+        text: String,
+        /// Ids behind it, where wanted.
+        token_ids: Vec<u32>,
+    },
+    /// A choice ended.
+    Finished {
+        /// Index of the choice.
+        choice: u32,
+        /// Why.
+        reason: FinishReason,
+    },
+    /// All choices ended; the last event of a stream that went well.
+    Done(Usage),
+    /// The submission failed; the last event of a stream that did not.
+    Failed(EngineError, Usage),
+}
+
+/// Why a choice ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FinishReason {
+    /// End-of-generation token or stop string.
+    Stop,
+    /// `max_tokens` or the context is used up.
+    Length,
+}
+
+/// Tokens that a submission really used.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Tokens of the prompt, counted once.
+    pub prompt_tokens: u32,
+    /// Of these, taken from the prefix cache.
+    pub cached_tokens: u32,
+    /// Tokens produced over all choices.
+    pub completion_tokens: u32,
+}
+
+/// Why a submission was refused before anything ran. Nothing is held for it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SubmitError {
+    /// The waiting line is full: another node, or later.
+    #[error("the engine's queue is full")]
+    QueueFull,
+    /// The engine takes no more work.
+    #[error("the engine is draining")]
+    Draining,
+    /// Loading, warming up or failed.
+    #[error("the engine is not ready")]
+    NotReady,
+    /// The prompt leaves no room for a single token.
+    #[error("the prompt has {prompt} tokens, the context holds {context}")]
+    PromptTooLong {
+        /// Tokens of the prompt.
+        prompt: u32,
+        /// Tokens of the context, prompt and completion together.
+        context: u32,
+    },
+    /// A parameter is outside its domain; the text names it.
+    #[error("{0}")]
+    Invalid(String),
+}
+
+/// Why a running submission ended without finishing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum EngineError {
+    /// Cancelled by its owner.
+    #[error("the request was cancelled")]
+    Aborted,
+    /// Its deadline passed.
+    #[error("the deadline passed")]
+    DeadlineExceeded,
+    /// The engine ended the stream because it drains and the grace period is over.
+    #[error("the engine is shutting down")]
+    ShuttingDown,
+    /// The model's output for this sequence was not a number.
+    #[error("the model produced no valid probabilities")]
+    InvalidLogits,
+    /// The step that held this sequence failed.
+    #[error("the engine step failed")]
+    StepFailed,
+}
+
+/// Where an engine is in its life. Ready is the only state that accepts work.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EngineState {
+    /// Reading weights.
+    Loading,
+    /// First passes, so that no user pays for them.
+    Warming,
+    /// Accepting work.
+    Ready,
+    /// Finishing what it has.
+    Draining,
+    /// Loading failed; the text says what to do.
+    Failed(String),
+    /// The thread ended.
+    Stopped,
+}
+
+/// Figures of one moment.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Stats {
+    /// Sequences that hold KV blocks.
+    pub running: u32,
+    /// Sequences in line.
+    pub waiting: u32,
+    /// Tokens still to prefill, running and waiting.
+    pub waiting_prefill_tokens: u64,
+    /// KV blocks in all.
+    pub blocks_total: u32,
+    /// KV blocks free.
+    pub blocks_free: u32,
+    /// Steps since the start.
+    pub steps: u64,
+    /// Prompt tokens computed since the start.
+    pub prefill_tokens: u64,
+    /// Tokens produced since the start.
+    pub decode_tokens: u64,
+    /// Sequences preempted since the start.
+    pub preemptions: u64,
+    /// Duration of the last step.
+    pub last_step: Duration,
+}

@@ -1,0 +1,92 @@
+//! How an engine is set up: its bounds and what runs its steps.
+
+use std::fmt;
+#[cfg(feature = "candle")]
+use std::path::PathBuf;
+use std::time::Duration;
+
+#[cfg(feature = "candle")]
+use hansa_models::KvType;
+
+use crate::api::Clock;
+
+/// Bounds of one engine.
+#[derive(Clone)]
+pub struct EngineOptions {
+    /// The clock that deadlines and step times are read from.
+    pub clock: Clock,
+    /// Sequences that may hold KV blocks at once.
+    pub sequences_max: u32,
+    /// Tokens of one step, prefill and decode together.
+    pub step_tokens_max: u32,
+    /// Sequences that may wait in line.
+    pub queue_max: u32,
+    /// Tokens of one KV block.
+    pub block_size: u32,
+    /// Tokens of prompt and completion together; `None` takes the model's own.
+    pub context_max: Option<u32>,
+    /// Bytes of KV cache.
+    pub kv_bytes_max: u64,
+}
+
+impl fmt::Debug for EngineOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EngineOptions")
+            .field("sequences_max", &self.sequences_max)
+            .field("step_tokens_max", &self.step_tokens_max)
+            .field("queue_max", &self.queue_max)
+            .field("block_size", &self.block_size)
+            .field("context_max", &self.context_max)
+            .field("kv_bytes_max", &self.kv_bytes_max)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What runs the steps.
+#[derive(Debug, Clone)]
+pub enum RunnerOptions {
+    /// A cost model whose tokens are a formula.
+    Sim(SimOptions),
+    /// A real model through Candle.
+    #[cfg(feature = "candle")]
+    Candle(CandleOptions),
+}
+
+/// The simulated model: a step takes `step_base + prefill tokens x prefill_token + decoding sequences x decode_sequence`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SimOptions {
+    /// Tokens of prompt and completion together.
+    pub context_len: u32,
+    /// Time of a step however small.
+    pub step_base: Duration,
+    /// Time added by each prefilled token.
+    pub prefill_token: Duration,
+    /// Time added by each decoding sequence.
+    pub decode_sequence: Duration,
+    /// Bytes of KV cache that one token is taken to need.
+    pub kv_bytes_per_token: u64,
+}
+
+/// A real model.
+#[cfg(feature = "candle")]
+#[derive(Debug, Clone)]
+pub struct CandleOptions {
+    /// The GGUF file.
+    pub model_path: PathBuf,
+    /// Where the tensors live.
+    pub device: DeviceOptions,
+    /// Number type of the KV cache.
+    pub kv_type: KvType,
+    /// Threads for kernels on a CPU; `None` takes the physical cores.
+    pub threads: Option<usize>,
+}
+
+/// Where the tensors live.
+#[cfg(feature = "candle")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeviceOptions {
+    /// The processor.
+    Cpu,
+    /// An NVIDIA GPU by its ordinal.
+    Cuda(usize),
+}

@@ -1,0 +1,4 @@
+//! Requests of Hansa: HTTP, OpenAI, tenants, quota, routing, upstreams.
+#![forbid(unsafe_code)]
+
+pub mod upstream;

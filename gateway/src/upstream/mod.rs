@@ -1,0 +1,284 @@
+//! What a request is to whoever serves it, and what an upstream is to us.
+//!
+//! These types carry every hop: a local engine, a node, a site and a foreign server all take a [`GenerateRequest`] and
+//! give back [`Event`]s. Nothing here knows OpenAI's JSON (`openai/` does) or a socket (each upstream does).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use futures::stream::BoxStream;
+
+/// A request as every upstream takes it: parsed, checked against the limits, and fixed where chance or time enter.
+#[derive(Debug, Clone)]
+pub struct GenerateRequest {
+    /// Id of the request, ours or the client's; in every log line and in `x-request-id`.
+    pub id: Arc<str>,
+    /// Model as the client named it.
+    pub model: Arc<str>,
+    /// Which endpoint the body came to.
+    pub endpoint: Endpoint,
+    /// The body as it came: what a foreign upstream gets, with the model's name patched.
+    pub body: Bytes,
+    /// What is to be continued.
+    pub prompt: Prompt,
+    /// Choices per prompt, at least 1.
+    pub n: u32,
+    /// Tokens to produce at most per choice; `None` leaves it to the upstream's default for its context.
+    pub max_tokens: Option<u32>,
+    /// How tokens are drawn.
+    pub sampling: Sampling,
+    /// Strings that end a choice.
+    pub stop: Vec<String>,
+    /// Seed, the client's or drawn once by the first server.
+    pub seed: u64,
+    /// Moment that the chat template may print, seconds since the epoch, fixed by the first server.
+    pub template_time_s: i64,
+    /// Moment on the server's clock after which the answer is of no use.
+    pub deadline: Option<Duration>,
+    /// Fair-share flow, opaque.
+    pub flow: u64,
+    /// Prefix-sharing pool, opaque.
+    pub pool: u64,
+    /// Servers of ours that the request has crossed.
+    pub hops: u8,
+}
+
+/// The endpoint that a body came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Endpoint {
+    /// `/v1/chat/completions`
+    Chat,
+    /// `/v1/completions`
+    Completions,
+}
+
+impl Endpoint {
+    /// Path of the endpoint.
+    #[must_use]
+    pub const fn path(self) -> &'static str {
+        match self {
+            Self::Chat => "/v1/chat/completions",
+            Self::Completions => "/v1/completions",
+        }
+    }
+}
+
+/// What is to be continued.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Prompt {
+    /// A conversation: OpenAI messages whose `content` is a string or null.
+    Chat(Arc<[serde_json::Value]>),
+    /// Plain text.
+    Text(Arc<str>),
+    /// Token ids.
+    Tokens(Arc<[u32]>),
+}
+
+/// How tokens are drawn; the meaning of each field is the engine's.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Sampling {
+    /// 0 is greedy.
+    pub temperature: f32,
+    /// 1 is neutral.
+    pub top_p: f32,
+    /// 0 is neutral.
+    pub top_k: u32,
+    /// 0 is neutral.
+    pub min_p: f32,
+    /// Whether end-of-generation tokens are ignored.
+    pub ignore_eos: bool,
+}
+
+impl Default for Sampling {
+    fn default() -> Self {
+        Self {
+            temperature: 1.0,
+            top_p: 1.0,
+            top_k: 0,
+            min_p: 0.0,
+            ignore_eos: false,
+        }
+    }
+}
+
+/// What an upstream says, in order. A stream that went well ends with [`Event::Done`]; an `Err` item ends it otherwise.
+/// A stream that just stops is a broken one (I3).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// A choice went on.
+    Delta {
+        /// Index of the choice.
+        choice: u32,
+        /// Its text, never half a character.
+        text: String,
+        /// Ids behind it, where wanted.
+        token_ids: Vec<u32>,
+    },
+    /// A choice ended.
+    Finished {
+        /// Index of the choice.
+        choice: u32,
+        /// Why.
+        reason: FinishReason,
+    },
+    /// Everything ended; what it used.
+    Done(Usage),
+}
+
+/// Why a choice ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FinishReason {
+    /// End of turn or stop string.
+    Stop,
+    /// `max_tokens` or the context is used up.
+    Length,
+}
+
+/// Tokens that a request really used.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Tokens of the prompt, counted once.
+    pub prompt_tokens: u32,
+    /// Of these, taken from a prefix cache.
+    pub cached_tokens: u32,
+    /// Tokens produced over all choices.
+    pub completion_tokens: u32,
+}
+
+/// Events of one request. Dropping it cancels the request.
+pub type EventStream = BoxStream<'static, Result<Event, UpstreamError>>;
+
+/// Someone who can serve a model: a local engine, another server of ours, a foreign one.
+pub trait Upstream: Send + Sync {
+    /// Starts a request. Resolves when the upstream has accepted it; the first content may still be far.
+    ///
+    /// # Errors
+    /// [`UpstreamError`] says whose fault it is and whether another upstream may be tried.
+    fn generate(
+        &self,
+        request: Arc<GenerateRequest>,
+    ) -> BoxFuture<'_, Result<EventStream, UpstreamError>>;
+
+    /// Counts the prompt's tokens as this upstream would.
+    ///
+    /// # Errors
+    /// As [`Upstream::generate`].
+    fn count_tokens(
+        &self,
+        request: Arc<GenerateRequest>,
+    ) -> BoxFuture<'_, Result<u32, UpstreamError>>;
+
+    /// Stops a request by id; one that is unknown or over is no error.
+    fn cancel(&self, request_id: &str);
+
+    /// Figures of this moment.
+    fn status(&self) -> UpstreamStatus;
+}
+
+/// Figures of an upstream for one model.
+#[derive(Debug, Clone, PartialEq)]
+pub struct UpstreamStatus {
+    /// Whether it takes requests.
+    pub readiness: Readiness,
+    /// Sequences being served.
+    pub running: u32,
+    /// Sequences in line.
+    pub waiting: u32,
+    /// Tokens waiting to be prefilled.
+    pub waiting_prefill_tokens: u64,
+    /// KV blocks in all.
+    pub kv_blocks_total: u32,
+    /// KV blocks free.
+    pub kv_blocks_free: u32,
+}
+
+/// Whether an upstream takes requests, and if not, why not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Readiness {
+    /// Reading weights.
+    Loading,
+    /// First passes.
+    Warming,
+    /// Takes requests.
+    Ready,
+    /// Finishes what it has.
+    Draining,
+    /// Gave up; the text says why.
+    Failed(String),
+}
+
+/// Why an upstream did not serve a request.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{kind}")]
+pub struct UpstreamError {
+    /// What happened.
+    pub kind: UpstreamErrorKind,
+    /// Whose fault it is.
+    pub origin: Origin,
+    /// Whether another upstream may be tried, provided no content has reached the client.
+    pub retry: Retry,
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum UpstreamErrorKind {
+    /// The prompt leaves no room to answer.
+    #[error(
+        "This model's maximum context length is {context} tokens, but the prompt has {prompt} tokens."
+    )]
+    ContextLength {
+        /// Tokens of the prompt.
+        prompt: u32,
+        /// Tokens of the context.
+        context: u32,
+    },
+    /// The request is one that this upstream cannot serve; the text names the parameter.
+    #[error("{message}")]
+    InvalidRequest {
+        /// The parameter at fault, as the client named it.
+        param: Option<&'static str>,
+        /// What is wrong and what to do.
+        message: String,
+    },
+    /// No room in the queue.
+    #[error("the model is overloaded; try again shortly")]
+    Overloaded,
+    /// Loading, draining or failed.
+    #[error("the model is not ready")]
+    NotReady,
+    /// The server is shutting down and the grace period is over.
+    #[error("the server is shutting down")]
+    ShuttingDown,
+    /// The deadline passed.
+    #[error("the request's deadline passed")]
+    DeadlineExceeded,
+    /// Cancelled by the client.
+    #[error("the request was cancelled")]
+    Cancelled,
+    /// Anything else; details are in the log, never in an answer.
+    #[error("the upstream failed")]
+    Internal,
+}
+
+/// Whose fault an error is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// The client's.
+    Client,
+    /// This server's.
+    Gateway,
+    /// The upstream's.
+    Upstream,
+}
+
+/// Whether an error may be tried again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Retry {
+    /// Never: the answer would be the same.
+    Never,
+    /// On another upstream.
+    Elsewhere,
+}

@@ -1,0 +1,19 @@
+//! Tensors of Hansa: architectures, kernels, weights, tokenizer, chat template.
+//!
+//! This crate knows tensors, tokens and files. It must not know a request, a sequence's life or a thread: the engine
+//! brings those. Without the cargo feature `candle` it still reads GGUF metadata, tokenises, renders chat templates and
+//! fetches model files, so that a gateway can be built without tensors.
+
+#[cfg(feature = "candle")]
+pub mod causal_lm;
+
+pub mod batch;
+pub mod spec;
+pub mod text;
+
+pub mod limits;
+
+pub use batch::Batch;
+#[cfg(feature = "candle")]
+pub use causal_lm::{CausalLm, LoadError, LoadOptions, LoadedModel, PagedKv, load_gguf};
+pub use spec::{KvType, ModelSpec};
