@@ -29,7 +29,9 @@ pub(crate) fn config(reader: &mut Reader) {
 
 fn something_to_serve(reader: &mut Reader) {
     // Whoever lists nodes or sites serves through them, and has been told that this version cannot.
-    let reserved = RESERVED.iter().any(|section| reader.offset(section).is_some());
+    let reserved = RESERVED
+        .iter()
+        .any(|section| reader.offset(section).is_some());
     if reserved || !reader.config.models.is_empty() || !reader.sound(&["model"]) {
         return;
     }
