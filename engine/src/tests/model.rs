@@ -78,7 +78,7 @@ pub(crate) fn completion(submission: &Submission, choice: u32, context_len: u32)
     let mut context = submission.prompt.to_vec();
     let room = context_len - context.len() as u32;
     let mut output = Vec::new();
-    let goes_on = |last| last != Some(&EOS) || submission.stop.ignore_eos;
+    let goes_on = |last: Option<&u32>| last != Some(&EOS) || submission.stop.ignore_eos;
     let length = submission.stop.max_tokens.min(room);
     while (output.len() as u32) < length && goes_on(output.last()) {
         let token = next_token(&context, submission.seed, choice, output.len() as u32);

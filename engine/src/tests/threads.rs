@@ -176,7 +176,6 @@ async fn a_full_engine_refuses_at_once_and_takes_more_when_it_has_room() {
     );
     streams.pop();
     settle(&engine, |stats| stats.running == 2 && stats.waiting == 0).await;
-    // The seat is free a moment after the figures are: the engine's thread drops the request.
     engine.submit(submission(4, 4, 1)).unwrap();
 }
 
@@ -237,7 +236,7 @@ async fn a_step_that_panics_ends_its_own_and_the_engine_goes_on() {
     let good = submission(2, 10, 50);
     let events = read_all(&mut engine.submit(good.clone()).unwrap()).await;
     assert_eq!(ids_of(&events, 0), completion(&good, 0, 1600));
-    assert!(is_at_rest(&engine.stats()));
+    settle(&engine, is_at_rest).await;
 }
 
 #[tokio::test]

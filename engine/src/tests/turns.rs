@@ -224,7 +224,7 @@ fn a_slow_reader_pauses_itself_and_loses_nothing() {
     assert_eq!(bench.turn(), Turn::Paused);
 
     let mut slow_events = Vec::new();
-    for _ in 0..100 {
+    for _ in 0..300 {
         slow_events.extend(take_all(&mut slow_stream));
         bench.turn();
     }
