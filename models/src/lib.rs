@@ -10,6 +10,10 @@ pub mod causal_lm;
 pub mod batch;
 pub mod spec;
 pub mod text;
+pub mod weights;
+
+#[cfg(any(test, feature = "test-util"))]
+pub mod testing;
 
 pub mod limits;
 
