@@ -179,6 +179,7 @@ fn bombs_end_by_fuel_or_cap() {
         "{% set ns = namespace(x=[]) %}{% for i in range(99999) %}{% set ns.x = [ns.x] %}{% endfor %}{{ ns.x | tojson }}",
         "{% include 'chat_template' %}",
     ] {
+        eprintln!("{bomb}");
         let message = refused(bomb);
         assert!(
             message.chars().count() <= limits::TEMPLATE_ERROR_CHARS_MAX + 1,
