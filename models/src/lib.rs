@@ -8,8 +8,14 @@
 pub mod causal_lm;
 
 pub mod batch;
+pub mod chat_template;
+pub mod source;
 pub mod spec;
 pub mod text;
+pub mod weights;
+
+#[cfg(any(test, feature = "test-util"))]
+pub mod testing;
 
 pub mod limits;
 
