@@ -1,4 +1,6 @@
 //! Requests of Hansa: HTTP, OpenAI, tenants, quota, routing, upstreams.
 #![forbid(unsafe_code)]
 
+pub mod clock;
+pub mod stack;
 pub mod upstream;

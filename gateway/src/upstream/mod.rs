@@ -3,6 +3,8 @@
 //! These types carry every hop: a local engine, a node, a site and a foreign server all take a [`GenerateRequest`] and
 //! give back [`Event`]s. Nothing here knows OpenAI's JSON (`openai/` does) or a socket (each upstream does).
 
+pub mod registry;
+
 use std::sync::Arc;
 use std::time::Duration;
 
