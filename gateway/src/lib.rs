@@ -1,6 +1,15 @@
 //! Requests of Hansa: HTTP, OpenAI, tenants, quota, routing, upstreams.
 #![forbid(unsafe_code)]
 
+pub mod admin;
 pub mod clock;
+mod connection;
+pub mod drain;
+pub mod health;
+pub mod layers;
+pub mod limits;
+pub mod listener;
+pub mod openai;
 pub mod stack;
+pub mod telemetry;
 pub mod upstream;

@@ -5,8 +5,9 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
-use crate::upstream::{Readiness, Upstream, UpstreamStatus};
+use crate::upstream::{Readiness, Upstream, UpstreamStatus, UpstreamTotals};
 
 /// The models of this server, in the order of the config.
 #[derive(Default)]
@@ -67,6 +68,22 @@ impl Models {
             .iter()
             .map(|entry| (Arc::clone(&entry.info.id), entry.upstream.status()))
             .collect()
+    }
+
+    /// Work of each model since its start.
+    #[must_use]
+    pub fn totals(&self) -> Vec<(Arc<str>, UpstreamTotals)> {
+        self.entries
+            .iter()
+            .map(|entry| (Arc::clone(&entry.info.id), entry.upstream.totals()))
+            .collect()
+    }
+
+    /// Lets every upstream finish for `grace` and fail what is left then.
+    pub fn drain(&self, grace: Duration) {
+        for entry in &self.entries {
+            entry.upstream.drain(grace);
+        }
     }
 
     /// Whether there is a model and every one takes requests.
