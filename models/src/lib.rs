@@ -8,6 +8,8 @@
 pub mod causal_lm;
 
 pub mod batch;
+pub mod chat_template;
+pub mod source;
 pub mod spec;
 pub mod text;
 
