@@ -2,5 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod clock;
+pub mod limits;
+pub mod openai;
 pub mod stack;
 pub mod upstream;
