@@ -49,6 +49,14 @@ pub struct DrainTimes {
     pub grace: Duration,
 }
 
+impl DrainTimes {
+    /// Everything ends now.
+    pub const NONE: Self = Self {
+        delay: Duration::ZERO,
+        grace: Duration::ZERO,
+    };
+}
+
 /// How a drain ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Drained {

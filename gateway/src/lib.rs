@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod admin;
+pub mod cli;
 pub mod clock;
 mod connection;
 pub mod drain;
@@ -10,6 +11,9 @@ pub mod layers;
 pub mod limits;
 pub mod listener;
 pub mod openai;
+pub mod serve;
+pub mod signals;
 pub mod stack;
+pub mod start;
 pub mod telemetry;
 pub mod upstream;

@@ -62,7 +62,7 @@ pub fn build(api: Router, shared: &Shared) -> Router {
         //
         // Body limits: after authentication, so that a stranger cannot make us hold a body, and after the id, so that a
         // refusal carries it. The length that a client declares is judged before a byte is read.
-        .layer(from_fn_with_state(body_limits(shared), body::receive))
+        .layer(from_fn_with_state(body_limits(shared), body::bound))
         // Our cap is the operator's; axum's own of 2 MB would undercut it.
         .layer(DefaultBodyLimit::disable());
     // Inside, in the order in which `openai` and the upstreams go through them:

@@ -107,7 +107,9 @@ impl Metrics {
     }
 
     fn describe(&self) {
-        use metrics::{describe_counter as count, describe_gauge as now, describe_histogram as time};
+        use metrics::{
+            describe_counter as count, describe_gauge as now, describe_histogram as time,
+        };
         self.record(|| {
             count!("hansa_requests_total", "Requests answered");
             time!("hansa_request_seconds", "From the head to the last byte");
@@ -119,7 +121,10 @@ impl Metrics {
             now!("hansa_engine_blocks_free", "KV blocks free");
             now!("hansa_engine_blocks_total", "KV blocks in all");
             count!("hansa_engine_steps_total", "Steps run");
-            count!("hansa_engine_prefill_tokens_total", "Prompt tokens computed");
+            count!(
+                "hansa_engine_prefill_tokens_total",
+                "Prompt tokens computed"
+            );
             count!("hansa_engine_decode_tokens_total", "Tokens produced");
             count!("hansa_engine_preemptions_total", "Sequences preempted");
         });

@@ -1,16 +1,18 @@
-//! Receives a request's body within a cap and a time, before anybody looks at it.
+//! Receives a request's body within a cap and a time, and lets a refused one run out.
 
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use bytes::{Bytes, BytesMut};
-use http::HeaderMap;
-use http::header::CONTENT_LENGTH;
+use bytes::Bytes;
+use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
-use tokio::time::timeout;
+use tokio::time::{Sleep, sleep, timeout};
 use tokio_util::task::TaskTracker;
 
 use crate::limits::{REFUSED_BODY_BYTES_MAX, REFUSED_BODY_TIME_MAX};
@@ -27,62 +29,102 @@ pub struct BodyLimits {
     pub tasks: TaskTracker,
 }
 
-/// Hands the request on with its body complete, or answers 413, 408 or 400.
-pub async fn receive(State(limits): State<BodyLimits>, request: Request, next: Next) -> Response {
-    let (head, mut body) = request.into_parts();
-    if declared_bytes(&head.headers) > limits.bytes_max {
-        return refuse(&limits, body);
+/// Hands the request on with a body that ends in an [`ApiError`] where it passes the cap or the time. A body that is
+/// declared too large is refused before any of it is read.
+pub async fn bound(State(limits): State<BodyLimits>, request: Request, next: Next) -> Response {
+    if request.body().is_end_stream() {
+        return next.run(request).await;
     }
-    match timeout(limits.timeout, collect(&mut body, limits.bytes_max)).await {
-        Ok(Ok(bytes)) => next.run(Request::from_parts(head, Body::from(bytes))).await,
-        Ok(Err(Broken::TooLarge)) => refuse(&limits, body),
-        Ok(Err(Broken::Cut)) => ApiError::body_unreadable().into_response(),
-        Err(_) => ApiError::request_timeout().into_response(),
+    let declared = request.body().size_hint().lower();
+    let bytes_max = limits.bytes_max;
+    let request = request.map(|body| Body::new(BoundBody::new(body, limits)));
+    if declared > bytes_max {
+        return ApiError::payload_too_large(bytes_max).into_response();
+    }
+    next.run(request).await
+}
+
+/// A body within its bounds. Dropped before its end, it goes on reading for a while and throws away what comes: a
+/// connection closed on a client that still sends is reset, and the client would see that instead of its answer.
+struct BoundBody {
+    /// None after the end.
+    body: Option<Body>,
+    limits: BodyLimits,
+    received: u64,
+    time_up: Pin<Box<Sleep>>,
+}
+
+impl BoundBody {
+    fn new(body: Body, limits: BodyLimits) -> Self {
+        Self {
+            body: Some(body),
+            time_up: Box::pin(sleep(limits.timeout)),
+            limits,
+            received: 0,
+        }
+    }
+
+    fn count(&mut self, frame: Frame<Bytes>) -> Result<Frame<Bytes>, axum::Error> {
+        self.received += frame.data_ref().map_or(0, Bytes::len) as u64;
+        if self.received > self.limits.bytes_max {
+            let verdict = ApiError::payload_too_large(self.limits.bytes_max);
+            return Err(axum::Error::new(verdict));
+        }
+        Ok(frame)
     }
 }
 
-enum Broken {
-    TooLarge,
-    Cut,
-}
+impl HttpBody for BoundBody {
+    type Data = Bytes;
+    type Error = axum::Error;
 
-fn declared_bytes(headers: &HeaderMap) -> u64 {
-    let length = headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok());
-    // hyper has refused a length that is no number; one that is missing is counted as it comes.
-    length.and_then(|v| v.parse().ok()).unwrap_or(0)
-}
-
-/// The whole body, or the moment where it passes the cap: never more than the cap and one frame in memory.
-async fn collect(body: &mut Body, bytes_max: u64) -> Result<Bytes, Broken> {
-    let mut whole = BytesMut::new();
-    while let Some(frame) = body.frame().await {
-        // Trailers carry nothing for us.
-        let Ok(data) = frame.map_err(|_| Broken::Cut)?.into_data() else {
-            continue;
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let Some(body) = self.body.as_mut() else {
+            return Poll::Ready(None);
         };
-        if (whole.len() + data.len()) as u64 > bytes_max {
-            return Err(Broken::TooLarge);
+        match Pin::new(body).poll_frame(cx) {
+            Poll::Ready(Some(Ok(frame))) => Poll::Ready(Some(self.count(frame))),
+            Poll::Ready(ended) => {
+                self.body = None;
+                Poll::Ready(ended)
+            }
+            Poll::Pending if self.time_up.as_mut().poll(cx).is_ready() => {
+                Poll::Ready(Some(Err(axum::Error::new(ApiError::request_timeout()))))
+            }
+            Poll::Pending => Poll::Pending,
         }
-        whole.extend_from_slice(&data);
     }
-    Ok(whole.freeze())
+
+    fn is_end_stream(&self) -> bool {
+        self.body.as_ref().is_none_or(HttpBody::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body
+            .as_ref()
+            .map_or_else(SizeHint::default, HttpBody::size_hint)
+    }
 }
 
-/// Answers at once and goes on reading for a while: a connection closed on a client that still sends is reset, and the
-/// client would see that instead of the answer.
-fn refuse(limits: &BodyLimits, mut body: Body) -> Response {
-    let rest = async move {
-        let mut discarded = 0;
-        while let Some(Ok(frame)) = body.frame().await {
-            discarded += frame.data_ref().map_or(0, Bytes::len) as u64;
-            if discarded > REFUSED_BODY_BYTES_MAX {
-                return;
-            }
+impl Drop for BoundBody {
+    fn drop(&mut self) {
+        if let Some(body) = self.body.take().filter(|body| !body.is_end_stream()) {
+            // A client that is slower than this loses its connection.
+            let discarded = timeout(REFUSED_BODY_TIME_MAX, discard(body));
+            self.limits.tasks.spawn(discarded);
         }
-    };
-    limits.tasks.spawn(async move {
-        // A client that is slower than this loses its connection, as it would have without.
-        let _ = timeout(REFUSED_BODY_TIME_MAX, rest).await;
-    });
-    ApiError::payload_too_large(limits.bytes_max).into_response()
+    }
+}
+
+async fn discard(mut body: Body) {
+    let mut discarded = 0;
+    while let Some(Ok(frame)) = body.frame().await {
+        discarded += frame.data_ref().map_or(0, Bytes::len) as u64;
+        if discarded > REFUSED_BODY_BYTES_MAX {
+            return;
+        }
+    }
 }

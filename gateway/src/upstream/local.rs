@@ -44,16 +44,6 @@ struct Shared {
     submissions: AtomicU64,
 }
 
-/// Why a model cannot be served, in one line that says what to do.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("model '{model}': {reason}")]
-pub struct LoadFailed {
-    /// Id of the model.
-    pub model: String,
-    /// What is wrong and what to do.
-    pub reason: String,
-}
-
 impl LocalUpstream {
     /// An upstream for `model` that is not ready until [`LocalUpstream::load`] went through.
     #[must_use]
@@ -76,17 +66,14 @@ impl LocalUpstream {
     /// Fetches the model where it is not on this machine, starts its engine and waits until it takes requests.
     ///
     /// # Errors
-    /// [`LoadFailed`], after which the upstream stays [`Readiness::Failed`].
-    pub async fn load(&self) -> Result<(), LoadFailed> {
-        let loaded = self.start_engine().await;
-        loaded.map_err(|reason| {
-            // The first failure is the one that explains the others.
+    /// What is wrong and what to do, in one line. The upstream stays [`Readiness::Failed`].
+    pub async fn load(&self) -> Result<(), String> {
+        let started = self.start_engine().await;
+        if let Err(reason) = &started {
+            // Only the first failure is kept: it explains the others.
             let _ = self.shared.failure.set(reason.clone());
-            LoadFailed {
-                model: self.shared.model.id.clone(),
-                reason,
-            }
-        })
+        }
+        started
     }
 
     async fn start_engine(&self) -> Result<(), String> {
@@ -97,7 +84,8 @@ impl LocalUpstream {
             .engine
             .get_or_init(|| EngineHandle::start(options, runner));
         let mut state = engine.watch_state();
-        let settled = state.wait_for(|state| !matches!(state, EngineState::Loading | EngineState::Warming));
+        let settled =
+            state.wait_for(|state| !matches!(state, EngineState::Loading | EngineState::Warming));
         match settled.await.as_deref() {
             Ok(EngineState::Failed(reason)) => Err(reason.clone()),
             Ok(EngineState::Stopped) | Err(_) => {
@@ -149,9 +137,7 @@ impl LocalUpstream {
 
     fn enter(&self, request_id: &Arc<str>) -> Place {
         let number = self.shared.submissions.fetch_add(1, Ordering::Relaxed);
-        self.shared
-            .in_flight
-            .insert(number, Arc::clone(request_id));
+        self.shared.in_flight.insert(number, Arc::clone(request_id));
         Place {
             shared: Arc::clone(&self.shared),
             request_id: Arc::clone(request_id),
@@ -316,10 +302,10 @@ fn stream(events: hansa_engine::EventStream, place: Place) -> EventStream {
     unfold(Some((events, place)), async |running| {
         let (mut events, place) = running?;
         // An engine that goes away without a last word has failed: a stream never just stops (I3).
-        let event = events.recv().await.map_or_else(
-            || Err(UpstreamErrorKind::Internal.into()),
-            converted,
-        );
+        let event = events
+            .recv()
+            .await
+            .map_or_else(|| Err(UpstreamErrorKind::Internal.into()), converted);
         let over = matches!(event, Ok(Event::Done(_)) | Err(_));
         Some((event, (!over).then_some((events, place))))
     })
