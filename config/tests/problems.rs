@@ -381,6 +381,20 @@ fn syntax_errors_come_together_with_the_problems_before_them() {
 }
 
 #[test]
+fn deep_nesting_does_not_exhaust_the_stack() {
+    let deep = limits::FILE_BYTES_MAX / 3;
+    let dots = "a.".repeat(deep);
+    for text in [
+        "x = ".to_owned() + &"[".repeat(deep),
+        "x = ".to_owned() + &"{a=".repeat(deep),
+        format!("{dots}a = 1\n"),
+        format!("[{dots}a]\n"),
+    ] {
+        assert!(!problems(&text).list().is_empty());
+    }
+}
+
+#[test]
 fn a_file_that_cannot_be_read_says_why() {
     let folder = tempfile::tempdir().expect("a folder");
     let missing = Config::load(&folder.path().join("none.toml")).expect_err("missing");
