@@ -1,5 +1,6 @@
-//! The files made from the table of keys, so that they cannot disagree with the reader: the JSON schema for editors
-//! (`schema.json`) and the config that shows everything (`examples/reference.toml`).
+//! The files made from the table of keys, so that they cannot disagree with the reader: the JSON
+//! schema for editors (`schema.json`) and the config that shows everything
+//! (`examples/reference.toml`).
 
 mod json_schema;
 mod reference;

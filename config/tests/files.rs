@@ -1,4 +1,5 @@
 //! The files that ship with this crate say what the code does.
+#![expect(clippy::expect_used, reason = "a test fails by panicking")]
 
 use std::path::{Path, PathBuf};
 
@@ -175,10 +176,12 @@ fn a_description_says_what_the_process_will_be() {
          clients: http://127.0.0.1:8080, at most 4096 connections\n\
          operators: http://127.0.0.1:9900\n\
          models: 1\n  \
-         smollm2-135m-instruct: candle on cpu, weights from smollm2-135m-instruct, KV cache of 256MiB in f16; \
+         smollm2-135m-instruct: candle on cpu, weights from smollm2-135m-instruct, \
+         KV cache of 256MiB in f16; \
          64 sequences at once, 256 in line, the model's own context"
     );
-    let open = "server.listen = \"0.0.0.0:0\"\nadmin.listen = \"none\"\n[[model]]\nid = \"s\"\nrunner = \"sim\"\n";
+    let open = "server.listen = \"0.0.0.0:0\"\nadmin.listen = \"none\"\n\
+                [[model]]\nid = \"s\"\nrunner = \"sim\"\n";
     let config =
         Config::parse(open, Path::new("f")).unwrap_or_else(|problems| panic!("{problems}"));
     let text = config.describe(&Origin::File("f".into()));
