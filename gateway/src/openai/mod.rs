@@ -106,18 +106,18 @@ impl Api {
             .get(model)
             .ok_or_else(|| ApiError::model_not_found(model))?;
         let head = self.head(endpoint, Arc::clone(model));
-        let (stream, timeout) = (ask.params.stream, self.timeout());
-        let deadline = started + timeout;
-        let requests = Work {
+        let stream = ask.params.stream;
+        let deadline = started + Duration::from_millis(self.shared.limits.request_timeout_ms);
+        let work = Work {
             endpoint,
-            id,
+            id: Arc::clone(&id),
             hops,
             body,
             deadline,
             created_s: head.created_s,
-        }
-        .split(ask);
-        let run = Run::start(&upstream, requests, timeout);
+        };
+        let time_left = deadline.saturating_sub(self.shared.clock.now());
+        let run = Run::start(id, &upstream, work.split(ask), time_left);
         let mut response = match stream {
             Some(options) => {
                 let encoder = Encoder::new(&head, options);
@@ -160,10 +160,6 @@ impl Api {
             created_s: self.shared.clock.unix_s(),
             model,
         }
-    }
-
-    fn timeout(&self) -> Duration {
-        Duration::from_millis(self.shared.limits.request_timeout_ms)
     }
 }
 
@@ -221,9 +217,7 @@ impl Work {
             stop: params.stop.clone(),
             // A client's seed gives a prompt the same answer here as on its own; one that we draw is drawn for each, or
             // equal prompts would get equal answers.
-            seed: params
-                .seed
-                .unwrap_or_else(|| Uuid::new_v4().as_u64_pair().0),
+            seed: params.seed.unwrap_or_else(draw_seed),
             template_time_s: self.created_s,
             deadline: Some(self.deadline),
             flow: 0,
@@ -232,6 +226,12 @@ impl Work {
         };
         prompts.into_iter().enumerate().map(request).collect()
     }
+}
+
+/// 64 random bits. Each half of the id holds a few fixed ones, the two together none.
+fn draw_seed() -> u64 {
+    let (high, low) = Uuid::new_v4().as_u64_pair();
+    high ^ low
 }
 
 /// The id that an outer layer gave the request; without such a layer a new one.

@@ -17,6 +17,8 @@ use crate::upstream::{Event, EventStream, GenerateRequest, Upstream, UpstreamErr
 
 /// The events of one request; choices are numbered over all prompts.
 pub(super) struct Run {
+    /// Of the request, for the log.
+    id: Arc<str>,
     parts: Vec<Part>,
     /// The part that is asked first, moved on so that no prompt starves another.
     turn: usize,
@@ -38,6 +40,7 @@ struct Part {
 impl Run {
     /// Starts `requests`, one a prompt and all with the same `n`, on `upstream` as soon as it is polled.
     pub(super) fn start(
+        id: Arc<str>,
         upstream: &Arc<dyn Upstream>,
         requests: Vec<GenerateRequest>,
         timeout: Duration,
@@ -55,6 +58,7 @@ impl Run {
             base += n;
         }
         Self {
+            id,
             parts,
             turn: 0,
             usage: Usage::default(),
@@ -80,10 +84,19 @@ impl Run {
                 let all_done = self.parts.iter().all(|part| part.done);
                 all_done.then_some(Ok(Event::Done(self.usage)))
             }
-            Some(Ok(event)) => Some(part.place(event).ok_or_else(ApiError::internal)),
+            Some(Ok(event)) => Some(
+                part.place(event)
+                    .ok_or_else(|| self.broken("makes no sense")),
+            ),
             Some(Err(error)) => Some(Err(error.into())),
-            None => Some(Err(ApiError::internal())),
+            None => Some(Err(self.broken("broke off"))),
         }
+    }
+
+    /// An upstream that breaks its word; an honest error has been logged where it arose.
+    fn broken(&self, how: &'static str) -> ApiError {
+        tracing::warn!(request_id = %self.id, "the upstream's stream {how}");
+        ApiError::internal()
     }
 
     /// Polls every part that is not done once, beginning with the one whose turn it is.
@@ -135,30 +148,21 @@ impl Stream for Run {
 
 impl Part {
     /// The event with its choice numbered over all prompts; `None` if it makes no sense.
-    fn place(&mut self, event: Event) -> Option<Event> {
-        match event {
-            Event::Delta {
-                choice,
-                text,
-                token_ids,
-            } => {
-                let running = self.finished.get(choice as usize) == Some(&false);
-                let choice = self.base + choice;
-                running.then_some(Event::Delta {
-                    choice,
-                    text,
-                    token_ids,
-                })
+    fn place(&mut self, mut event: Event) -> Option<Event> {
+        match &mut event {
+            Event::Delta { choice, .. } if self.is_running(*choice) => *choice += self.base,
+            Event::Finished { choice, .. } if self.is_running(*choice) => {
+                *self.finished.get_mut(*choice as usize)? = true;
+                *choice += self.base;
             }
-            Event::Finished { choice, reason } => {
-                let finished = self.finished.get_mut(choice as usize)?;
-                let was_finished = std::mem::replace(finished, true);
-                let choice = self.base + choice;
-                (!was_finished).then_some(Event::Finished { choice, reason })
-            }
-            // Choices are missing.
-            Event::Done(_) => None,
+            // No such choice, it ended before, or all is said to be done while choices are missing.
+            _ => return None,
         }
+        Some(event)
+    }
+
+    fn is_running(&self, choice: u32) -> bool {
+        self.finished.get(choice as usize) == Some(&false)
     }
 }
 
