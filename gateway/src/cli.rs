@@ -118,7 +118,7 @@ impl Failure {
 impl From<ServeError> for Failure {
     fn from(error: ServeError) -> Self {
         match error {
-            ServeError::NotLoopback { .. } | ServeError::TooManyModels { .. } => Self::usage(error),
+            ServeError::NotLoopback { .. } => Self::usage(error),
             _ => Self::failed(error),
         }
     }
@@ -154,7 +154,7 @@ impl Cli {
 fn serve(args: ServeArgs) -> Result<(), Failure> {
     let config = config(args)?;
     let runtime = runtime().map_err(Failure::failed)?;
-    let drained = runtime.block_on(async {
+    let drained: Result<_, Failure> = runtime.block_on(async {
         let mut signals = Signals::listen().map_err(Failure::failed)?;
         let app = App::build(config).await?;
         let addresses = serde_json::to_string(&app.addresses()).map_err(Failure::failed)?;
@@ -176,10 +176,7 @@ fn serve(args: ServeArgs) -> Result<(), Failure> {
 fn config(args: ServeArgs) -> Result<Config, Failure> {
     let mut config = match &args.config {
         Some(file) => Config::load(file).map_err(Failure::usage)?,
-        None => Config {
-            models: vec![schema::Model::default()],
-            ..Config::default()
-        },
+        None => Config::default(),
     };
     if let Some(listen) = args.listen {
         config.server.listen = listen;
@@ -209,8 +206,7 @@ fn id_of(source: &str) -> &str {
 
 fn check(file: &Path) -> Result<(), Failure> {
     let config = Config::load(file).map_err(Failure::usage)?;
-    let found = config.models.len();
-    print_line(&format!("{}: no problems, {found} models", file.display()))
+    print_line(&config.describe(&schema::Origin::File(file.to_owned())))
 }
 
 fn runtime() -> io::Result<Runtime> {

@@ -54,9 +54,6 @@ pub const ACCEPT_BACKOFF: Duration = Duration::from_millis(200);
 /// Connections at once on the admin listener: a scraper, a few probes and an operator.
 pub const ADMIN_CONNECTIONS_MAX: u32 = 64;
 
-/// Bytes of a request body on the admin listener, which takes none.
-pub const ADMIN_BODY_BYTES_MAX: u64 = 1 << 10;
-
 /// Bytes read and thrown away of a body that was refused, so that a client which sends before it reads sees the answer
 /// and not a reset connection. Nothing of it is kept in memory.
 pub const REFUSED_BODY_BYTES_MAX: u64 = 64 << 20;
@@ -73,9 +70,6 @@ pub const TOKENISE_CONCURRENCY: usize = 4;
 
 /// Requests that wait for the tokenizer of one model; beyond it the model is overloaded. Each holds its body.
 pub const TOKENISE_QUEUE_MAX: usize = 1024;
-
-/// Models of one process; each has an engine with a thread and a KV cache of its own.
-pub const MODELS_MAX: usize = 64;
 
 /// Workers of the network runtime. The engine has threads of its own and needs the cores more.
 pub const WORKERS_MAX: usize = 4;

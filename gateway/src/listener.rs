@@ -183,3 +183,6 @@ fn log_end<E: std::fmt::Display>(result: Result<(), E>) {
         tracing::debug!(%error, "a connection ended early");
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -20,7 +20,7 @@ use crate::admin;
 use crate::clock::Clock;
 use crate::drain::{Drain, DrainTimes, Drained, Phase};
 use crate::health::Health;
-use crate::limits::{ADMIN_CONNECTIONS_MAX, METRICS_UPKEEP, MODELS_MAX};
+use crate::limits::{ADMIN_CONNECTIONS_MAX, METRICS_UPKEEP};
 use crate::listener::{Listener, ListenerOptions};
 use crate::openai::Api;
 use crate::stack::{self, Shared};
@@ -69,12 +69,6 @@ pub enum ServeError {
         key: &'static str,
         /// Its value.
         address: SocketAddr,
-    },
-    /// Too many models.
-    #[error("{found} models are listed; one process serves at most {MODELS_MAX}")]
-    TooManyModels {
-        /// Models listed.
-        found: usize,
     },
     /// The address is taken or not ours.
     #[error("cannot listen on {address}: {error}; choose another, or port 0 for a free one")]
@@ -249,10 +243,6 @@ impl Core {
 }
 
 fn check(config: &Config) -> Result<(), ServeError> {
-    let found = config.models.len();
-    if found > MODELS_MAX {
-        return Err(ServeError::TooManyModels { found });
-    }
     loopback("server.listen", Some(config.server.listen))?;
     loopback("admin.listen", config.admin.listen)
 }

@@ -39,6 +39,11 @@ enum Fault {
         prompt: u32,
         context: u32,
     },
+    CompletionLength {
+        prompt: u32,
+        completion: u32,
+        context: u32,
+    },
     BodyUnreadable,
     InvalidKey,
     ModelNotFound(String),
@@ -154,6 +159,15 @@ impl From<UpstreamError> for ApiError {
             UpstreamErrorKind::ContextLength { prompt, context } => {
                 Self::new(Fault::ContextLength { prompt, context })
             }
+            UpstreamErrorKind::CompletionLength {
+                prompt,
+                completion,
+                context,
+            } => Self::new(Fault::CompletionLength {
+                prompt,
+                completion,
+                context,
+            }),
             UpstreamErrorKind::InvalidRequest { param, message } => {
                 Self::new(Fault::Refused { param, message })
             }
@@ -187,7 +201,9 @@ impl Fault {
             }
             Self::Param { fault, .. } => (400, INVALID, fault.code(), Some(false)),
             Self::Refused { .. } => (400, INVALID, "invalid_value", Some(false)),
-            Self::ContextLength { .. } => (400, INVALID, "context_length_exceeded", Some(false)),
+            Self::ContextLength { .. } | Self::CompletionLength { .. } => {
+                (400, INVALID, "context_length_exceeded", Some(false))
+            }
             Self::BodyUnreadable => (400, INVALID, "body_unreadable", Some(false)),
             Self::InvalidKey => (401, INVALID, "invalid_api_key", Some(false)),
             Self::ModelNotFound(_) => (404, INVALID, "model_not_found", Some(false)),
@@ -250,6 +266,17 @@ impl fmt::Display for Fault {
                     f,
                     "This model's maximum context length is {context} tokens. However, your prompt has {prompt} tokens. \
                      Please shorten it so that there is room for an answer."
+                );
+            }
+            Self::CompletionLength {
+                prompt,
+                completion,
+                context,
+            } => {
+                return write!(
+                    f,
+                    "This model's maximum context length is {context} tokens. However, your prompt has {prompt} tokens \
+                     and you asked for {completion} more. Please shorten the prompt or ask for fewer."
                 );
             }
             Self::ModelNotFound(model) => {

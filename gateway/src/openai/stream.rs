@@ -36,25 +36,20 @@ pub(super) async fn respond(
 ) -> Result<Response, ApiError> {
     let period = ping_after.max(Duration::from_millis(limits::PING_PERIOD_MS_MIN));
     let first = tokio::time::timeout(period, run.next()).await;
-    let over = match first {
-        Ok(Some(event)) => {
-            let event = event?;
-            encoder.event(&event);
-            matches!(event, Event::Done(_))
-        }
+    let quiet = first.is_err();
+    match first {
+        // `Done` is never the first: each choice ends before.
+        Ok(Some(event)) => encoder.event(&event?),
         Ok(None) => return Err(ApiError::internal()),
-        Err(_elapsed) => {
-            encoder.ping();
-            false
-        }
-    };
+        Err(_elapsed) => encoder.ping(),
+    }
     let body = EventBody {
         run,
         encoder,
         timer: Box::pin(tokio::time::sleep(period)),
         period,
-        quiet: true,
-        over,
+        quiet,
+        over: false,
     };
     let headers = [
         (
@@ -76,7 +71,7 @@ struct EventBody {
     encoder: Encoder,
     timer: Pin<Box<Sleep>>,
     period: Duration,
-    /// Whether nothing was written since the timer was set. So a timer costs nothing per event, and a ping comes after
+    /// Whether no event was written since the timer was set. So a timer costs nothing per event, and a ping comes after
     /// one to two periods of silence.
     quiet: bool,
     over: bool,
@@ -93,8 +88,6 @@ impl http_body::Body for EventBody {
         self.write_events(cx);
         if self.encoder.pending() == 0 && !self.over {
             self.write_ping(cx);
-        } else {
-            self.quiet = false;
         }
         match (self.encoder.pending(), self.over) {
             (0, true) => Poll::Ready(None),
@@ -115,6 +108,7 @@ impl EventBody {
             match Pin::new(&mut self.run).poll_next(cx) {
                 Poll::Ready(Some(Ok(event))) => {
                     self.encoder.event(&event);
+                    self.quiet = false;
                     self.over = matches!(event, Event::Done(_));
                 }
                 Poll::Ready(Some(Err(error))) => self.fail(&error),

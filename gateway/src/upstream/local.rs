@@ -261,8 +261,16 @@ fn completion_room(
     let prompt = u32::try_from(prompt).unwrap_or(u32::MAX);
     let room = context.saturating_sub(prompt);
     let wanted = request.max_tokens;
-    if room == 0 || wanted.is_some_and(|wanted| wanted > room) {
+    if room == 0 {
         return Err(UpstreamErrorKind::ContextLength { prompt, context }.into());
+    }
+    if let Some(completion) = wanted.filter(|wanted| *wanted > room) {
+        return Err(UpstreamErrorKind::CompletionLength {
+            prompt,
+            completion,
+            context,
+        }
+        .into());
     }
     Ok(wanted.or(default).unwrap_or(room).clamp(1, room))
 }

@@ -257,9 +257,10 @@ impl From<UpstreamErrorKind> for UpstreamError {
     fn from(kind: UpstreamErrorKind) -> Self {
         use UpstreamErrorKind as Kind;
         let (origin, retry) = match kind {
-            Kind::ContextLength { .. } | Kind::InvalidRequest { .. } | Kind::Cancelled => {
-                (Origin::Client, Retry::Never)
-            }
+            Kind::ContextLength { .. }
+            | Kind::CompletionLength { .. }
+            | Kind::InvalidRequest { .. }
+            | Kind::Cancelled => (Origin::Client, Retry::Never),
             Kind::DeadlineExceeded => (Origin::Upstream, Retry::Never),
             Kind::Overloaded | Kind::NotReady | Kind::ShuttingDown | Kind::Internal => {
                 (Origin::Upstream, Retry::Elsewhere)
@@ -284,6 +285,18 @@ pub enum UpstreamErrorKind {
     ContextLength {
         /// Tokens of the prompt.
         prompt: u32,
+        /// Tokens of the context.
+        context: u32,
+    },
+    /// The prompt leaves room, but not for the completion that was asked for.
+    #[error(
+        "This model's maximum context length is {context} tokens, but {prompt} of the prompt and {completion} of the completion were asked for."
+    )]
+    CompletionLength {
+        /// Tokens of the prompt.
+        prompt: u32,
+        /// Tokens asked for.
+        completion: u32,
         /// Tokens of the context.
         context: u32,
     },
