@@ -396,8 +396,8 @@ async fn runner_options(model: schema::Model) -> Result<RunnerOptions, String> {
     }
 }
 
-/// Bytes of KV cache that a simulated token is taken to need: those of a model of 8 billion parameters in half precision
-/// over eight, so that the default budget holds a few hundred conversations.
+/// Bytes of KV cache that a simulated token is taken to need: the default budget then holds 16,384 tokens, enough for two
+/// whole contexts and few enough that a test can use them up.
 const SIM_KV_BYTES_PER_TOKEN: u64 = 16 << 10;
 
 fn sim_options(sim: &schema::Sim) -> RunnerOptions {
