@@ -1,4 +1,5 @@
-//! Prints the reference: `cargo run -p hansa-config --example reference > config/examples/reference.toml`.
+//! Prints the reference:
+//! `cargo run -p hansa-config --example reference > config/examples/reference.toml`.
 
 use std::io::Write;
 

@@ -29,12 +29,14 @@ pub(crate) fn config(reader: &mut Reader) {
 
 fn something_to_serve(reader: &mut Reader) {
     // Whoever lists nodes or sites serves through them, and has been told that this version cannot.
-    let reserved = RESERVED.iter().any(|section| reader.offset(section).is_some());
+    let reserved = RESERVED
+        .iter()
+        .any(|section| reader.offset(section).is_some());
     if reserved || !reader.config.models.is_empty() || !reader.sound(&["model"]) {
         return;
     }
-    let help = "add [[model]] with id = \"smollm2-135m-instruct\", or start without a config file to \
-                serve that model";
+    let help = "add [[model]] with id = \"smollm2-135m-instruct\", \
+                or start without a config file to serve that model";
     let fault = Fault::new("no model is listed, so there is nothing to serve", help);
     reader.fault(reader.offset("model").unwrap_or(0), "model", fault);
 }

@@ -6,7 +6,8 @@ use crate::schema::{Choice, Config, Model, Origin, Runner};
 use crate::units::show_size;
 
 impl Config {
-    /// What the process will be: its config file, listeners and models, as lines of text without a last newline.
+    /// What the process will be: its config file, listeners and models, as lines of text without a
+    /// last newline.
     pub fn describe(&self, origin: &Origin) -> String {
         let mut lines = vec![
             format!("config: {origin}"),

@@ -1,5 +1,6 @@
-//! The files made from the table of keys, so that they cannot disagree with the reader: the JSON schema for editors
-//! (`schema.json`) and the config that shows everything (`examples/reference.toml`).
+//! The files made from the table of keys, so that they cannot disagree with the reader: the JSON
+//! schema for editors (`schema.json`) and the config that shows everything
+//! (`examples/reference.toml`).
 
 mod json_schema;
 mod reference;
@@ -37,13 +38,19 @@ impl Fact {
         let values = match &self.form {
             Form::Whole(range, _) => format!("{range}."),
             Form::Size(range, _) => {
-                format!("{} to {}, as text or as plain bytes.", show_size(range.min), show_size(range.max))
+                format!(
+                    "{} to {}, as text or as plain bytes.",
+                    show_size(range.min),
+                    show_size(range.max)
+                )
             }
             Form::Word(words, _) => format!("One of {}.", words.join(", ")),
             Form::Text(..) => String::new(),
         };
         match self.only {
-            Some(runner) => format!("{values} Only with runner = {:?}.", runner.name()).trim().to_owned(),
+            Some(runner) => format!("{values} Only with runner = {:?}.", runner.name())
+                .trim()
+                .to_owned(),
             None => values,
         }
     }
@@ -52,10 +59,18 @@ impl Fact {
 /// The keys of the section at `path`, in the table's order.
 fn facts(path: &str) -> Vec<Fact> {
     let (mut config, mut model) = (Config::default(), Model::default());
-    let below_model = path.strip_prefix("model").map(|rest| rest.trim_start_matches('.'));
+    let below_model = path
+        .strip_prefix("model")
+        .map(|rest| rest.trim_start_matches('.'));
     match below_model {
-        Some(below) => MODEL.iter().filter_map(|key| fact(key, below, &mut model)).collect(),
-        None => ROOT.iter().filter_map(|key| fact(key, path, &mut config)).collect(),
+        Some(below) => MODEL
+            .iter()
+            .filter_map(|key| fact(key, below, &mut model))
+            .collect(),
+        None => ROOT
+            .iter()
+            .filter_map(|key| fact(key, path, &mut config))
+            .collect(),
     }
 }
 
@@ -80,24 +95,39 @@ fn form(slot: Slot<'_>) -> Form {
         Slot::MaybeU32(at, range) => Form::Whole(range, at.map(u64::from)),
         Slot::U64(at, range) => Form::Whole(range, Some(*at)),
         Slot::Size(at, range) => Form::Size(range, *at),
-        Slot::Id(at) => Form::Text("^[!-~]+$".to_owned(), limits::ID_BYTES_MAX, Some(at.clone())),
+        Slot::Id(at) => Form::Text(
+            "^[!-~]+$".to_owned(),
+            limits::ID_BYTES_MAX,
+            Some(at.clone()),
+        ),
         // Left out, it follows the id.
         Slot::Source(_) => Form::Text(r"^.*\S.*$".to_owned(), limits::SOURCE_BYTES_MAX, None),
-        Slot::Address(at) => {
-            Form::Text(format!("^{ADDRESS}$"), ADDRESS_BYTES_MAX, Some(at.to_string()))
-        }
+        Slot::Address(at) => Form::Text(
+            format!("^{ADDRESS}$"),
+            ADDRESS_BYTES_MAX,
+            Some(at.to_string()),
+        ),
         Slot::MaybeAddress(at) => {
             let default = at.map_or("none".to_owned(), |address| address.to_string());
-            Form::Text(format!("^(none|{ADDRESS})$"), ADDRESS_BYTES_MAX, Some(default))
+            Form::Text(
+                format!("^(none|{ADDRESS})$"),
+                ADDRESS_BYTES_MAX,
+                Some(default),
+            )
         }
-        Slot::Device(at) => {
-            Form::Text("^(cpu|cuda:[0-9]+)$".to_owned(), "cuda:63".len(), Some(at.to_string()))
-        }
+        Slot::Device(at) => Form::Text(
+            "^(cpu|cuda:[0-9]+)$".to_owned(),
+            "cuda:63".len(),
+            Some(at.to_string()),
+        ),
         Slot::Runner(at) => word(*at),
         Slot::KvType(at) => word(*at),
     }
 }
 
 fn word<C: Choice>(default: C) -> Form {
-    Form::Word(C::ALL.iter().map(|choice| choice.name()).collect(), default.name())
+    Form::Word(
+        C::ALL.iter().map(|choice| choice.name()).collect(),
+        default.name(),
+    )
 }

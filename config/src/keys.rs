@@ -1,5 +1,6 @@
-//! The one table of keys: name, meaning, bounds and place of each. The reader, the JSON schema, the reference file and the
-//! hints in messages are all made from it, so a key is added here and in `schema.rs` and nowhere else.
+//! The one table of keys: name, meaning, bounds and place of each. The reader, the JSON schema, the
+//! reference file and the hints in messages are all made from it, so a key is added here and in
+//! `schema.rs` and nowhere else.
 //!
 //! It must not know TOML or JSON.
 

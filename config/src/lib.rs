@@ -1,7 +1,8 @@
 //! What the operator writes: schema, validation, limits, example files.
 //!
-//! [`Config::load`] reads one TOML file and returns the config or every problem of the file at once. `keys` is the one
-//! table of keys, from which the reader, the JSON schema and the reference file are made.
+//! [`Config::load`] reads one TOML file and returns the config or every problem of the file at
+//! once. `keys` is the one table of keys, from which the reader, the JSON schema and the reference
+//! file are made.
 //!
 //! This crate reads one file and nothing else: it must not know a socket, a model file or a clock.
 #![forbid(unsafe_code)]

@@ -1,12 +1,15 @@
-//! Every bound of this crate, each with its unit and reason: first of the file itself, then of what its keys may say.
+//! Every bound of this crate, each with its unit and reason: first of the file itself, then of what
+//! its keys may say.
 //!
-//! The ranges only refuse what cannot be meant; what a machine can bear is for the operator to judge.
+//! The ranges only refuse what cannot be meant; what a machine can bear is for the operator to
+//! judge.
 
 use crate::units::Range;
 
 /// Bytes of a config file: the largest sites list some thousands of nodes and keys.
 pub const FILE_BYTES_MAX: usize = 1 << 20;
-/// Problems that are kept for the report, so that the wrong file given by mistake does not fill the screen.
+/// Problems that are kept for the report, so that the wrong file given by mistake does not fill the
+/// screen.
 pub const PROBLEMS_MAX: usize = 100;
 /// Characters of the file that a message repeats, so that one line of it stays one line.
 pub const QUOTE_CHARS_MAX: usize = 60;
@@ -21,7 +24,8 @@ pub const CUDA_ORDINAL_MAX: u32 = 63;
 
 /// Of `server.connections_max`: each takes a descriptor and some tens of kilobytes.
 pub const CONNECTIONS: Range = Range::new(1, 1_000_000, "connections");
-/// Of the times a client may take to send: under 10 ms no network makes it, over an hour nobody waits.
+/// Of the times a client may take to send: under 10 ms no network makes it, over an hour nobody
+/// waits.
 pub const CLIENT_TIMEOUT_MS: Range = Range::new(10, 3_600_000, "milliseconds");
 /// Of the times in which the server ends: 0 ends at once, over an hour no supervisor waits.
 pub const SHUTDOWN_MS: Range = Range::new(0, 3_600_000, "milliseconds");
@@ -33,7 +37,8 @@ pub const BODY_BYTES: Range = Range::new(1 << 10, 1 << 30, "bytes");
 pub const CHOICES: Range = Range::new(1, 128, "choices");
 /// Of `limits.stop_strings_max`: each is searched for in every token's text.
 pub const STOP_STRINGS: Range = Range::new(0, 64, "strings");
-/// Of `limits.stop_bytes_max`: that much of a stream is held back while a stop string may still complete.
+/// Of `limits.stop_bytes_max`: that much of a stream is held back while a stop string may still
+/// complete.
 pub const STOP_BYTES: Range = Range::new(1, 4_096, "bytes");
 /// Of `limits.messages_max`: the template runs over all of them.
 pub const MESSAGES: Range = Range::new(1, 65_536, "messages");
@@ -55,5 +60,6 @@ pub const CONTEXT_TOKENS: Range = Range::new(2, 1 << 24, "tokens");
 pub const OUTPUT_TOKENS: Range = Range::new(1, 1 << 24, "tokens");
 /// Of `model.threads`: the most cores that one machine shows.
 pub const THREADS: Range = Range::new(1, 1_024, "threads");
-/// Of the simulated model's costs: a minute for one token is slower than anything that it stands for.
+/// Of the simulated model's costs: a minute for one token is slower than anything that it stands
+/// for.
 pub const SIM_COST_US: Range = Range::new(0, 60_000_000, "microseconds");

@@ -32,8 +32,9 @@ impl Config {
     /// The config in `text`; `file` names it in messages.
     ///
     /// # Errors
-    /// Every problem of the text at once. After a syntax error the rest of the file cannot be judged: then these are
-    /// all syntax errors, and all problems of the lines before the first one.
+    /// Every problem of the text at once. After a syntax error the rest of the file cannot be
+    /// judged: then these are all syntax errors, and all problems of the lines before the first
+    /// one.
     pub fn parse(text: &str, file: &Path) -> Result<Self, Problems> {
         check_size(text.len(), file)?;
         let mut reader = read::Reader::new();
@@ -59,7 +60,8 @@ impl Config {
     }
 }
 
-/// The syntax errors and what was found before the first of them: behind it, keys may have landed in the wrong section.
+/// The syntax errors and what was found before the first of them: behind it, keys may have landed
+/// in the wrong section.
 fn sound_part(
     mut faults: Vec<read::Placed>,
     syntax_errors: Vec<read::Placed>,

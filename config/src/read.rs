@@ -1,4 +1,5 @@
-//! Walks a parsed TOML document along the table of keys and collects what is wrong, with the place of each.
+//! Walks a parsed TOML document along the table of keys and collects what is wrong, with the place
+//! of each.
 //!
 //! It judges one value at a time; what keys mean together is `check.rs`.
 
@@ -69,7 +70,8 @@ impl Reader {
         self.seen.get(path).map(|seen| seen.offset)
     }
 
-    /// Whether none of `paths` has a value that was refused, so that checks across them mean something.
+    /// Whether none of `paths` has a value that was refused, so that checks across them mean
+    /// something.
     pub(crate) fn sound(&self, paths: &[&str]) -> bool {
         let refused = |path: &&str| self.seen.get(*path).is_some_and(|seen| !seen.valid);
         !paths.iter().any(refused)

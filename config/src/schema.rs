@@ -91,7 +91,8 @@ pub struct Model {
     pub queue_max: u32,
     /// Tokens of prompt and completion together; the model's own where unset.
     pub context_max: Option<u32>,
-    /// Tokens to produce where the client names no number; as many as the context holds where unset.
+    /// Tokens to produce where the client names no number; as many as the context holds where
+    /// unset.
     pub default_max_tokens: Option<u32>,
     /// Threads for kernels on a CPU; the physical cores where unset.
     pub threads: Option<u32>,
@@ -165,7 +166,8 @@ impl Choice for KvType {
     }
 }
 
-/// `[model.sim]`: a step takes `step_base_us + prefill tokens x prefill_token_us + decoding sequences x decode_sequence_us`.
+/// `[model.sim]`: a step takes `step_base_us + prefill tokens x prefill_token_us + decoding
+/// sequences x decode_sequence_us`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sim {
     /// Tokens of prompt and completion together.

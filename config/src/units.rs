@@ -1,6 +1,7 @@
 //! Whole numbers with a unit: the range a key allows, and sizes as people write them.
 //!
-//! Durations stay plain integers in the unit that ends their key's name (`_ms`, `_us`), so only sizes have a text form.
+//! Durations stay plain integers in the unit that ends their key's name (`_ms`, `_us`), so only
+//! sizes have a text form.
 
 use std::fmt;
 
@@ -42,8 +43,8 @@ const SIZE_UNITS: [(&str, u64); 5] = [
     ("TiB", 1 << 40),
 ];
 
-/// The bytes that a size such as `"256MiB"` stands for; `None` where it is not a whole number and one of
-/// `B`, `KiB`, `MiB`, `GiB`, `TiB`, or does not fit.
+/// The bytes that a size such as `"256MiB"` stands for; `None` where it is not a whole number and
+/// one of `B`, `KiB`, `MiB`, `GiB`, `TiB`, or does not fit.
 pub fn parse_size(text: &str) -> Option<u64> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);

@@ -65,7 +65,8 @@ fn size(value: &DeValue<'_>, range: Range) -> Result<u64, Fault> {
 
 fn sizes_help(fault: Fault, range: Range) -> Fault {
     let help = format!(
-        "write plain bytes or a whole number with KiB, MiB, GiB or TiB, as in \"256MiB\"; {} to {} are allowed",
+        "write plain bytes or a whole number with KiB, MiB, GiB or TiB, as in \"256MiB\"; \
+         {} to {} are allowed",
         show_size(range.min),
         show_size(range.max),
     );
@@ -74,7 +75,8 @@ fn sizes_help(fault: Fault, range: Range) -> Fault {
 
 fn id(value: &DeValue<'_>) -> Result<String, Fault> {
     let help = format!(
-        "a name of 1 to {} letters, digits and punctuation without spaces, as in \"smollm2-135m-instruct\"",
+        "a name of 1 to {} letters, digits and punctuation without spaces, \
+         as in \"smollm2-135m-instruct\"",
         limits::ID_BYTES_MAX
     );
     let text = string(value, "a name in quotes", &help)?;
@@ -115,7 +117,8 @@ fn source(value: &DeValue<'_>) -> Result<String, Fault> {
 }
 
 fn address(value: &DeValue<'_>) -> Result<SocketAddr, Fault> {
-    let help = "an IP address and a port, as in \"127.0.0.1:8080\" or \"[::1]:8080\"; names are not looked up";
+    let help = "an IP address and a port, as in \"127.0.0.1:8080\" or \"[::1]:8080\"; \
+                names are not looked up";
     let text = string(value, "an address in quotes", help)?;
     text.parse()
         .map_err(|_| Fault::new(format!("{} is no address", quote(text)), help))
@@ -197,14 +200,19 @@ pub(crate) fn nearest<'c>(
     text: &str,
     candidates: impl IntoIterator<Item = &'c str>,
 ) -> Option<&'c str> {
-    /// Jaro-Winkler likeness, 0 to 1, from which a hint helps more than it misleads.
-    const LIKENESS_MIN: f64 = 0.8;
+    /// One wrong or swapped letter in three; with more, a hint misleads more than it helps.
+    const LIKENESS_MIN: f64 = 0.6;
     if text.len() > limits::QUOTE_CHARS_MAX {
         return None;
     }
     candidates
         .into_iter()
-        .map(|candidate| (strsim::jaro_winkler(text, candidate), candidate))
+        .map(|candidate| {
+            (
+                strsim::normalized_damerau_levenshtein(text, candidate),
+                candidate,
+            )
+        })
         .filter(|(likeness, _)| *likeness >= LIKENESS_MIN)
         .max_by(|(a, _), (b, _)| a.total_cmp(b))
         .map(|(_, candidate)| candidate)

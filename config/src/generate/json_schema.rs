@@ -9,9 +9,12 @@ use crate::schema::{Choice, Runner};
 
 /// The text of `schema.json`.
 pub fn json_schema() -> String {
-    let top = SECTIONS.iter().filter(|section| !section.path.contains('.'));
-    let properties: Map<String, Value> =
-        top.map(|section| (section.path.to_owned(), section_schema(section))).collect();
+    let top = SECTIONS
+        .iter()
+        .filter(|section| !section.path.contains('.'));
+    let properties: Map<String, Value> = top
+        .map(|section| (section.path.to_owned(), section_schema(section)))
+        .collect();
     let schema = json!({
         "$schema": "http://json-schema.org/draft-07/schema#",
         "title": "Config of Hansa",
@@ -38,8 +41,10 @@ fn section_schema(section: &Section) -> Value {
 
 fn table_schema(section: &Section) -> Value {
     let facts = facts(section.path);
-    let mut properties: Map<String, Value> =
-        facts.iter().map(|fact| (fact.name.to_owned(), key_schema(fact))).collect();
+    let mut properties: Map<String, Value> = facts
+        .iter()
+        .map(|fact| (fact.name.to_owned(), key_schema(fact)))
+        .collect();
     let inner = SECTIONS.iter().filter_map(|inner| {
         let name = inner.path.strip_prefix(section.path)?.strip_prefix('.')?;
         Some((name, inner))
@@ -49,12 +54,18 @@ fn table_schema(section: &Section) -> Value {
         "type": "object",
         "additionalProperties": false,
     });
-    let required: Vec<&str> = facts.iter().filter(|fact| fact.required).map(|fact| fact.name).collect();
+    let required: Vec<&str> = facts
+        .iter()
+        .filter(|fact| fact.required)
+        .map(|fact| fact.name)
+        .collect();
     if !required.is_empty() {
         schema["required"] = json!(required);
     }
-    let mut only: Vec<(Runner, &str)> =
-        facts.iter().filter_map(|fact| Some((fact.only?, fact.name))).collect();
+    let mut only: Vec<(Runner, &str)> = facts
+        .iter()
+        .filter_map(|fact| Some((fact.only?, fact.name)))
+        .collect();
     for (name, section) in inner {
         properties.insert(name.to_owned(), table_schema(section));
         only.extend(section.only.map(|runner| (runner, name)));
@@ -70,7 +81,9 @@ fn table_schema(section: &Section) -> Value {
 fn forbid_by_runner(schema: &mut Value, only: &[(Runner, &str)]) {
     let forbidden = |present: Runner| -> Value {
         let others = only.iter().filter(|(runner, _)| *runner != present);
-        let names: Map<String, Value> = others.map(|(_, name)| ((*name).to_owned(), json!(false))).collect();
+        let names: Map<String, Value> = others
+            .map(|(_, name)| ((*name).to_owned(), json!(false)))
+            .collect();
         json!({ "properties": names })
     };
     schema["if"] = json!({
@@ -92,15 +105,19 @@ fn key_schema(fact: &Fact) -> Value {
         Form::Size(range, default) => {
             let bytes = json!({ "type": "integer", "minimum": range.min, "maximum": range.max });
             let text = json!({ "type": "string", "pattern": "^[0-9]+ *(B|KiB|MiB|GiB|TiB)$" });
-            (json!({ "anyOf": [bytes, text] }), Some(Value::from(*default)))
+            (
+                json!({ "anyOf": [bytes, text] }),
+                Some(Value::from(*default)),
+            )
         }
         Form::Text(pattern, length_max, default) => (
             json!({ "type": "string", "pattern": pattern, "maxLength": length_max }),
             default.clone().filter(|_| !fact.required).map(Value::from),
         ),
-        Form::Word(words, default) => {
-            (json!({ "type": "string", "enum": words }), Some(Value::from(*default)))
-        }
+        Form::Word(words, default) => (
+            json!({ "type": "string", "enum": words }),
+            Some(Value::from(*default)),
+        ),
     };
     if let (Value::Object(schema), Value::Object(rules)) = (&mut schema, rules) {
         schema.extend(rules);

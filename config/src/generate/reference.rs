@@ -23,14 +23,19 @@ pub fn reference() -> String {
 }
 
 fn section_text(section: &Section) -> String {
-    let only = section.only.map(|runner| format!("Only with runner = {:?}.", runner.name()));
+    let only = section
+        .only
+        .map(|runner| format!("Only with runner = {:?}.", runner.name()));
     let doc = comment(section.doc) + &only.map(|text| comment(&text)).unwrap_or_default();
     let mark = if section.only.is_some() { "# " } else { "" };
     let header = match section.many {
         true => format!("[[{}]]", section.path),
         false => format!("[{}]", section.path),
     };
-    let keys: String = facts(section.path).iter().map(|fact| key_text(fact, mark)).collect();
+    let keys: String = facts(section.path)
+        .iter()
+        .map(|fact| key_text(fact, mark))
+        .collect();
     format!("\n\n{doc}{mark}{header}\n{keys}")
 }
 
