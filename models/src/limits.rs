@@ -1,12 +1,30 @@
 //! Every bound of this crate, each with its unit and reason.
 
+/// Metadata keys of a GGUF file; real ones have 20 to 60.
+pub const GGUF_KEYS_MAX: u64 = 4_096;
+/// Tensors of a GGUF file; the largest models of experts have some thousands.
+pub const GGUF_TENSORS_MAX: u64 = 65_536;
+/// Bytes of one string in a GGUF header; the longest are chat templates, some tens of kilobytes.
+pub const GGUF_STRING_BYTES_MAX: u64 = 1 << 20;
+/// Elements of one array in a GGUF header; vocabularies have up to 262,144 tokens and twice as many merges.
+pub const GGUF_ARRAY_LEN_MAX: u64 = 1 << 21;
+/// Bytes of a whole GGUF header, so that a hostile file cannot fill memory; a vocabulary of 262,144 takes about 12 MB.
+pub const GGUF_HEADER_BYTES_MAX: u64 = 128 << 20;
+/// Dimensions of a tensor: ggml's own bound.
+pub const GGUF_DIMS_MAX: u32 = 4;
+/// Alignment in bytes of tensor data; files use 32.
+pub const GGUF_ALIGNMENT_BYTES_MAX: u64 = 1 << 16;
+
 // Chat templates.
 
 /// 256 KiB; the longest published templates, with tools and reasoning, have about 30 kB.
 pub const TEMPLATE_BYTES_MAX: usize = 256 * 1024; // bytes
-/// Fuel of one render: an instruction costs 1 and so do 64 bytes of data. 10,000 messages of the longest templates fit;
-/// an endless loop ends within about 0.2 s and 128 MB.
-pub const TEMPLATE_FUEL: u64 = 2_000_000; // minijinja's fuel
+/// Fuel of one render: an instruction costs 1 and so do 64 bytes of data. Some thousand messages and 4 MiB of text
+/// fit; an endless loop ends within about 0.1 s and 64 MB.
+pub const TEMPLATE_FUEL: u64 = 1_000_000; // minijinja's fuel
+/// Stack of a render whose values may nest: a level costs at least 6 fuel to build and under 1 kB of stack to visit.
+/// Only what is touched becomes memory.
+pub const TEMPLATE_STACK_BYTES: usize = 256 * 1024 * 1024; // bytes
 /// Nested loops, macros and calls: deeper than any template, and shallow enough for the 2 MiB stack of a pool thread.
 pub const TEMPLATE_DEPTH_MAX: usize = 100; // frames
 /// Columns that `tojson(indent=..)` may indent by; templates use 2 and 4.

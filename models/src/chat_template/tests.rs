@@ -124,7 +124,7 @@ fn a_template_may_refuse_in_its_own_words() {
     assert_eq!(
         error,
         TextError::Template(
-            "line 32: This model only supports single tool-calls at once!".to_owned()
+            "line 29: This model only supports single tool-calls at once!".to_owned()
         )
     );
 }

@@ -1,0 +1,3 @@
+//! Weights as files hold them: what reads a model file, and how its tensors become Candle's.
+
+pub mod gguf;
