@@ -132,6 +132,9 @@ impl App {
     /// # Errors
     /// [`ServeError::Start`] where a model does not load.
     pub async fn run(self, mut signal: impl AsyncFnMut()) -> Result<Drained, ServeError> {
+        let Addresses { listen, admin } = self.addresses();
+        let admin = admin.map(tracing::field::display);
+        tracing::info!(%listen, admin, "listening; loading the models");
         let Self {
             core,
             loads,
