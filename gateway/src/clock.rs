@@ -90,6 +90,13 @@ fn read_wall_s() -> i64 {
     i64::try_from(since_epoch.as_secs()).unwrap_or(i64::MAX)
 }
 
+/// Moment of tokio's clock, which a test can pause.
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "a test's virtual time")]
+pub(crate) fn paused_now() -> tokio::time::Instant {
+    tokio::time::Instant::now()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -143,6 +143,7 @@ impl DrainWatch {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::paused_now;
 
     const TIMES: DrainTimes = DrainTimes {
         delay: Duration::from_secs(5),
@@ -153,7 +154,7 @@ mod tests {
     async fn an_idle_server_leaves_right_after_the_delay() {
         let drain = Drain::new();
         let (models, tasks) = (Arc::new(Models::default()), TaskTracker::new());
-        let before = tokio::time::Instant::now();
+        let before = paused_now();
         let drained = drain
             .run(TIMES, &models, &tasks, std::future::pending())
             .await;
@@ -167,7 +168,7 @@ mod tests {
         let (models, tasks) = (Arc::new(Models::default()), TaskTracker::new());
         let watch = drain.watch();
         tasks.spawn(async move { watch.reached(Phase::Closed).await });
-        let before = tokio::time::Instant::now();
+        let before = paused_now();
         let drained = drain
             .run(TIMES, &models, &tasks, std::future::pending())
             .await;

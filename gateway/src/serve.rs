@@ -132,6 +132,9 @@ impl App {
     /// # Errors
     /// [`ServeError::Start`] where a model does not load.
     pub async fn run(self, mut signal: impl AsyncFnMut()) -> Result<Drained, ServeError> {
+        let Addresses { listen, admin } = self.addresses();
+        let admin = admin.map(tracing::field::display);
+        tracing::info!(%listen, admin, "listening; loading the models");
         let Self {
             core,
             loads,
@@ -187,6 +190,7 @@ impl Core {
             health,
             body_bytes_max: self.config.limits.body_bytes_max,
             body_timeout: Duration::from_millis(self.config.server.body_timeout_ms),
+            write_timeout: Duration::from_millis(self.config.server.write_timeout_ms),
             tasks: self.tasks.clone(),
         }
     }

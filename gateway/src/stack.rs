@@ -13,7 +13,8 @@ use crate::clock::Clock;
 use crate::health::Health;
 use crate::layers::body::BodyLimits;
 use crate::layers::observe::Observer;
-use crate::layers::{body, fence, gate, observe, request_id};
+use crate::layers::unread::ReadLimits;
+use crate::layers::{body, fence, gate, observe, request_id, unread};
 use crate::telemetry::Metrics;
 
 /// Id of a request, ours or the client's: in its log line, in `x-request-id`, and in its extensions.
@@ -33,6 +34,8 @@ pub struct Shared {
     pub body_bytes_max: u64,
     /// Time for a client to send it.
     pub body_timeout: Duration,
+    /// Time after which a client that reads nothing of its stream loses it.
+    pub write_timeout: Duration,
     /// Tasks that the drain waits for.
     pub tasks: TaskTracker,
 }
@@ -53,6 +56,8 @@ pub fn build(api: Router, shared: &Shared) -> Router {
         // Panic fence: outside of all code that handles content.
         .layer(from_fn_with_state(shared.metrics.clone(), fence::contain));
     let of_api = ServiceBuilder::new()
+        // Unread streams: outside of everything that holds something for a stream, since it drops the whole answer.
+        .layer(from_fn_with_state(read_limits(shared), unread::watch))
         // Drain gate: before any work on a request that will not be served. Probes pass beside it: they must go on.
         .layer(from_fn_with_state(
             shared.health.drain.clone(),
@@ -83,6 +88,13 @@ fn observer(shared: &Shared) -> Observer {
     }
 }
 
+fn read_limits(shared: &Shared) -> ReadLimits {
+    ReadLimits {
+        timeout: shared.write_timeout,
+        tasks: shared.tasks.clone(),
+    }
+}
+
 fn body_limits(shared: &Shared) -> BodyLimits {
     BodyLimits {
         bytes_max: shared.body_bytes_max,
@@ -90,3 +102,6 @@ fn body_limits(shared: &Shared) -> BodyLimits {
         tasks: shared.tasks.clone(),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,7 +8,6 @@ use hansa_config::schema;
 use crate::clock::Clock;
 use crate::telemetry::Metrics;
 use crate::upstream::Upstream;
-use crate::upstream::measured::Measured;
 use crate::upstream::registry::{ModelInfo, Models};
 
 /// Loads one model; resolves when it takes requests.
@@ -57,7 +56,10 @@ fn local(
     metrics: &Metrics,
     clock: &Clock,
 ) -> Result<(Arc<dyn Upstream>, Load), StartFailed> {
-    let local = crate::upstream::local::LocalUpstream::new(model.clone(), clock.clone());
+    use crate::upstream::local::LocalUpstream;
+    use crate::upstream::measured::Measured;
+
+    let local = LocalUpstream::new(model.clone(), clock.clone());
     let (id, loading) = (model.id.clone(), local.clone());
     let load = async move {
         let failed = |reason| StartFailed { model: id, reason };

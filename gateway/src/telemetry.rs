@@ -188,7 +188,10 @@ pub fn start_logging(options: &LogOptions) {
         .with_env_filter(filter)
         .with_writer(stderr);
     let started = if options.json {
-        log.json().flatten_event(true).try_init()
+        log.json()
+            .flatten_event(true)
+            .with_span_list(false)
+            .try_init()
     } else {
         log.with_ansi(stderr().is_terminal()).try_init()
     };

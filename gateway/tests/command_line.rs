@@ -1,5 +1,6 @@
 //! The binary itself: its arguments, its one line on stdout, its exit codes, and its way out on SIGTERM.
 #![cfg(all(feature = "engine", unix))]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;

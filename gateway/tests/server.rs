@@ -1,5 +1,6 @@
 //! A whole server in this process with the simulated engine: what clients and operators meet on the wire.
 #![cfg(feature = "engine")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -50,7 +50,7 @@ pub struct DriveArgs {
     #[arg(long, value_name = "PER_SECOND")]
     pub rate: Option<f64>,
     /// How an open loop spaces its requests [default: poisson].
-    #[arg(long, requires = "rate")]
+    #[arg(long, conflicts_with = "concurrency")]
     pub arrival: Option<Arrival>,
     /// When to begin no more requests; those in flight are waited for [default: 30s, or none with --requests].
     #[arg(long, value_parser = duration)]

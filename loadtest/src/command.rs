@@ -19,13 +19,14 @@ use crate::clock::{Clock, unix_ms};
 use crate::drive::arrival::{Arrival, Until};
 use crate::drive::client::Client;
 use crate::drive::meters::Meters;
-use crate::drive::{Load, Outcome, RunError, run, warm_up};
+use crate::drive::{Load, Outcome, RunError, Sink, run, warm_up};
 use crate::limits::{MAX_IN_FLIGHT, SPARE_FILES};
+use crate::os;
 use crate::report::progress::{Goal, display};
-use crate::report::{self, Report, exit, table};
+use crate::report::{self, Report, Run, exit, table};
 use crate::self_check::{Evidence, SelfCheck};
-use crate::watch::{Watched, Watcher};
-use crate::{os, report::Run};
+use crate::stats::Stats;
+use crate::watch::Watcher;
 
 /// Runs `drive`.
 pub fn drive(args: &DriveArgs) -> ExitCode {
@@ -46,7 +47,7 @@ fn attempt(args: &DriveArgs) -> anyhow::Result<u8> {
     warn_of_few_files(&plan);
     let report = runtime.block_on(measure(args, &plan))?;
     let code = report.exit_code();
-    match present(&report, json.as_mut()) {
+    match present(&report, &mut json) {
         Ok(()) => Ok(code),
         Err(error) => {
             writeln!(stderr(), "error: the report cannot be written: {error}").ok();
@@ -108,10 +109,20 @@ async fn measure(args: &DriveArgs, plan: &Plan) -> anyhow::Result<Report> {
                 warm_up(Arc::new(apart), &plan.load, args.warmup, stopped.clone()).await?;
         }
         let started = unix_ms();
-        let (outcome, check) =
-            observed_run(Arc::new(client), plan, args.threads, stopped.clone()).await?;
+        let mut stats = Stats::default();
+        let (outcome, evidence) = observed_run(client, plan, stopped.clone(), &mut |record| {
+            stats.fold(record)
+        })
+        .await?;
+        let check = SelfCheck::of(
+            &stats,
+            Evidence {
+                threads: args.threads as usize,
+                ..evidence
+            },
+        );
         let run = describe(args, plan, warmup_good);
-        Ok::<_, RunError>(Report::new(run, started, &outcome, check))
+        Ok::<_, RunError>(Report::new(run, started, &outcome, &stats, check))
     };
     tokio::select! {
         report = whole => report.context("the run could not begin"),
@@ -119,28 +130,28 @@ async fn measure(args: &DriveArgs, plan: &Plan) -> anyhow::Result<Report> {
     }
 }
 
+/// Runs the load under the eyes of the watcher and says what the client's own part in it was, on one thread.
 async fn observed_run(
-    client: Arc<Client>,
+    client: Client,
     plan: &Plan,
-    threads: u64,
     stop: watch::Receiver<bool>,
-) -> Result<(Outcome, SelfCheck), RunError> {
+    sink: Sink<'_>,
+) -> Result<(Outcome, Evidence), RunError> {
     let watcher = Watcher::start(client.clock, client.meters.clone(), display(goal(plan)))?;
     let cpu_before = os::cpu_used();
-    let outcome = run(client, &plan.load, stop).await;
+    let outcome = run(Arc::new(client), &plan.load, stop, sink).await;
     let cpu = os::cpu_used().saturating_sub(cpu_before);
-    let watched: Watched = watcher.finish();
+    let watched = watcher.finish();
     let outcome = outcome?;
     let evidence = Evidence {
         wall: Duration::from_nanos(outcome.ended.saturating_sub(outcome.began)),
         cpu,
-        threads: usize::try_from(threads).unwrap_or(1),
+        threads: 1,
         watched,
         open_loop: matches!(plan.load, Load::Open(_)),
         interrupted: outcome.interrupted,
     };
-    let check = SelfCheck::of(&outcome.stats, evidence);
-    Ok((outcome, check))
+    Ok((outcome, evidence))
 }
 
 /// Interrupt and termination stop the run, whose report is still written. Never returns.
@@ -198,7 +209,7 @@ fn describe(args: &DriveArgs, plan: &Plan, warmup_good: u64) -> Run {
     }
 }
 
-fn present(report: &Report, json: Option<&mut JsonOutput>) -> io::Result<()> {
+fn present(report: &Report, json: &mut Option<JsonOutput>) -> io::Result<()> {
     let json_on_stdout = matches!(json, Some(JsonOutput::Stdout));
     if json_on_stdout {
         table::write(report, &mut stderr().lock())?;

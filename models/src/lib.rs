@@ -12,6 +12,7 @@ pub mod chat_template;
 pub mod source;
 pub mod spec;
 pub mod text;
+pub mod tokenizer;
 pub mod weights;
 
 #[cfg(any(test, feature = "test-util"))]

@@ -19,9 +19,12 @@ pub const GGUF_ALIGNMENT_BYTES_MAX: u64 = 1 << 16;
 
 /// 256 KiB; the longest published templates, with tools and reasoning, have about 30 kB.
 pub const TEMPLATE_BYTES_MAX: usize = 256 * 1024; // bytes
-/// Fuel of one render: an instruction costs 1 and so do 64 bytes of data. 10,000 messages of the longest templates fit;
-/// an endless loop ends within about 0.2 s and 128 MB.
-pub const TEMPLATE_FUEL: u64 = 2_000_000; // minijinja's fuel
+/// Fuel of one render: an instruction costs 1 and so do 64 bytes of data. Some thousand messages and 4 MiB of text
+/// fit; an endless loop ends within about 0.1 s and 64 MB.
+pub const TEMPLATE_FUEL: u64 = 1_000_000; // minijinja's fuel
+/// Stack of a render whose values may nest: a level costs at least 6 fuel to build and under 1 kB of stack to visit.
+/// Only what is touched becomes memory.
+pub const TEMPLATE_STACK_BYTES: usize = 256 * 1024 * 1024; // bytes
 /// Nested loops, macros and calls: deeper than any template, and shallow enough for the 2 MiB stack of a pool thread.
 pub const TEMPLATE_DEPTH_MAX: usize = 100; // frames
 /// Columns that `tojson(indent=..)` may indent by; templates use 2 and 4.

@@ -136,7 +136,7 @@ fn a_choice_ends_by_eos_stop_string_length_or_context() {
         (FinishReason::Length, ids.clone())
     );
 
-    let mut stopped = full.clone();
+    let mut stopped = full;
     stopped.stop.strings = vec![format!("{} {}", ids[3], ids[4])];
     let by_string = ends(stopped);
     assert_eq!(reason(&by_string), FinishReason::Stop);

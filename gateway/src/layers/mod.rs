@@ -5,3 +5,4 @@ pub mod fence;
 pub mod gate;
 pub mod observe;
 pub mod request_id;
+pub mod unread;

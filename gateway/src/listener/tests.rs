@@ -11,9 +11,10 @@ use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::TokioExecutor;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 use super::*;
+use crate::clock::paused_now;
 use crate::drain::{Drain, DrainTimes, Drained};
 use crate::upstream::registry::Models;
 
@@ -104,7 +105,7 @@ async fn ask(pipe: &mut DuplexStream) -> String {
 
 /// Reads until the other side closes, and says how long that took.
 async fn closes_after(pipe: &mut DuplexStream) -> Duration {
-    let began = Instant::now();
+    let began = paused_now();
     let mut rest = Vec::new();
     // A connection that was cut instead of closed is closed as well.
     let _ = pipe.read_to_end(&mut rest).await;
@@ -116,7 +117,7 @@ async fn failed_accepts_do_not_end_the_listener() {
     let failures = (0..5).map(|_| io::Error::from_raw_os_error(24)).collect();
     let served = Served::start_after(hello(), failures);
     let mut pipe = served.connect().await;
-    let began = Instant::now();
+    let began = paused_now();
     assert!(ask(&mut pipe).await.starts_with("HTTP/1.1 200"));
     assert!(began.elapsed() <= 5 * limits::ACCEPT_BACKOFF);
 }
@@ -147,7 +148,7 @@ async fn a_dripped_head_is_cut_off_however_it_drips() {
         b"",
     ] {
         let mut pipe = served.connect().await;
-        let began = Instant::now();
+        let began = paused_now();
         let (mut read, mut write) = tokio::io::split(&mut pipe);
         let drip = async {
             for byte in head {
@@ -198,7 +199,7 @@ async fn a_client_that_reads_nothing_loses_its_stream() {
     let mut pipe = served.connect().await;
     let request = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n";
     pipe.write_all(request).await.unwrap();
-    let began = Instant::now();
+    let began = paused_now();
     assert!(released.await.is_err());
     let took = began.elapsed();
     assert!(
@@ -220,7 +221,7 @@ async fn http2_is_spoken_and_an_idle_connection_closed() {
     let response = client.send_request(request.unwrap()).await.unwrap();
     let body = response.into_body().collect().await.unwrap().to_bytes();
     assert_eq!(body, "hello");
-    let began = Instant::now();
+    let began = paused_now();
     // Its own end tells when the server has closed.
     let _ = connection.await;
     let took = began.elapsed();

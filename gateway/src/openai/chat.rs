@@ -1,6 +1,7 @@
 //! `/v1/chat/completions`: the conversation that a body holds.
 //!
-//! Messages leave here as the chat template wants them: an object with `role`, a string `content`, and `name` where given.
+//! Messages leave here as the chat template wants them: an object with `role`, a string `content`, and `name`
+//! where given.
 
 use hansa_config::schema::Limits;
 use serde_json::{Map, Value};

@@ -1,8 +1,8 @@
 //! Every error that a client can see: its HTTP status, its JSON and whether to try again are decided here alone (I9).
 //!
-//! The set is closed: an [`ApiError`] is made by the constructors below and by nothing else, so neither a cause's text nor
-//! content of a request can slip into an answer (I8). What a client wrote is repeated only where it is a name (of a
-//! field or a model), and then shortened.
+//! The set is closed: an [`ApiError`] is made by the constructors below and by nothing else, so neither a
+//! cause's text nor content of a request can slip into an answer (I8). What a client wrote is repeated only
+//! where it is a name (of a field or a model), and then shortened.
 
 use std::fmt;
 use std::time::Duration;
@@ -264,8 +264,8 @@ impl fmt::Display for Fault {
             Self::ContextLength { prompt, context } => {
                 return write!(
                     f,
-                    "This model's maximum context length is {context} tokens. However, your prompt has {prompt} tokens. \
-                     Please shorten it so that there is room for an answer."
+                    "This model's maximum context length is {context} tokens. However, your prompt has \
+                     {prompt} tokens. Please shorten it so that there is room for an answer."
                 );
             }
             Self::CompletionLength {
@@ -415,169 +415,5 @@ fn shortened(name: &str) -> String {
     match name.char_indices().nth(limits::ERROR_ECHO_CHARS_MAX) {
         Some((end, _)) => format!("{}...", &name[..end]),
         None => name.to_owned(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Every fault's status, type, code, `x-should-retry` and `retry-after`.
-    #[test]
-    fn every_fault_has_its_place() {
-        let wait = Duration::from_millis(1_500);
-        let param = ApiError::param("n", ParamFault::Missing);
-        let context = UpstreamErrorKind::ContextLength {
-            prompt: 9,
-            context: 8,
-        };
-        let refused = UpstreamErrorKind::InvalidRequest {
-            param: Some("n"),
-            message: "no".to_owned(),
-        };
-        let table = [
-            (
-                ApiError::not_utf8(),
-                "400 invalid_request_error invalid_json false -",
-            ),
-            (
-                ApiError::empty_body(),
-                "400 invalid_request_error invalid_json false -",
-            ),
-            (
-                ApiError::not_an_object(),
-                "400 invalid_request_error invalid_json false -",
-            ),
-            (
-                ApiError::json("x".to_owned()),
-                "400 invalid_request_error invalid_json false -",
-            ),
-            (
-                param,
-                "400 invalid_request_error missing_required_parameter false -",
-            ),
-            (
-                upstream(refused),
-                "400 invalid_request_error invalid_value false -",
-            ),
-            (
-                upstream(context),
-                "400 invalid_request_error context_length_exceeded false -",
-            ),
-            (
-                ApiError::body_unreadable(),
-                "400 invalid_request_error body_unreadable false -",
-            ),
-            (
-                ApiError::invalid_key(),
-                "401 invalid_request_error invalid_api_key false -",
-            ),
-            (
-                ApiError::model_not_found("x"),
-                "404 invalid_request_error model_not_found false -",
-            ),
-            (
-                ApiError::route_not_found(),
-                "404 invalid_request_error unknown_url false -",
-            ),
-            (
-                ApiError::method_not_allowed(),
-                "405 invalid_request_error method_not_allowed false -",
-            ),
-            (
-                ApiError::request_timeout(),
-                "408 invalid_request_error request_timeout true -",
-            ),
-            (
-                ApiError::payload_too_large(7),
-                "413 invalid_request_error payload_too_large false -",
-            ),
-            (
-                ApiError::unsupported_media_type(),
-                "415 invalid_request_error unsupported_media_type false -",
-            ),
-            (
-                ApiError::unsupported_encoding(),
-                "415 invalid_request_error unsupported_encoding false -",
-            ),
-            (
-                ApiError::rate_limited(wait),
-                "429 rate_limit_error rate_limit_exceeded true 2",
-            ),
-            (
-                ApiError::quota_exhausted(),
-                "429 insufficient_quota insufficient_quota false -",
-            ),
-            (
-                upstream(UpstreamErrorKind::Cancelled),
-                "499 invalid_request_error cancelled false -",
-            ),
-            (
-                upstream(UpstreamErrorKind::Internal),
-                "500 server_error internal_error - -",
-            ),
-            (
-                upstream(UpstreamErrorKind::Overloaded),
-                "503 server_error overloaded true 1",
-            ),
-            (
-                upstream(UpstreamErrorKind::NotReady),
-                "503 server_error model_not_ready true 5",
-            ),
-            (
-                upstream(UpstreamErrorKind::ShuttingDown),
-                "503 server_error shutting_down true 1",
-            ),
-            (
-                upstream(UpstreamErrorKind::DeadlineExceeded),
-                "504 server_error deadline_exceeded false -",
-            ),
-            (
-                ApiError::too_many_hops(),
-                "508 server_error too_many_hops false -",
-            ),
-        ];
-        for (error, expected) in table {
-            assert_eq!(summary(&error), expected, "{error}");
-        }
-    }
-
-    fn upstream(kind: UpstreamErrorKind) -> ApiError {
-        let (origin, retry) = (
-            crate::upstream::Origin::Upstream,
-            crate::upstream::Retry::Never,
-        );
-        ApiError::from(UpstreamError {
-            kind,
-            origin,
-            retry,
-        })
-    }
-
-    fn summary(error: &ApiError) -> String {
-        let response = error.clone().into_response();
-        let header = |name| {
-            response
-                .headers()
-                .get(name)
-                .map_or("-", |value| value.to_str().unwrap())
-        };
-        let body: serde_json::Value = serde_json::from_slice(&error.to_json()).unwrap();
-        let body = &body["error"];
-        assert_eq!(body["message"].as_str().unwrap(), error.to_string());
-        format!(
-            "{} {} {} {} {}",
-            response.status().as_u16(),
-            body["type"].as_str().unwrap(),
-            body["code"].as_str().unwrap(),
-            header("x-should-retry"),
-            header("retry-after"),
-        )
-    }
-
-    #[test]
-    fn a_long_name_is_not_repeated_whole() {
-        let error = ApiError::model_not_found(&"é".repeat(10_000));
-        assert!(error.to_string().len() < 400);
     }
 }

@@ -28,15 +28,14 @@ pub(super) fn parse(body: &[u8]) -> Result<Object<'_, 'static>, ApiError> {
         Some(b'{') => {}
         // Is it at least JSON? What is not should be told where.
         Some(_) => {
-            return Err(serde_json::from_str::<IgnoredAny>(text)
-                .err()
-                .map_or_else(ApiError::not_an_object, malformed));
+            let syntax = serde_json::from_str::<IgnoredAny>(text).err();
+            return Err(syntax.map_or_else(ApiError::not_an_object, |error| malformed(&error)));
         }
     }
     match serde_json::from_str::<Fields<'_>>(text) {
         Ok(Fields(fields)) => Object::new(fields, Path::Root),
         Err(error) if error.is_data() => Err(ApiError::param("body", TOO_MANY_FIELDS)),
-        Err(error) => Err(malformed(error)),
+        Err(error) => Err(malformed(&error)),
     }
 }
 
@@ -45,7 +44,7 @@ const TOO_MANY_FIELDS: ParamFault = ParamFault::TooMany {
 };
 
 /// Errors of syntax are fixed words with line and column; those of data, which quote the text, never come here.
-fn malformed(error: serde_json::Error) -> ApiError {
+fn malformed(error: &serde_json::Error) -> ApiError {
     ApiError::json(error.to_string())
 }
 

@@ -17,6 +17,7 @@ use hansa_engine::{EngineHandle, EngineOptions, RunnerOptions, SimOptions};
 use tokio::time::timeout;
 
 use crate::clock::Clock;
+use crate::upstream::room::completion_room;
 use crate::upstream::tokenise::Tokeniser;
 use crate::upstream::{
     Event, EventStream, FinishReason, GenerateRequest, Readiness, Upstream, UpstreamError,
@@ -128,7 +129,7 @@ impl LocalUpstream {
         let prompt = self.encode(engine, &request).await?;
         let context = engine.context_len().ok_or(UpstreamErrorKind::NotReady)?;
         let default = self.shared.model.default_max_tokens;
-        let max_tokens = completion_room(&request, prompt.len(), context, default)?;
+        let max_tokens = completion_room(prompt.len(), request.max_tokens, default, context)?;
         let place = self.enter(&request.id);
         let submission = submission(&request, place.engine_id(), prompt, max_tokens);
         let events = engine.submit(submission).map_err(refused)?;
@@ -248,31 +249,6 @@ impl Shared {
             Some(EngineState::Stopped) => Readiness::Failed("the engine ended".to_owned()),
         }
     }
-}
-
-/// Tokens that a choice may have: what the client asked for, where it fits beside the prompt; the model's default or the
-/// rest of the context where it asked for nothing.
-fn completion_room(
-    request: &GenerateRequest,
-    prompt: usize,
-    context: u32,
-    default: Option<u32>,
-) -> Result<u32, UpstreamError> {
-    let prompt = u32::try_from(prompt).unwrap_or(u32::MAX);
-    let room = context.saturating_sub(prompt);
-    let wanted = request.max_tokens;
-    if room == 0 {
-        return Err(UpstreamErrorKind::ContextLength { prompt, context }.into());
-    }
-    if let Some(completion) = wanted.filter(|wanted| *wanted > room) {
-        return Err(UpstreamErrorKind::CompletionLength {
-            prompt,
-            completion,
-            context,
-        }
-        .into());
-    }
-    Ok(wanted.or(default).unwrap_or(room).clamp(1, room))
 }
 
 fn submission(
@@ -396,8 +372,8 @@ async fn runner_options(model: schema::Model) -> Result<RunnerOptions, String> {
     }
 }
 
-/// Bytes of KV cache that a simulated token is taken to need: those of a model of 8 billion parameters in half precision
-/// over eight, so that the default budget holds a few hundred conversations.
+/// Bytes of KV cache that a simulated token is taken to need: the default budget then holds 16,384 tokens, enough for two
+/// whole contexts and few enough that a test can use them up.
 const SIM_KV_BYTES_PER_TOKEN: u64 = 16 << 10;
 
 fn sim_options(sim: &schema::Sim) -> RunnerOptions {

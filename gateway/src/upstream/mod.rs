@@ -8,6 +8,8 @@ pub mod local;
 pub mod measured;
 pub mod registry;
 #[cfg(feature = "engine")]
+mod room;
+#[cfg(feature = "engine")]
 mod tokenise;
 
 use std::sync::Arc;

@@ -21,8 +21,11 @@ use super::verdict::{Class, Failure};
 pub struct Link {
     sender: SendRequest<Full<Bytes>>,
     /// None once the connection is over.
-    connection: Option<Pin<Box<Connection<TokioIo<TcpStream>, Full<Bytes>>>>>,
+    connection: Driven,
 }
+
+/// A connection until it is over.
+type Driven = Option<Pin<Box<Connection<TokioIo<TcpStream>, Full<Bytes>>>>>;
 
 /// Why a request got no response headers.
 #[derive(Debug)]
@@ -56,7 +59,7 @@ impl Link {
     /// Whether the server has kept this idle connection open, as far as the runtime has heard.
     pub fn is_open(&mut self) -> bool {
         let mut context = Context::from_waker(Waker::noop());
-        self.poll_connection(&mut context);
+        poll_once(&mut self.connection, &mut context);
         self.connection.is_some() && !self.sender.is_closed()
     }
 
@@ -86,13 +89,7 @@ impl Link {
     ) -> Option<Result<Frame<Bytes>, hyper::Error>> {
         alongside(&mut self.connection, body.frame()).await
     }
-
-    fn poll_connection(&mut self, context: &mut Context<'_>) {
-        poll_once(&mut self.connection, context);
-    }
 }
-
-type Driven = Option<Pin<Box<Connection<TokioIo<TcpStream>, Full<Bytes>>>>>;
 
 /// Polls the connection and `future` together until the latter is ready.
 async fn alongside<F: Future>(connection: &mut Driven, future: F) -> F::Output {

@@ -1,5 +1,7 @@
 //! Drives load: starts every request when it is due, collects what came of it, and ends by itself or when told to.
 //!
+//! What becomes of the records is the caller's business: each is handed out once, when its request is over.
+//!
 //! One loop starts and collects. An open loop is fed by the [`dispatch`] thread, whose times nothing can move; a closed
 //! loop starts a user's next request when that user's last one is over.
 
@@ -26,10 +28,10 @@ use self::arrival::{Schedule, ScheduleError, Until};
 use self::client::{Client, Finished, Job, not_sent};
 use self::dispatch::Dispatcher;
 use self::link::Link;
+use self::record::Record;
 use self::verdict::{Class, Verdict};
 use crate::clock::Nanos;
 use crate::limits::{MAX_IN_FLIGHT, WARMUP_USERS};
-use crate::stats::Stats;
 
 /// Prompts of warm-up requests are numbered from here on, so that they repeat none of the run's.
 const WARMUP_INDEX: u64 = 1 << 62;
@@ -48,11 +50,9 @@ pub enum Load {
     },
 }
 
-/// What a run brought.
-#[derive(Debug)]
+/// How a run went as a whole.
+#[derive(Debug, Clone, Copy)]
 pub struct Outcome {
-    /// Everything measured.
-    pub stats: Stats,
     /// The clock at the start of the run; due times count from here.
     pub began: Nanos,
     /// The clock when the last request was over.
@@ -65,6 +65,9 @@ pub struct Outcome {
     pub not_reached: u64,
 }
 
+/// Is handed every finished request.
+pub type Sink<'a> = &'a mut dyn FnMut(&Record);
+
 /// Runs a load to its end, or until `stop` turns true.
 ///
 /// # Errors
@@ -73,8 +76,9 @@ pub async fn run(
     client: Arc<Client>,
     load: &Load,
     stop: watch::Receiver<bool>,
+    sink: Sink<'_>,
 ) -> Result<Outcome, RunError> {
-    let mut driver = Driver::new(client, stop);
+    let mut driver = Driver::new(client, stop, sink);
     match load {
         Load::Open(schedule) => driver.open(schedule).await,
         Load::Closed { users, until } => driver.closed(*users, *until, 0).await,
@@ -100,10 +104,12 @@ pub async fn warm_up(
         duration: None,
         requests: Some(requests),
     };
-    let outcome = Driver::new(client, stop)
+    let mut good = 0;
+    let mut count = |record: &Record| good += u64::from(record.verdict == Verdict::Good);
+    Driver::new(client, stop, &mut count)
         .closed(users, until, WARMUP_INDEX)
         .await?;
-    Ok(outcome.stats.good)
+    Ok(good)
 }
 
 /// Why a run could not begin.
@@ -117,26 +123,26 @@ pub enum RunError {
     Thread(#[from] std::io::Error),
 }
 
-struct Driver {
+struct Driver<'a> {
     client: Arc<Client>,
     stop: watch::Receiver<bool>,
     tasks: JoinSet<Finished>,
     /// Connections that no request uses; the last one used is the first one taken.
     idle: Vec<Link>,
-    stats: Stats,
+    sink: Sink<'a>,
     began: Nanos,
 }
 
-impl Driver {
-    fn new(client: Arc<Client>, stop: watch::Receiver<bool>) -> Self {
+impl<'a> Driver<'a> {
+    fn new(client: Arc<Client>, stop: watch::Receiver<bool>, sink: Sink<'a>) -> Self {
         let began = client.clock.now();
-        let (tasks, idle, stats) = (JoinSet::new(), Vec::new(), Stats::default());
+        let (tasks, idle) = (JoinSet::new(), Vec::new());
         Self {
             client,
             stop,
             tasks,
             idle,
-            stats,
+            sink,
             began,
         }
     }
@@ -222,9 +228,7 @@ impl Driver {
 
     fn refuse(&mut self, intended: Nanos, reason: &'static str) {
         let failure = Class::NotSent.because(reason);
-        self.stats
-            .fold(&not_sent(intended, self.client.clock.now(), failure));
-        self.client.meters.judged(false);
+        self.hand_out(&not_sent(intended, self.client.clock.now(), failure));
     }
 
     fn start(&mut self, index: u64, intended: Nanos) {
@@ -247,16 +251,19 @@ impl Driver {
             }
             Err(_) => not_sent(now, now, Class::NotSent.because("fault of this client")),
         };
-        self.client.meters.judged(record.verdict == Verdict::Good);
-        self.stats.fold(&record);
+        self.hand_out(&record);
         record.stamps.end
+    }
+
+    fn hand_out(&mut self, record: &Record) {
+        self.client.meters.judged(record.verdict == Verdict::Good);
+        (self.sink)(record);
     }
 
     fn end(&mut self, interrupted: bool, not_reached: u64) -> Outcome {
         let cut_off = self.tasks.len() as u64;
         self.tasks.abort_all();
         Outcome {
-            stats: std::mem::take(&mut self.stats),
             began: self.began,
             ended: self.client.clock.now(),
             interrupted,

@@ -6,7 +6,7 @@ use super::verdict::Verdict;
 use crate::clock::Nanos;
 
 /// Everything about one finished request that statistics are made of.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Record {
     /// When things happened.
     pub stamps: Stamps,

@@ -181,8 +181,13 @@ pub mod exit {
 
 impl Report {
     /// Makes the report of a run.
-    pub fn new(run: Run, started_unix_ms: u64, outcome: &Outcome, client: SelfCheck) -> Self {
-        let stats = &outcome.stats;
+    pub fn new(
+        run: Run,
+        started_unix_ms: u64,
+        outcome: &Outcome,
+        stats: &Stats,
+        client: SelfCheck,
+    ) -> Self {
         let open = matches!(run.load, Load::Open { .. });
         let wall = Duration::from_nanos(outcome.ended.saturating_sub(outcome.began));
         Self {
@@ -190,7 +195,7 @@ impl Report {
             version: env!("CARGO_PKG_VERSION"),
             started_unix_ms,
             run,
-            requests: Requests::of(outcome),
+            requests: Requests::of(outcome, stats),
             throughput: Throughput::of(stats, wall),
             service: View::of(&stats.service),
             response: open.then(|| View::of(&stats.response)),
@@ -217,8 +222,7 @@ impl Report {
 }
 
 impl Requests {
-    fn of(outcome: &Outcome) -> Self {
-        let stats = &outcome.stats;
+    fn of(outcome: &Outcome, stats: &Stats) -> Self {
         let failures = stats.failures.iter().flat_map(|(class, reasons)| {
             reasons.iter().map(|(reason, &count)| FailureCount {
                 class: class.name(),

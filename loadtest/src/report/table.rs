@@ -192,7 +192,6 @@ pub(super) mod tests {
             latencies.ttft.record(12_345);
         }
         let outcome = Outcome {
-            stats,
             began: 0,
             ended: 2_000_000_000,
             interrupted: true,
@@ -225,7 +224,7 @@ pub(super) mod tests {
             in_flight_sampled: 1.0,
             in_flight_by_law: 1.0,
         };
-        Report::new(run, 0, &outcome, client)
+        Report::new(run, 0, &outcome, &stats, client)
     }
 
     #[test]

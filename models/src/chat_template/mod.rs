@@ -26,6 +26,9 @@ const NAME: &str = "chat_template";
 pub struct ChatTemplate {
     environment: Environment<'static>,
     special: SpecialTexts,
+    /// Only a namespace lets values grow from one turn of a loop to the next, list in list without end; dropping such a
+    /// value recurses, and the stack has to be deep enough for all that the fuel can build.
+    can_nest_deeply: bool,
 }
 
 /// The texts of control tokens that templates print by name.
@@ -57,6 +60,7 @@ impl ChatTemplate {
         Ok(Self {
             environment,
             special,
+            can_nest_deeply: source.contains("namespace"),
         })
     }
 
@@ -66,6 +70,21 @@ impl ChatTemplate {
     /// [`TextError::Template`] where the template refuses the messages, fails, runs out of fuel or prints more than
     /// [`limits::CHAT_PROMPT_BYTES_MAX`].
     pub fn render(&self, chat: &ChatInput<'_>) -> Result<String, TextError> {
+        if !self.can_nest_deeply {
+            return self.render_here(chat);
+        }
+        let failed = || TextError::Template("it could not be run".to_owned());
+        std::thread::scope(|scope| {
+            std::thread::Builder::new()
+                .stack_size(limits::TEMPLATE_STACK_BYTES)
+                .spawn_scoped(scope, || self.render_here(chat))
+                .map_err(|_| failed())?
+                .join()
+                .map_err(|_| failed())?
+        })
+    }
+
+    fn render_here(&self, chat: &ChatInput<'_>) -> Result<String, TextError> {
         let mut prompt = CappedBuffer::default();
         let result = self
             .environment

@@ -124,7 +124,7 @@ fn a_template_may_refuse_in_its_own_words() {
     assert_eq!(
         error,
         TextError::Template(
-            "line 32: This model only supports single tool-calls at once!".to_owned()
+            "line 29: This model only supports single tool-calls at once!".to_owned()
         )
     );
 }
@@ -179,7 +179,6 @@ fn bombs_end_by_fuel_or_cap() {
         "{% set ns = namespace(x=[]) %}{% for i in range(99999) %}{% set ns.x = [ns.x] %}{% endfor %}{{ ns.x | tojson }}",
         "{% include 'chat_template' %}",
     ] {
-        eprintln!("{bomb}");
         let message = refused(bomb);
         assert!(
             message.chars().count() <= limits::TEMPLATE_ERROR_CHARS_MAX + 1,

@@ -1,9 +1,12 @@
 //! The API from outside: bytes in, bytes out, and a scripted upstream behind it.
 
+mod accepted;
 mod answers;
+mod errors;
 mod mutations;
-mod requests;
+mod refused;
 mod streams;
+mod transport;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -27,7 +30,9 @@ use crate::upstream::{
     UpstreamError, UpstreamErrorKind, UpstreamStatus, Usage,
 };
 
-pub(super) const PING_AFTER: Duration = Duration::from_secs(15);
+const CHAT: &str = "/v1/chat/completions";
+const COMPLETIONS: &str = "/v1/completions";
+const PING_AFTER: Duration = Duration::from_secs(15);
 const NOW_S: i64 = 1_700_000_000;
 
 /// One thing that the scripted upstream does.
@@ -196,7 +201,7 @@ impl Server {
     }
 
     async fn chat(&self, body: &str) -> Response {
-        self.post("/v1/chat/completions", body.to_owned()).await
+        self.post(CHAT, body.to_owned()).await
     }
 
     /// Streams that are open at the upstream.
@@ -214,6 +219,17 @@ fn post(path: &str, body: impl Into<Body>) -> Request<Body> {
         .header("content-type", "application/json")
         .body(body.into())
         .unwrap()
+}
+
+/// A chat body with these fields beside model and messages.
+fn with(fields: &str) -> String {
+    let messages = r#"[{"role":"user","content":"Hi"}]"#;
+    format!(r#"{{"model":"m","messages":{messages},{fields}}}"#)
+}
+
+/// A chat body with these messages.
+fn saying(messages: &str) -> String {
+    format!(r#"{{"model":"m","messages":{messages}}}"#)
 }
 
 /// The whole body, with the random part of the answer's id replaced.

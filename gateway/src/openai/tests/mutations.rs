@@ -7,8 +7,12 @@ use tokio::runtime::Runtime;
 use super::{Server, error, hello};
 
 const SEEDS: [&str; 3] = [
-    r#"{"model":"m","messages":[{"role":"user","content":"Hi \u00e9\ud83d\ude00"},{"role":"assistant","content":[{"type":"text","text":"a"}],"tool_calls":[]}],"n":1,"temperature":0.5,"top_p":1e0,"stop":["a","b"],"seed":-7,"stream":false,"logit_bias":{},"max_tokens":5}"#,
-    r#"{"model":"m","prompt":["a","b"],"best_of":1,"stream":true,"stream_options":{"include_usage":true}}"#,
+    r#"{"model":"m","messages":[{"role":"user","content":"Hi \u00e9\ud83d\ude00"},
+        {"role":"assistant","content":[{"type":"text","text":"a"}],"tool_calls":[]}],
+        "n":1,"temperature":0.5,"top_p":1e0,"stop":["a","b"],"seed":-7,"stream":false,
+        "logit_bias":{},"max_tokens":5}"#,
+    r#"{"model":"m","prompt":["a","b"],"best_of":1,"stream":true,
+        "stream_options":{"include_usage":true}}"#,
     r#"{"model":"m","prompt":[[1,2],[3]],"echo":false,"suffix":null,"user":"u"}"#,
 ];
 
