@@ -314,9 +314,15 @@ fn an_open_loop_shows_a_stall_to_every_request_due_in_it() {
 fn a_closed_loop_hides_the_same_stall() {
     let clock = Clock::start();
     let mock = stalling(clock, Arc::default());
+    let until = Until {
+        duration: Some(Duration::from_millis(800)),
+        requests: None,
+    };
+    let load = Load::Closed { users: 1, until };
     let ran = Setup {
         clock,
-        ..Setup::closed(&mock.url, 1, 5_000)
+        load,
+        ..Setup::closed(&mock.url, 1, 1)
     }
     .run();
     let slow = ran
