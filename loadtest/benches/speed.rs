@@ -1,8 +1,17 @@
-//! How fast the client is: run by hand, on a quiet machine and with optimisation, since a test must not judge by time.
-//!
-//! `cargo test --release -p hansa-loadtest --test against_mock speed -- --ignored --nocapture --test-threads 1`
+//! How fast the client is, on a quiet machine: `cargo bench -p hansa-loadtest`.
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    missing_docs,
+    reason = "a measurement that prints its figures"
+)]
+
+#[path = "../tests/against_mock/mock.rs"]
+#[allow(dead_code, clippy::allow_attributes, reason = "the tests use more of it")]
+mod mock;
 
 use std::hint::black_box;
+use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,8 +20,14 @@ use hansa_loadtest::drive::answer::Answer;
 use hansa_loadtest::drive::prompt::{Ask, Endpoint};
 use hansa_loadtest::os::cpu_used;
 
-use crate::mock::Step::{Pause, Write};
-use crate::mock::{self, Mock};
+use mock::Mock;
+use mock::Step::{Pause, Write};
+
+fn main() {
+    events_parsed_per_second();
+    events_received_per_cpu_second();
+    short_requests_per_cpu_second();
+}
 
 /// A chunk as servers of the field send it, some 250 bytes.
 fn chunk(text: &str) -> String {
@@ -22,8 +37,6 @@ fn chunk(text: &str) -> String {
     )
 }
 
-#[test]
-#[ignore = "a measurement"]
 fn events_parsed_per_second() {
     const EVENTS: u32 = 500_000;
     let ask = Ask {
@@ -48,15 +61,13 @@ fn events_parsed_per_second() {
     }
     let nanos = (cpu_used() - before).as_nanos() / u128::from(EVENTS);
     assert_eq!(answer.told().content_events, EVENTS as usize);
-    eprintln!(
+    println!(
         "parsing: {nanos} ns of CPU time an event of {} bytes",
         piece.len()
     );
 }
 
 /// Events through socket, HTTP, parser and statistics, per second of the client's CPU time.
-#[test]
-#[ignore = "a measurement"]
 fn events_received_per_cpu_second() {
     const TOKENS: usize = 400;
     let mut events: Vec<String> = (0..TOKENS).map(|_| chunk(" word")).collect();
@@ -72,8 +83,6 @@ fn events_received_per_cpu_second() {
 }
 
 /// Whole requests with one token each, per second of the client's CPU time.
-#[test]
-#[ignore = "a measurement"]
 fn short_requests_per_cpu_second() {
     let answer = mock::stream(&mock::good_events(&["a"]));
     let mock = Mock::start(move |_, _| vec![Write(answer.clone())]);
@@ -84,13 +93,15 @@ fn short_requests_per_cpu_second() {
 }
 
 fn measure(mock: &Mock, more: &str) {
-    let output = crate::program::run(&mock.url, more);
+    let mut program = Command::new(env!("CARGO_BIN_EXE_hansa-loadtest"));
+    program.args(["drive", "--url", &mock.url, "--model", mock::MODEL]);
+    let output = program.args(more.split_whitespace()).output().unwrap();
     let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     let wall = json["throughput"]["wall_s"].as_f64().unwrap();
     let cpu = json["client"]["cpu_share"].as_f64().unwrap() * wall;
     let events = json["throughput"]["content_events"].as_f64().unwrap();
     let requests = json["requests"]["good"].as_f64().unwrap();
-    eprintln!(
+    println!(
         "{:.0} events/s and {:.0} requests/s at {:.0} % of a CPU: {:.0} events and {:.0} requests per CPU second; lag {}",
         events / wall,
         requests / wall,
