@@ -109,6 +109,3 @@ impl<'a> AttentionStep<'a> {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;
