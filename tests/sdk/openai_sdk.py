@@ -1,0 +1,181 @@
+"""The official OpenAI client against a running server: everything an application would do in its first hour.
+
+usage: openai_sdk.py BASE_URL MODEL
+"""
+
+import sys
+import unittest
+
+import httpx
+import openai
+from openai import OpenAI
+
+BASE_URL, MODEL = sys.argv[1:3]
+
+
+def client(**options):
+    return OpenAI(base_url=BASE_URL, api_key="none", max_retries=0, timeout=60, **options)
+
+
+MESSAGES = [{"role": "user", "content": "Name one city on the Baltic Sea."}]
+
+
+class Chat(unittest.TestCase):
+    def test_answer(self):
+        answer = client().chat.completions.create(model=MODEL, messages=MESSAGES, max_tokens=8, temperature=0)
+        choice = answer.choices[0]
+        self.assertEqual(answer.object, "chat.completion")
+        self.assertEqual(answer.model, MODEL)
+        self.assertEqual(choice.message.role, "assistant")
+        self.assertTrue(choice.message.content)
+        self.assertIn(choice.finish_reason, ("stop", "length"))
+        self.assertGreater(answer.usage.prompt_tokens, 0)
+        self.assertLessEqual(answer.usage.completion_tokens, 8)
+        self.assertEqual(answer.usage.total_tokens, answer.usage.prompt_tokens + answer.usage.completion_tokens)
+        self.assertTrue(answer._request_id)
+
+    def test_stream_is_the_same_text(self):
+        options = dict(model=MODEL, messages=MESSAGES, max_tokens=16, temperature=0, seed=7)
+        whole = client().chat.completions.create(**options)
+        chunks = list(client().chat.completions.create(stream=True, **options))
+        text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
+        self.assertEqual(text, whole.choices[0].message.content)
+        self.assertEqual(chunks[0].choices[0].delta.role, "assistant")
+        self.assertTrue(all(chunk.choices[0].delta.role is None for chunk in chunks[1:]))
+        self.assertEqual([c.choices[0].finish_reason for c in chunks][-1], whole.choices[0].finish_reason)
+        self.assertTrue(all(chunk.choices[0].finish_reason is None for chunk in chunks[:-1]))
+        self.assertEqual(len({chunk.id for chunk in chunks}), 1)
+
+    def test_stream_with_usage(self):
+        chunks = list(
+            client().chat.completions.create(
+                model=MODEL, messages=MESSAGES, max_tokens=5, stream=True, stream_options={"include_usage": True}
+            )
+        )
+        self.assertEqual(chunks[-1].choices, [])
+        self.assertLessEqual(chunks[-1].usage.completion_tokens, 5)
+        self.assertTrue(all(chunk.usage is None for chunk in chunks[:-1]))
+
+    def test_several_choices_with_a_seed(self):
+        options = dict(model=MODEL, messages=MESSAGES, max_tokens=12, n=3, seed=1234, temperature=1.5)
+        first = [choice.message.content for choice in client().chat.completions.create(**options).choices]
+        again = [choice.message.content for choice in client().chat.completions.create(**options).choices]
+        self.assertEqual(len(first), 3)
+        self.assertEqual(first, again)
+        self.assertGreater(len(set(first)), 1)
+
+    def test_content_parts_are_joined(self):
+        parts = [{"type": "text", "text": "Name one city "}, {"type": "text", "text": "on the Baltic Sea."}]
+        options = dict(model=MODEL, max_tokens=8, temperature=0, seed=3)
+        joined = client().chat.completions.create(messages=[{"role": "user", "content": parts}], **options)
+        plain = client().chat.completions.create(messages=MESSAGES, **options)
+        self.assertEqual(joined.choices[0].message.content, plain.choices[0].message.content)
+
+    def test_max_completion_tokens(self):
+        answer = client().chat.completions.create(model=MODEL, messages=MESSAGES, max_completion_tokens=2)
+        self.assertLessEqual(answer.usage.completion_tokens, 2)
+
+    def test_stream_helper_of_the_sdk(self):
+        with client().chat.completions.stream(model=MODEL, messages=MESSAGES, max_tokens=6) as stream:
+            events = [event.type for event in stream]
+            final = stream.get_final_completion()
+        self.assertIn("content.delta", events)
+        self.assertTrue(final.choices[0].message.content)
+
+    def test_closing_a_stream_early(self):
+        stream = client().chat.completions.create(model=MODEL, messages=MESSAGES, max_tokens=400, stream=True)
+        next(iter(stream))
+        stream.close()
+
+
+class Completions(unittest.TestCase):
+    def test_answer_and_stream(self):
+        options = dict(model=MODEL, prompt="The Hanseatic League was", max_tokens=12, temperature=0, seed=1)
+        whole = client().completions.create(**options)
+        streamed = client().completions.create(stream=True, **options)
+        text = "".join(chunk.choices[0].text for chunk in streamed)
+        self.assertEqual(whole.object, "text_completion")
+        self.assertEqual(text, whole.choices[0].text)
+
+    def test_several_prompts(self):
+        answer = client().completions.create(model=MODEL, prompt=["One", "Two"], max_tokens=3, n=2)
+        self.assertEqual(sorted(choice.index for choice in answer.choices), [0, 1, 2, 3])
+
+    def test_stop_string_is_not_emitted(self):
+        options = dict(model=MODEL, prompt="Count: 1 2 3", max_tokens=24, temperature=0, seed=5)
+        text = client().completions.create(**options).choices[0].text
+        stop = text[len(text) // 2 :][:3]
+        stopped = client().completions.create(stop=[stop], **options).choices[0]
+        self.assertEqual(stopped.text, text[: text.index(stop)])
+        self.assertEqual(stopped.finish_reason, "stop")
+
+
+class Models(unittest.TestCase):
+    def test_list_and_retrieve(self):
+        models = list(client().models.list())
+        self.assertIn(MODEL, [model.id for model in models])
+        self.assertEqual(client().models.retrieve(MODEL).object, "model")
+
+
+class Errors(unittest.TestCase):
+    def refused(self, error, **options):
+        with self.assertRaises(error) as caught:
+            client().chat.completions.create(**{"model": MODEL, "messages": MESSAGES, "max_tokens": 4, **options})
+        return caught.exception
+
+    def test_bad_request_names_the_parameter(self):
+        cases = {
+            "temperature": dict(temperature=9),
+            "top_p": dict(top_p=-1),
+            "n": dict(n=0),
+            "messages": dict(messages=[]),
+            "tools": dict(tools=[{"type": "function", "function": {"name": "f"}}]),
+            "logprobs": dict(logprobs=True),
+            "response_format": dict(response_format={"type": "json_object"}),
+            "frobnicate": dict(extra_body={"frobnicate": 1}),
+        }
+        for parameter, options in cases.items():
+            with self.subTest(parameter):
+                error = self.refused(openai.BadRequestError, **options)
+                self.assertEqual(error.param, parameter)
+                self.assertEqual(error.type, "invalid_request_error")
+                self.assertEqual(set(error.body), {"message", "type", "param", "code"})
+
+    def test_neutral_values_pass(self):
+        client().chat.completions.create(
+            model=MODEL, messages=MESSAGES, max_tokens=1, frequency_penalty=0, presence_penalty=0, logit_bias={},
+            user="someone", metadata={"a": "b"}, logprobs=False, store=False, tools=openai.NOT_GIVEN,
+        )
+
+    def test_unknown_model(self):
+        error = self.refused(openai.NotFoundError, model="no-such-model")
+        self.assertEqual(error.code, "model_not_found")
+
+    def test_prompt_longer_than_the_context(self):
+        error = self.refused(openai.BadRequestError, messages=[{"role": "user", "content": "word " * 40_000}])
+        self.assertEqual(error.code, "context_length_exceeded")
+
+    def test_body_over_the_cap(self):
+        with self.assertRaises(openai.APIStatusError) as caught:
+            client().completions.create(model=MODEL, prompt="x" * 5_000_000, max_tokens=1)
+        self.assertEqual(caught.exception.status_code, 413)
+
+    def test_what_the_sdk_would_never_send(self):
+        cases = [
+            (b"{", 400), (b"[]", 400), (b"", 400), (b"\xff\xfe", 400), (b'{"model": 3, "messages": []}', 400),
+            (b'{"model": "%s"}' % MODEL.encode(), 400),
+        ]
+        for body, status in cases:
+            with self.subTest(body):
+                reply = httpx.post(BASE_URL + "/chat/completions", content=body)
+                self.assertEqual(reply.status_code, status, reply.text)
+                self.assertEqual(set(reply.json()["error"]), {"message", "type", "param", "code"})
+        for method, path, status in [("GET", "/chat/completions", 405), ("POST", "/nothing", 404), ("DELETE", "/models", 405)]:
+            with self.subTest(path):
+                reply = httpx.request(method, BASE_URL + path)
+                self.assertEqual(reply.status_code, status, reply.text)
+                self.assertEqual(set(reply.json()["error"]), {"message", "type", "param", "code"})
+
+
+if __name__ == "__main__":
+    unittest.main(argv=sys.argv[:1], verbosity=1)

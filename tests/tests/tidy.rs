@@ -1,0 +1,197 @@
+//! The house rules that a machine can check: who may depend on whom, sizes, bounds, and no `unwrap` in product code.
+
+use std::collections::BTreeMap;
+use std::process::Command;
+
+use hansa_tests::repository_root;
+use hansa_tests::source_tree::{SourceFile, source_files};
+use serde_json::Value;
+
+const PRODUCT: [&str; 5] = [
+    "config/src",
+    "models/src",
+    "engine/src",
+    "gateway/src",
+    "loadtest/src",
+];
+const FILE_LINES_MAX: usize = 600;
+const FUNCTION_LINES_MAX: usize = 70;
+
+#[test]
+fn crates_depend_on_each_other_only_along_the_arrows() {
+    let allowed: BTreeMap<&str, &[&str]> = BTreeMap::from([
+        ("hansa-config", [].as_slice()),
+        ("hansa-models", &[]),
+        ("hansa-engine", &["hansa-models"]),
+        (
+            "hansa-gateway",
+            &["hansa-config", "hansa-engine", "hansa-models"],
+        ),
+        ("hansa-loadtest", &["hansa-gateway"]),
+        ("hansa-tests", &[]),
+    ]);
+    for (package, dependencies) in workspace_dependencies() {
+        let allowed = allowed.get(package.as_str()).copied().unwrap_or_default();
+        for dependency in dependencies {
+            assert!(
+                allowed.contains(&dependency.as_str()),
+                "{package} must not depend on {dependency}"
+            );
+        }
+    }
+}
+
+#[test]
+fn only_the_local_upstream_knows_the_engine() {
+    for file in source_files(&repository_root(), "gateway/src") {
+        let local = file.path.ends_with("upstream/local.rs")
+            || file.path.starts_with("gateway/src/upstream/local");
+        assert!(
+            local || !file.text.contains("hansa_engine"),
+            "{} names hansa_engine",
+            file.path.display()
+        );
+    }
+}
+
+#[test]
+fn only_the_simulator_of_the_load_tester_knows_the_gateway() {
+    for file in source_files(&repository_root(), "loadtest/src") {
+        let sim = file.path.starts_with("loadtest/src/sim");
+        assert!(
+            sim || !file.text.contains("hansa_gateway"),
+            "{} names hansa_gateway",
+            file.path.display()
+        );
+    }
+}
+
+#[test]
+fn files_and_functions_stay_small() {
+    let mut lengths = Vec::new();
+    for file in product_files() {
+        assert!(
+            file.lines <= FILE_LINES_MAX,
+            "{} has {} lines",
+            file.path.display(),
+            file.lines
+        );
+        for function in &file.functions {
+            assert!(
+                function.lines <= FUNCTION_LINES_MAX,
+                "{}:{} {} has {} lines",
+                file.path.display(),
+                function.line,
+                function.name,
+                function.lines
+            );
+            lengths.push(function.lines);
+        }
+    }
+    lengths.sort_unstable();
+    let at = |share: usize| {
+        lengths
+            .get(lengths.len() * share / 100)
+            .copied()
+            .unwrap_or_default()
+    };
+    println!(
+        "{} functions: median {} lines, p90 {}, p99 {}",
+        lengths.len(),
+        at(50),
+        at(90),
+        at(99)
+    );
+    assert!(
+        at(50) <= 12 && at(90) <= 40,
+        "functions have grown: median {}, p90 {}",
+        at(50),
+        at(90)
+    );
+}
+
+#[test]
+fn product_code_has_no_unwrap() {
+    for file in product_files() {
+        assert!(
+            file.unwraps.is_empty(),
+            "{} unwraps in lines {:?}",
+            file.path.display(),
+            file.unwraps
+        );
+    }
+}
+
+#[test]
+fn every_file_says_what_it_is() {
+    for file in product_files() {
+        assert!(
+            file.text.starts_with("//!"),
+            "{} has no head",
+            file.path.display()
+        );
+    }
+}
+
+#[test]
+fn every_bound_has_a_unit_and_a_reason() {
+    for folder in PRODUCT {
+        let path = repository_root().join(folder).join("limits.rs");
+        let text =
+            std::fs::read_to_string(&path).unwrap_or_else(|_| panic!("{folder} has no limits.rs"));
+        println!("\n{folder}/limits.rs");
+        let mut reason = Vec::new();
+        for line in text.lines() {
+            if let Some(comment) = line.trim().strip_prefix("///") {
+                reason.push(comment.trim().to_owned());
+            } else if let Some(constant) = line.trim().strip_prefix("pub const ") {
+                assert!(
+                    !reason.is_empty(),
+                    "{folder}/limits.rs: no reason for {constant}"
+                );
+                println!("  {constant:60} {}", reason.join(" "));
+                reason.clear();
+            }
+        }
+    }
+}
+
+fn product_files() -> Vec<SourceFile> {
+    PRODUCT
+        .iter()
+        .flat_map(|folder| source_files(&repository_root(), folder))
+        .collect()
+}
+
+/// Dependencies of each package of the workspace on other packages of it, normal ones only.
+fn workspace_dependencies() -> Vec<(String, Vec<String>)> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let output = Command::new(cargo)
+        .current_dir(repository_root())
+        .args([
+            "metadata",
+            "--no-deps",
+            "--format-version",
+            "1",
+            "--offline",
+        ])
+        .output()
+        .expect("cargo metadata runs");
+    let metadata: Value =
+        serde_json::from_slice(&output.stdout).expect("cargo metadata prints JSON");
+    let packages = metadata["packages"].as_array().expect("packages");
+    packages
+        .iter()
+        .map(|package| {
+            let dependencies = package["dependencies"].as_array().into_iter().flatten();
+            let ours = dependencies
+                .filter(|dependency| dependency["kind"].is_null())
+                .filter_map(|dependency| dependency["name"].as_str())
+                .filter(|name| name.starts_with("hansa-"));
+            (
+                package["name"].as_str().unwrap_or_default().to_owned(),
+                ours.map(str::to_owned).collect(),
+            )
+        })
+        .collect()
+}
