@@ -2,6 +2,8 @@
 //!
 //! The file comes through `source`: from the cache, or with pip where it is not there yet.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
