@@ -1,5 +1,7 @@
 //! One ragged step: the tokens of many sequences laid end to end, and where their keys and values live.
 
+use crate::spec::ModelSpec;
+
 /// The input of one forward pass over `S` sequences with `T` tokens in all.
 ///
 /// A sequence brings one token when it decodes, many when it prefills a chunk of its prompt; the model sees no
@@ -46,4 +48,92 @@ impl Batch {
         self.block_tables.clear();
         self.logit_rows.clear();
     }
+
+    /// Checks that the parts fit together, the model and a cache of `slots` slots, so that a forward pass reads and
+    /// writes nothing outside them.
+    ///
+    /// # Errors
+    /// [`BatchError`] names the part that does not fit.
+    pub fn validate(
+        &self,
+        spec: &ModelSpec,
+        block_size: u32,
+        slots: usize,
+    ) -> Result<(), BatchError> {
+        let tokens = self.tokens.len();
+        let sequences = self.q_lens.len();
+        let ensure =
+            |holds: bool, what: &'static str| if holds { Ok(()) } else { Err(BatchError(what)) };
+        let q_total = self.q_lens.iter().map(|&q| q as usize).sum::<usize>();
+        ensure(tokens > 0 && block_size > 0, "there is no token")?;
+        ensure(
+            self.positions.len() == tokens,
+            "positions are not as many as tokens",
+        )?;
+        ensure(
+            self.slots.len() == tokens,
+            "slots are not as many as tokens",
+        )?;
+        ensure(
+            q_total == tokens,
+            "the lengths of the sequences do not sum to the tokens",
+        )?;
+        ensure(
+            self.kv_lens.len() == sequences,
+            "context lengths are not as many as sequences",
+        )?;
+        ensure(
+            self.block_tables.len() == sequences,
+            "block tables are not as many as sequences",
+        )?;
+        ensure(
+            self.tokens.iter().all(|&id| id < spec.vocab_size),
+            "a token id is outside the vocabulary",
+        )?;
+        ensure(
+            self.slots.iter().all(|&slot| (slot as usize) < slots),
+            "a slot is outside the cache",
+        )?;
+        ensure(
+            self.logit_rows.is_sorted_by(|a, b| a < b),
+            "rows of logits are not ascending",
+        )?;
+        ensure(
+            self.logit_rows.iter().all(|&row| (row as usize) < tokens),
+            "a row of logits is no token",
+        )?;
+        let mut positions = self.positions.iter();
+        for s in 0..sequences {
+            let (q_len, kv_len) = (self.q_lens[s], self.kv_lens[s]);
+            let table = &self.block_tables[s];
+            ensure(
+                q_len > 0 && q_len <= kv_len,
+                "a sequence brings no token or more than its context",
+            )?;
+            ensure(
+                kv_len <= spec.context_len,
+                "a sequence is longer than the model's context",
+            )?;
+            ensure(
+                table.len() >= kv_len.div_ceil(block_size) as usize,
+                "a block table is too short",
+            )?;
+            let blocks = slots / block_size as usize;
+            ensure(
+                table.iter().all(|&block| (block as usize) < blocks),
+                "a block is outside the cache",
+            )?;
+            let in_order = (kv_len - q_len..kv_len).all(|p| positions.next() == Some(&p));
+            ensure(
+                in_order,
+                "positions are not the last ones of their sequence",
+            )?;
+        }
+        Ok(())
+    }
 }
+
+/// Why a batch was refused: the engine that made it has a fault.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the batch is malformed: {0}")]
+pub struct BatchError(&'static str);

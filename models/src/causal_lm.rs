@@ -3,11 +3,12 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 
 use crate::batch::Batch;
 use crate::spec::{KvType, ModelSpec};
 use crate::text::TextCodec;
+use crate::weights::gguf::{GgufError, GgufFile};
 
 /// A causal language model over a ragged batch and a paged cache.
 pub trait CausalLm: Send {
@@ -17,9 +18,13 @@ pub trait CausalLm: Send {
     /// Runs one ragged step: writes keys and values of every token to its slot, attends each token to its sequence's
     /// context, and returns the logits of the wanted rows, `[R, vocab_size]` in F32.
     ///
+    /// On a CPU a row's logits are bit for bit the same whatever else is in the batch and however its prompt was cut
+    /// into chunks.
+    ///
     /// # Errors
-    /// Whatever Candle reports: a bad shape or a device that failed. The cache's content is then undefined for the
-    /// sequences of the batch, and for no other.
+    /// A batch whose parts do not fit together is refused before anything is written. Otherwise whatever Candle
+    /// reports: a bad shape or a device that failed; the cache's content is then undefined for the sequences of the
+    /// batch, and for no other.
     fn forward(&mut self, batch: &Batch, kv: &mut PagedKv) -> candle_core::Result<Tensor>;
 }
 
@@ -64,7 +69,56 @@ impl std::fmt::Debug for LoadedModel {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LoadError {
-    /// The tensors do not fit the architecture, or the device failed.
+    /// The file is not a good GGUF file, or lacks metadata.
+    #[error(transparent)]
+    Gguf(#[from] GgufError),
+    /// A model of a kind that we do not run.
+    #[error("the architecture `{found}` is not supported; supported: {supported}")]
+    Architecture {
+        /// What the file says.
+        found: String,
+        /// What we run.
+        supported: &'static str,
+    },
+    /// A variant of a known architecture that we do not run.
+    #[error("the model uses {feature}, which is not supported")]
+    Feature {
+        /// What it uses.
+        feature: String,
+    },
+    /// The metadata contradict themselves.
+    #[error("the metadata key `{key}` {why}")]
+    Metadata {
+        /// The key.
+        key: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// The architecture needs a tensor that is not there.
+    #[error("the file has no tensor `{tensor}`; it is not a whole model of its architecture")]
+    MissingTensor {
+        /// The tensor.
+        tensor: String,
+    },
+    /// A tensor is not of the shape that the metadata promise.
+    #[error("tensor `{tensor}` has the shape {found:?}, the metadata want {wanted:?}")]
+    Shape {
+        /// The tensor.
+        tensor: String,
+        /// Shape by the metadata.
+        wanted: Vec<usize>,
+        /// Shape in the file.
+        found: Vec<usize>,
+    },
+    /// The tokenizer has ids that the logits do not, or the other way round.
+    #[error("the tokenizer has {tokenizer} tokens, the weights {weights}; the file is damaged")]
+    Vocabulary {
+        /// Tokens of the tokenizer.
+        tokenizer: usize,
+        /// Rows of the embedding table.
+        weights: usize,
+    },
+    /// The tensors could not be made, or the device failed.
     #[error("the model's tensors could not be loaded: {0}")]
     Tensors(#[from] candle_core::Error),
 }
@@ -81,23 +135,51 @@ impl PagedKv {
         kv_type: KvType,
         device: &Device,
     ) -> candle_core::Result<Self> {
-        let _ = (spec, blocks, kv_type, device);
+        let slots = blocks as usize * block_size as usize;
+        let width = spec.kv_heads as usize * spec.head_dim as usize;
+        let dtype = match kv_type {
+            KvType::F16 => DType::F16,
+            KvType::F32 => DType::F32,
+        };
+        let cache = || {
+            (0..spec.layers)
+                .map(|_| Tensor::zeros((slots, width), dtype, device))
+                .collect::<candle_core::Result<Vec<_>>>()
+        };
         Ok(Self {
-            keys: Vec::new(),
-            values: Vec::new(),
+            keys: cache()?,
+            values: cache()?,
             block_size,
         })
     }
+
+    /// Slots of the cache.
+    #[must_use]
+    pub fn slot_count(&self) -> usize {
+        self.keys.first().map_or(0, |keys| keys.dims()[0])
+    }
 }
 
-/// Loads a GGUF file: weights through a map into one resident copy, quantised as they are; tokenizer and chat template
-/// from its metadata.
+/// Loads a GGUF file: weights read into one resident copy, quantised as they are; tokenizer and chat template from its
+/// metadata.
 ///
 /// # Errors
 /// [`LoadError`] names the file's fault and the way out.
 pub fn load_gguf(path: &Path, options: &LoadOptions) -> Result<LoadedModel, LoadError> {
-    let _ = (path, options);
+    let gguf = GgufFile::open(path)?;
+    let _model = load_tensors(&gguf, options)?;
     Err(LoadError::Tensors(candle_core::Error::Msg(
-        "not built yet".to_owned(),
+        "text is not built yet".to_owned(),
     )))
+}
+
+/// Loads the tensors of a GGUF file, without its tokenizer.
+///
+/// # Errors
+/// [`LoadError`] names the file's fault and the way out.
+pub fn load_tensors(
+    gguf: &GgufFile,
+    options: &LoadOptions,
+) -> Result<Box<dyn CausalLm>, LoadError> {
+    crate::arch::load(gguf, options)
 }

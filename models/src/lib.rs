@@ -5,7 +5,13 @@
 //! fetches model files, so that a gateway can be built without tensors.
 
 #[cfg(feature = "candle")]
+mod arch;
+#[cfg(feature = "candle")]
 pub mod causal_lm;
+#[cfg(feature = "candle")]
+pub mod kernels;
+#[cfg(feature = "candle")]
+mod layers;
 
 pub mod batch;
 pub mod chat_template;
@@ -20,7 +26,9 @@ pub mod testing;
 
 pub mod limits;
 
-pub use batch::Batch;
+pub use batch::{Batch, BatchError};
 #[cfg(feature = "candle")]
-pub use causal_lm::{CausalLm, LoadError, LoadOptions, LoadedModel, PagedKv, load_gguf};
+pub use causal_lm::{
+    CausalLm, LoadError, LoadOptions, LoadedModel, PagedKv, load_gguf, load_tensors,
+};
 pub use spec::{KvType, ModelSpec};

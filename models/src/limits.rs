@@ -15,6 +15,10 @@ pub const GGUF_DIMS_MAX: u32 = 4;
 /// Alignment in bytes of tensor data; files use 32.
 pub const GGUF_ALIGNMENT_BYTES_MAX: u64 = 1 << 16;
 
+/// Context positions that attention in plain operations gathers at once, padding included: 65,536 of 1,024 numbers are
+/// 256 MB of keys and as much of values.
+pub const ATTENTION_GATHER_POSITIONS_MAX: usize = 65_536;
+
 // Chat templates.
 
 /// 256 KiB; the longest published templates, with tools and reasoning, have about 30 kB.

@@ -43,7 +43,10 @@ async fn sigterm_lets_a_stream_finish_within_the_grace_period() -> Result<()> {
 #[tokio::test]
 async fn sigterm_ends_a_stream_with_an_error_after_the_grace_period() -> Result<()> {
     let mut server = Server::with_config(&slow(300)).await?;
-    let mut stream = server.client().stream("/v1/completions", &endless()).await?;
+    let mut stream = server
+        .client()
+        .stream("/v1/completions", &endless())
+        .await?;
     stream.next_data().await?.context("a first event")?;
     server.terminate()?;
     let rest = stream.rest().await?;
@@ -66,10 +69,15 @@ async fn a_client_that_disconnects_leaves_no_block_behind() -> Result<()> {
     let server = Server::with_config(&slow(1000)).await?;
     let total = server.metric("hansa_engine_blocks_total").await?;
     for _ in 0..20 {
-        let mut stream = server.client().stream("/v1/completions", &endless()).await?;
+        let mut stream = server
+            .client()
+            .stream("/v1/completions", &endless())
+            .await?;
         stream.next_data().await?.context("a first event")?;
     }
-    server.metric_becomes("hansa_engine_blocks_free", total).await?;
+    server
+        .metric_becomes("hansa_engine_blocks_free", total)
+        .await?;
     server.metric_becomes("hansa_requests_in_flight", 0.0).await
 }
 
@@ -80,21 +88,38 @@ async fn a_client_that_disconnects_before_its_answer_leaves_no_block_behind() ->
     let request = json!({"model": "sim", "prompt": "whole", "max_tokens": 4000});
     let client = server.client();
     let answer = client.post("/v1/completions", &request);
-    assert!(tokio::time::timeout(Duration::from_millis(300), answer).await.is_err());
-    server.metric_becomes("hansa_engine_blocks_free", total).await
+    assert!(
+        tokio::time::timeout(Duration::from_millis(300), answer)
+            .await
+            .is_err()
+    );
+    server
+        .metric_becomes("hansa_engine_blocks_free", total)
+        .await
 }
 
 #[test]
 fn a_bad_config_ends_with_64_and_names_every_problem() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("bad.toml");
-    std::fs::write(&file, "[server]\nlistne = \"127.0.0.1:0\"\n\n[[model]]\nid = \"\"\nrunner = \"magic\"\n")?;
+    std::fs::write(
+        &file,
+        "[server]\nlistne = \"127.0.0.1:0\"\n\n[[model]]\nid = \"\"\nrunner = \"magic\"\n",
+    )?;
     for command in ["check", "serve"] {
-        let output = std::process::Command::new(hansa_binary()).arg(command).arg("--config").arg(&file).output()?;
-        let text = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
+        let output = std::process::Command::new(hansa_binary())
+            .arg(command)
+            .arg("--config")
+            .arg(&file)
+            .output()?;
+        let text = String::from_utf8_lossy(&output.stderr).into_owned()
+            + &String::from_utf8_lossy(&output.stdout);
         assert_eq!(output.status.code(), Some(64), "{text}");
         for (line, word) in [(2, "listne"), (5, "id"), (6, "magic")] {
-            assert!(text.contains(&format!("bad.toml:{line}:")) && text.contains(word), "{word} in {text}");
+            assert!(
+                text.contains(&format!("bad.toml:{line}:")) && text.contains(word),
+                "{word} in {text}"
+            );
         }
     }
     Ok(())

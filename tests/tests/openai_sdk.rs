@@ -35,7 +35,11 @@ async fn check_with_sdk(server: &Server, model: &str) -> Result<()> {
     let model = model.to_owned();
     tokio::task::spawn_blocking(move || {
         let python = python_with("openai", &PACKAGES)?;
-        run_script(&python, &repository_root().join("tests/sdk/openai_sdk.py"), &[&url, &model])
+        run_script(
+            &python,
+            &repository_root().join("tests/sdk/openai_sdk.py"),
+            &[&url, &model],
+        )
     })
     .await?
 }

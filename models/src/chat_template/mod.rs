@@ -114,13 +114,13 @@ impl ChatTemplate {
             strftime_now => Value::from_function(move |format: &str| strftime::format(format, time_s)),
         };
         let named = [
-            ("bos_token", &self.special.bos),
-            ("eos_token", &self.special.eos),
+            ("bos_token", self.special.bos.as_deref()),
+            ("eos_token", self.special.eos.as_deref()),
         ];
-        let special: Value = named
+        let present = named
             .into_iter()
-            .filter_map(|(name, text)| text.as_ref().map(|text| (name, text)))
-            .collect();
+            .filter_map(|(name, text)| text.map(|text| (name, text)));
+        let special = Value::from_pairs(present);
         context! { ..fixed, ..special }
     }
 }

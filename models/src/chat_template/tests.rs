@@ -33,10 +33,10 @@ fn refused(template: &str) -> String {
 const CHATML: &str = "\
 {% for message in messages %}
     {{- '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n' }}
-{% endfor %}
-{% if add_generation_prompt %}
+{%- endfor %}
+{%- if add_generation_prompt %}
     {{- '<|im_start|>assistant\\n' }}
-{% endif %}
+{%- endif %}
 ";
 
 #[test]
@@ -176,7 +176,6 @@ fn bombs_end_by_fuel_or_cap() {
         "{% set ns = namespace(x='ab') %}{% for i in range(99) %}{% set ns.x = ns.x.join([ns.x] * 99) %}{% endfor %}",
         "{{ '{:999999999}'.format('x') }}",
         "{% set ns = namespace(x=[]) %}{% for i in range(99) %}{% set ns.x = [ns.x, ns.x, ns.x] %}{% endfor %}{{ ns.x | tojson }}",
-        "{% set ns = namespace(x=[]) %}{% for i in range(99999) %}{% set ns.x = [ns.x] %}{% endfor %}{{ ns.x | tojson }}",
         "{% include 'chat_template' %}",
     ] {
         let message = refused(bomb);
@@ -185,6 +184,17 @@ fn bombs_end_by_fuel_or_cap() {
             "{message}"
         );
     }
+}
+
+#[test]
+fn values_nested_as_deep_as_the_fuel_allows_do_not_end_the_process() {
+    let nest = "{% set ns = namespace(x=[]) %}{% for i in range(99999) %}{% set ns.x = [ns.x] %}{% endfor %}";
+    assert_eq!(render(nest, &json!([])).unwrap(), "");
+    let printed = render(&format!("{nest}{{{{ ns.x | tojson }}}}"), &json!([])).unwrap();
+    assert!(printed.starts_with("[[[["));
+    let endless = format!("{}{nest}{}", "{% for j in range(99999) %}", "{% endfor %}");
+    refused(&endless);
+    refused(&endless.replace("[ns.x]", "{'x': ns.x}"));
 }
 
 #[test]

@@ -11,6 +11,10 @@ use super::CappedBuffer;
 use crate::limits;
 
 /// `value | tojson(ensure_ascii=false, indent=none, separators=none, sort_keys=false)`
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "the template engine hands arguments over"
+)]
 pub(super) fn tojson(state: &mut State, value: &Value, kwargs: Kwargs) -> Result<String, Error> {
     let options = Options::of(&kwargs)?;
     let json = if options.sort_keys {

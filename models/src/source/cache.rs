@@ -91,6 +91,7 @@ fn remove_leftovers(dir: &Path, prefix: &str) {
 }
 
 /// Whether `name` can be one component of a path and of an address, and nothing else.
+#[cfg(any(test, feature = "hub"))]
 pub(super) fn is_safe_name(name: &str) -> bool {
     (1..=crate::limits::FILE_NAME_BYTES_MAX).contains(&name.len())
         && !name.starts_with('.')

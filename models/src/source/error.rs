@@ -118,7 +118,7 @@ pub enum SourceError {
         path: PathBuf,
     },
     /// Another fault of the file system.
-    #[error("'{}': {error}", path.display())]
+    #[error("'{}' cannot be used: {error}", path.display())]
     Io {
         /// Where it happened.
         path: PathBuf,

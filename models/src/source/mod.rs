@@ -81,8 +81,7 @@ pub struct ModelFile {
 /// Finds the file that `reference` means and fetches it where it is not here yet.
 ///
 /// `reference` is a name of the [`catalogue`], a path to a `.gguf` file, or `hf:owner/repo/file.gguf`. A file of the
-/// catalogue is hashed every time: that takes a fraction of a second and brings the file into memory, which the
-/// loader does anyway.
+/// catalogue is hashed when it comes and again when it has changed since.
 ///
 /// # Errors
 /// One line that says what is wrong and what to do, for each way in which this fails.

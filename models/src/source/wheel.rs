@@ -41,7 +41,7 @@ pub(super) fn resolve(entry: &Entry, options: &SourceOptions) -> Result<PathBuf,
 
 /// Compares a file with its pin and removes it where it differs.
 fn check(entry: &Entry, path: &Path) -> Result<(), SourceError> {
-    let found = verify::sha256_of(path)?;
+    let found = verify::known_sha256_of(path)?;
     if found == entry.sha256 {
         return Ok(());
     }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::alphabet::Alphabet;
 use super::vocabulary::{Kind, Vocabulary};
 use crate::text::Detokenizer;
 
@@ -45,41 +46,6 @@ impl Pieces {
 
     pub(super) fn len(&self) -> u32 {
         u32::try_from(self.ends.len()).unwrap_or(u32::MAX)
-    }
-}
-
-/// The byte-level alphabet of GPT-2's `encoder.py`: a printable character for each byte. Printable bytes of Latin-1 stand
-/// for themselves, the other 68 for U+0100 and on, in order.
-struct Alphabet {
-    /// Byte of each character below U+0144.
-    byte_of: [Option<u8>; 0x144],
-}
-
-impl Alphabet {
-    fn new() -> Self {
-        let mut byte_of = [None; 0x144];
-        let mut next = 0x100;
-        for byte in 0..=u8::MAX {
-            let stands_for_itself = matches!(byte, b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff);
-            let char = if stands_for_itself {
-                usize::from(byte)
-            } else {
-                next
-            };
-            byte_of[char] = Some(byte);
-            next += usize::from(!stands_for_itself);
-        }
-        Self { byte_of }
-    }
-
-    /// A character outside of the alphabet stands for itself.
-    fn decode(&self, text: &str, out: &mut Vec<u8>) {
-        for char in text.chars() {
-            match self.byte_of.get(char as usize).copied().flatten() {
-                Some(byte) => out.push(byte),
-                None => out.extend_from_slice(char.encode_utf8(&mut [0; 4]).as_bytes()),
-            }
-        }
     }
 }
 

@@ -1,10 +1,12 @@
 //! The tokenizer of a real model, built from the metadata of its GGUF file.
 //!
-//! Byte-level BPE on the crate `tokenizers`; the ids are those of llama.cpp, which is what people compare a GGUF file
+//! Byte-level BPE with the crate `tokenizers`; the ids are those of llama.cpp, which is what people compare a GGUF file
 //! with. Two things are done here and not by that crate. Control tokens are cut out first, so that text of a user cannot
 //! turn into one; and the vocabulary that BPE sees has no control tokens at all, so that it could not make one either.
 //! It must not know tensors or requests.
 
+mod alphabet;
+mod bpe;
 mod detokenizer;
 mod end_of_generation;
 mod error;
@@ -14,14 +16,13 @@ mod vocabulary;
 
 use std::sync::Arc;
 
-use tokenizers::models::bpe::BPE;
-
 pub use error::TokenizerError;
 
 use crate::chat_template::{ChatTemplate, SpecialTexts};
 use crate::limits;
 use crate::text::{ChatInput, Detokenizer, SpecialTokens, TextCodec, TextError};
 use crate::weights::gguf::GgufFile;
+use bpe::ByteLevelBpe;
 use detokenizer::{IncrementalDetokenizer, Pieces};
 use special::{Fragment, SpecialSplitter};
 use vocabulary::Vocabulary;
@@ -29,7 +30,7 @@ use vocabulary::Vocabulary;
 /// Tokenizer, detokenizer and chat template of a model file.
 #[derive(Debug)]
 pub struct GgufTokenizer {
-    bpe: tokenizers::Tokenizer,
+    bpe: ByteLevelBpe,
     special: SpecialSplitter,
     pieces: Arc<Pieces>,
     /// Set before every text where the model was trained so.
@@ -56,7 +57,7 @@ impl GgufTokenizer {
             None => Err(TextError::NoTemplate),
         };
         Ok(Self {
-            bpe: bpe(&vocabulary)?,
+            bpe: ByteLevelBpe::new(&vocabulary)?,
             special: SpecialSplitter::new(&vocabulary)?,
             pieces: Arc::new(Pieces::new(&vocabulary)),
             bos: vocabulary.bos.filter(|_| vocabulary.add_bos),
@@ -74,20 +75,6 @@ impl GgufTokenizer {
     }
 }
 
-/// The BPE model behind the pre-tokenizer that the file names.
-fn bpe(vocabulary: &Vocabulary) -> Result<tokenizers::Tokenizer, TokenizerError> {
-    let (tokens, merges) = vocabulary.bpe_parts();
-    let pre_tokenizer = pre_tokenizer::build(&vocabulary.pre, &tokens)?;
-    let model = BPE::builder()
-        .ignore_merges(pre_tokenizer.whole_words_first)
-        .vocab_and_merges(tokens, merges)
-        .build()
-        .map_err(|error| TokenizerError::Broken(error.to_string()))?;
-    let mut tokenizer = tokenizers::Tokenizer::new(model);
-    tokenizer.with_pre_tokenizer(Some(pre_tokenizer.steps));
-    Ok(tokenizer)
-}
-
 impl TextCodec for GgufTokenizer {
     fn encode(&self, text: &str, special: SpecialTokens) -> Result<Vec<u32>, TextError> {
         if text.len() > limits::TEXT_BYTES_MAX {
@@ -100,10 +87,7 @@ impl TextCodec for GgufTokenizer {
         for fragment in self.special.split(text, special) {
             match fragment {
                 Fragment::Token(id) => ids.push(id),
-                Fragment::Text(text) => {
-                    let encoding = self.bpe.encode_fast(text, false);
-                    ids.extend_from_slice(encoding.map_err(|_| TextError::Tokenizer)?.get_ids());
-                }
+                Fragment::Text(text) => self.bpe.encode(text, &mut ids)?,
             }
         }
         match self.bos {

@@ -3,14 +3,10 @@
 //! The expressions are those the models were trained with (GPT-2's `encoder.py`, Llama 3's and Qwen 2's tokenizers); the
 //! names and which step follows which are llama.cpp's.
 
-use tokenizers::models::bpe::Vocab;
-use tokenizers::pre_tokenizers::PreTokenizerWrapper;
-use tokenizers::pre_tokenizers::byte_level::ByteLevel;
-use tokenizers::pre_tokenizers::sequence::Sequence;
-use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
-use tokenizers::tokenizer::SplitDelimiterBehavior;
+use tokenizers::utils::SysRegex;
 
 use super::error::TokenizerError;
+use crate::text::TextError;
 
 const GPT_2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
 const LLAMA_3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
@@ -18,6 +14,7 @@ const QWEN_2: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{
 const EVERY_DIGIT: &str = r"\p{N}";
 
 /// A known rule.
+#[derive(Debug)]
 struct Rule {
     names: &'static [&'static str],
     /// Each cuts the pieces that the one before left.
@@ -61,36 +58,68 @@ const RULES: &[Rule] = &[
     },
 ];
 
-/// A pre-tokenizer, and what goes with it.
+/// Cuts text into words by one of the known rules.
+#[derive(Debug)]
 pub(super) struct PreTokenizer {
-    pub(super) steps: Sequence,
-    pub(super) whole_words_first: bool,
+    rule: &'static Rule,
+    cuts: Vec<SysRegex>,
 }
 
-/// The pre-tokenizer called `name`, for a vocabulary of `tokens`.
-///
-/// # Errors
-/// [`TokenizerError::PreTokenizer`] where the name is not known.
-pub(super) fn build(name: &str, tokens: &Vocab) -> Result<PreTokenizer, TokenizerError> {
-    let rule = rule(name).ok_or_else(|| {
-        let supported: Vec<&str> = RULES.iter().flat_map(|rule| rule.names).copied().collect();
-        TokenizerError::PreTokenizer {
-            name: name.to_owned(),
-            supported: supported.join(", "),
+impl PreTokenizer {
+    /// The pre-tokenizer called `name`.
+    ///
+    /// # Errors
+    /// [`TokenizerError::PreTokenizer`] where the name is not known.
+    pub(super) fn named(name: &str) -> Result<Self, TokenizerError> {
+        let rule = rule(name).ok_or_else(|| {
+            let supported: Vec<&str> = RULES.iter().flat_map(|rule| rule.names).copied().collect();
+            TokenizerError::PreTokenizer {
+                name: name.to_owned(),
+                supported: supported.join(", "),
+            }
+        })?;
+        let compile = |cut: &&str| {
+            SysRegex::new(cut).map_err(|error| TokenizerError::Broken(error.to_string()))
+        };
+        Ok(Self {
+            rule,
+            cuts: rule.cuts.iter().map(compile).collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// Whether a word that is a token is taken whole, whatever the merges say.
+    pub(super) fn takes_words_whole(&self) -> bool {
+        self.rule.whole_words_first
+    }
+
+    /// Calls `visit` with each word of `text` in order; put together again the words are `text`.
+    pub(super) fn for_each_word(&self, text: &str, visit: &mut Visit<'_>) -> Result<(), TextError> {
+        cut(text, &self.cuts, visit)
+    }
+}
+
+/// What is done with a word.
+type Visit<'a> = dyn FnMut(&str) -> Result<(), TextError> + 'a;
+
+/// Applies the first expression and hands its matches, and what lies between them, to the others.
+fn cut(text: &str, cuts: &[SysRegex], visit: &mut Visit<'_>) -> Result<(), TextError> {
+    let Some((first, others)) = cuts.split_first() else {
+        return visit(text);
+    };
+    let mut done = 0;
+    for (start, end) in first.find_iter(text) {
+        if start > done {
+            cut(&text[done..start], others, visit)?;
         }
-    })?;
-    let mut steps: Vec<PreTokenizerWrapper> = Vec::new();
-    for cut in rule.cuts {
-        steps.push(split(cut, SplitDelimiterBehavior::Isolated)?);
+        if end > start {
+            cut(&text[start..end], others, visit)?;
+        }
+        done = end;
     }
-    steps.push(ByteLevel::new(false, false, false).into());
-    if let Some(missing) = bytes_without_token(tokens) {
-        steps.push(split(&missing, SplitDelimiterBehavior::Removed)?);
+    if done < text.len() {
+        cut(&text[done..], others, visit)?;
     }
-    Ok(PreTokenizer {
-        steps: Sequence::new(steps),
-        whole_words_first: rule.whole_words_first,
-    })
+    Ok(())
 }
 
 /// Whether the rule sets a begin-of-sequence token where the file does not say.
@@ -100,27 +129,4 @@ pub(super) fn adds_bos(name: &str) -> bool {
 
 fn rule(name: &str) -> Option<&'static Rule> {
     RULES.iter().find(|rule| rule.names.contains(&name))
-}
-
-fn split(
-    pattern: &str,
-    behaviour: SplitDelimiterBehavior,
-) -> Result<PreTokenizerWrapper, TokenizerError> {
-    Split::new(SplitPattern::Regex(pattern.to_owned()), behaviour, false)
-        .map(Into::into)
-        .map_err(|error| TokenizerError::Broken(error.to_string()))
-}
-
-/// A set of the byte-level characters that are no tokens, which some vocabularies lack (SmolLM2: 0x04 and twenty more).
-/// Text holding them loses them, and what stood beside them must not be merged over the gap.
-fn bytes_without_token(tokens: &Vocab) -> Option<String> {
-    let is_missing = |char: &char| !tokens.contains_key(char.encode_utf8(&mut [0; 4]) as &str);
-    let missing: Vec<char> = ByteLevel::alphabet()
-        .into_iter()
-        .filter(is_missing)
-        .collect();
-    let escaped = missing
-        .iter()
-        .map(|char| format!(r"\x{{{:x}}}", u32::from(*char)));
-    (!missing.is_empty()).then(|| format!("[{}]", escaped.collect::<String>()))
 }

@@ -62,7 +62,7 @@ fn merges_go_by_rank_and_those_without_a_token_never_happen() {
     assert_eq!(encode("abcab"), [ABC, AB]);
     assert_eq!(encode("abcd"), [ABC, u32::from(b'd')]);
     assert_eq!(encode("\u{0}é"), [0, 0xc3, 0xa9]);
-    assert_eq!(encode(""), []);
+    assert!(encode("").is_empty());
     assert_eq!(tokenizer.vocab_size(), 258);
 }
 

@@ -1,3 +1,5 @@
 //! Weights as files hold them: what reads a model file, and how its tensors become Candle's.
 
 pub mod gguf;
+#[cfg(feature = "candle")]
+pub(crate) mod tensors;

@@ -1,13 +1,18 @@
-//! Kernels for processors: quantised matrix products over repacked weights.
+//! Kernels for processors: quantised matrix products over repacked weights, paged attention, and what lies between.
 
 mod activations;
+mod attention;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod elementwise;
+mod flash;
 mod ggml;
 mod linear_op;
 mod matmul;
 mod packed;
+mod pool;
 mod portable;
+mod simd;
 #[cfg(test)]
 mod tests;
 
@@ -16,3 +21,7 @@ pub use ggml::BlockKind;
 pub use linear_op::PackedLinear;
 pub use matmul::{Isa, matmul};
 pub use packed::PackedMatrix;
+
+pub(crate) use attention::PagedStep;
+pub(crate) use elementwise::{RmsNorm, SwiGlu};
+pub(crate) use flash::LANES as ATTENTION_LANES;

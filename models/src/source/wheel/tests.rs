@@ -67,13 +67,15 @@ impl Fixture {
         fs::read_to_string(self.dir.path().join("calls")).unwrap_or_default()
     }
 
-    /// Everything in the cache but lock files.
+    /// Everything in the cache but locks and notes.
     fn kept(&self) -> Vec<String> {
         let Ok(entries) = fs::read_dir(self.dir.path().join("cache")) else {
             return Vec::new();
         };
         let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
-        names.filter(|name| !name.starts_with(".lock-")).collect()
+        names
+            .filter(|name| !name.starts_with(".lock-") && !name.starts_with(".sha256-"))
+            .collect()
     }
 
     fn failure(&self) -> String {
@@ -105,13 +107,25 @@ fn the_first_time_pip_is_asked_and_the_second_time_nobody() {
 }
 
 #[test]
-fn a_damaged_file_in_the_cache_is_fetched_again() {
+fn a_file_that_changed_in_the_cache_is_hashed_again_and_a_damaged_one_fetched_again() {
     let fixture = fixture(DELIVER);
     let path = resolve(&fixture.entry, &fixture.options).unwrap();
-    fs::write(&path, b"GGUF and then the wrights").unwrap();
+    let change = |content: &[u8], seconds_ago| {
+        fs::write(&path, content).unwrap();
+        let file = File::options().write(true).open(&path).unwrap();
+        let changed = file.metadata().unwrap().modified().unwrap();
+        file.set_modified(changed - Duration::from_secs(seconds_ago))
+            .unwrap();
+    };
+    change(CONTENT, 10);
     resolve(&fixture.entry, &fixture.options).unwrap();
-    assert_eq!(fs::read(&path).unwrap(), CONTENT);
-    assert_eq!(fixture.calls().lines().count(), 2);
+    assert_eq!(fixture.calls().lines().count(), 1);
+    for damaged in [b"GGUF and then the wrights".as_slice(), b"GGUF", b""] {
+        change(damaged, 20);
+        resolve(&fixture.entry, &fixture.options).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), CONTENT);
+    }
+    assert_eq!(fixture.calls().lines().count(), 4);
 }
 
 #[test]

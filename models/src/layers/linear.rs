@@ -1,0 +1,144 @@
+//! Products with weight matrices, quantised as the file holds them.
+
+use std::sync::Arc;
+
+use candle_core::quantized::{GgmlDType, QStorage, QTensor};
+use candle_core::{D, Result, Tensor};
+
+use crate::causal_lm::LoadError;
+use crate::kernels::cpu::{BlockKind, Isa, PackedLinear, PackedMatrix};
+use crate::weights::gguf::TensorType;
+use crate::weights::tensors::{GgufTensors, Matrix};
+
+/// `y = x W^T`: `[T, in]` to `[T, out]`.
+#[derive(Debug)]
+pub(crate) struct Linear {
+    /// Results lie side by side.
+    parts: Vec<Weight>,
+}
+
+/// A weight matrix `[out, in]` in the form that it is multiplied in.
+#[derive(Debug, Clone)]
+pub(crate) enum Weight {
+    /// Repacked for the processor's vector unit.
+    Packed(PackedLinear),
+    /// Candle's quantised product. Each row of the result is computed alone on a CPU, so it does not depend on the rows
+    /// beside it. Plain F16 and F32 matrices take this path on a CPU too, for that reason and to stay one copy.
+    Quantised(Arc<QTensor>),
+    /// Dense product of the device's library.
+    Dense(Tensor),
+}
+
+impl Linear {
+    /// One matrix, or several `(name, rows)` that share their input: one product where their types are the same, one
+    /// each where they differ (`Q4_K_M` files keep some in Q6_K). The result is `[T, sum of rows]`.
+    pub(crate) fn load(
+        tensors: &GgufTensors<'_>,
+        parts: &[(&str, usize)],
+        columns: usize,
+    ) -> std::result::Result<Self, LoadError> {
+        let mut types = Vec::with_capacity(parts.len());
+        for (name, _) in parts {
+            types.push(tensors.tensor_type(name)?);
+        }
+        let uniform = types.windows(2).all(|pair| pair[0] == pair[1]);
+        let in_one = if uniform { parts.len() } else { 1 };
+        let parts = parts
+            .chunks(in_one.max(1))
+            .map(|group| Weight::load(tensors, group, columns))
+            .collect::<std::result::Result<_, _>>()?;
+        Ok(Self { parts })
+    }
+
+    /// The embedding table as output projection: the same memory.
+    pub(crate) fn tied(table: &Weight) -> Self {
+        Self {
+            parts: vec![table.clone()],
+        }
+    }
+
+    pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        match self.parts.as_slice() {
+            [single] => single.forward(x),
+            several => {
+                let results = several
+                    .iter()
+                    .map(|weight| weight.forward(x))
+                    .collect::<Result<Vec<_>>>()?;
+                Tensor::cat(&results, D::Minus1)
+            }
+        }
+    }
+}
+
+impl Weight {
+    /// Matrices of one type under one another, in the best form for the device.
+    pub(crate) fn load(
+        tensors: &GgufTensors<'_>,
+        parts: &[(&str, usize)],
+        columns: usize,
+    ) -> std::result::Result<Self, LoadError> {
+        let matrix = tensors.stacked(parts, columns)?;
+        if let Some(packed) = Self::pack(&matrix, tensors) {
+            return Ok(Self::Packed(packed));
+        }
+        let device = tensors.device();
+        let dtype = ggml_dtype(matrix.tensor_type);
+        let storage = QStorage::from_data(matrix.bytes.into(), device, dtype)?;
+        let quantised = QTensor::new(storage, (matrix.rows, columns))?;
+        if block_kind(matrix.tensor_type).is_none() && !device.is_cpu() {
+            return Ok(Self::Dense(quantised.dequantize(device)?));
+        }
+        Ok(Self::Quantised(Arc::new(quantised)))
+    }
+
+    fn pack(matrix: &Matrix, tensors: &GgufTensors<'_>) -> Option<PackedLinear> {
+        if !tensors.device().is_cpu() || Isa::detect() == Isa::Portable {
+            return None;
+        }
+        let kind = block_kind(matrix.tensor_type)?;
+        PackedMatrix::pack(kind, &matrix.bytes, matrix.rows, matrix.columns).map(PackedLinear::new)
+    }
+
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        match self {
+            Self::Packed(weight) => weight.forward(x),
+            Self::Quantised(weight) => x.apply_op1_no_bwd(weight.as_ref()),
+            Self::Dense(weight) => x.matmul(&weight.t()?),
+        }
+    }
+}
+
+/// The types whose blocks our kernels repack.
+fn block_kind(tensor_type: TensorType) -> Option<BlockKind> {
+    Some(match tensor_type {
+        TensorType::Q4_0 => BlockKind::Q4_0,
+        TensorType::Q4_1 => BlockKind::Q4_1,
+        TensorType::Q5_0 => BlockKind::Q5_0,
+        TensorType::Q5_1 => BlockKind::Q5_1,
+        TensorType::Q8_0 => BlockKind::Q8_0,
+        TensorType::Q4_K => BlockKind::Q4K,
+        TensorType::Q5_K => BlockKind::Q5K,
+        TensorType::Q6_K => BlockKind::Q6K,
+        _ => return None,
+    })
+}
+
+/// Candle's name of a type.
+pub(crate) fn ggml_dtype(tensor_type: TensorType) -> GgmlDType {
+    match tensor_type {
+        TensorType::F32 => GgmlDType::F32,
+        TensorType::F16 => GgmlDType::F16,
+        TensorType::BF16 => GgmlDType::BF16,
+        TensorType::Q4_0 => GgmlDType::Q4_0,
+        TensorType::Q4_1 => GgmlDType::Q4_1,
+        TensorType::Q5_0 => GgmlDType::Q5_0,
+        TensorType::Q5_1 => GgmlDType::Q5_1,
+        TensorType::Q8_0 => GgmlDType::Q8_0,
+        TensorType::Q2_K => GgmlDType::Q2K,
+        TensorType::Q3_K => GgmlDType::Q3K,
+        TensorType::Q4_K => GgmlDType::Q4K,
+        TensorType::Q5_K => GgmlDType::Q5K,
+        TensorType::Q6_K => GgmlDType::Q6K,
+    }
+}
