@@ -28,10 +28,16 @@ async fn greedy_tokens_are_those_of_llama_cpp() {
         ready(&engine).await;
         let text = engine.text().expect("a loaded engine has a tokenizer");
         for case in cases() {
-            let ids = text.encode(&case.prompt, SpecialTokens::Parse).expect("the prompt is short");
+            let ids = text
+                .encode(&case.prompt, SpecialTokens::Parse)
+                .expect("the prompt is short");
             assert_eq!(ids, case.prompt_ids, "tokens of {:?}", case.prompt);
             let got = greedy(&engine, &case).await;
-            assert_eq!(got, case.tokens, "continuation of {:?} with {kv_type:?}", case.prompt);
+            assert_eq!(
+                got, case.tokens,
+                "continuation of {:?} with {kv_type:?}",
+                case.prompt
+            );
         }
     }
 }
@@ -39,7 +45,12 @@ async fn greedy_tokens_are_those_of_llama_cpp() {
 fn cases() -> Vec<Case> {
     let golden: Value = serde_json::from_str(GOLDEN).expect("the golden file is JSON");
     let ids = |value: &Value| -> Vec<u32> {
-        value.as_array().into_iter().flatten().filter_map(|id| u32::try_from(id.as_u64()?).ok()).collect()
+        value
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|id| u32::try_from(id.as_u64()?).ok())
+            .collect()
     };
     let cases = golden["cases"].as_array().expect("cases");
     cases
@@ -53,10 +64,14 @@ fn cases() -> Vec<Case> {
         .collect()
 }
 
-#[expect(clippy::disallowed_methods, reason = "the test is the binary here: it brings the clock")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the test is the binary here: it brings the clock"
+)]
 fn engine(kv_type: KvType) -> EngineHandle {
     let start = Instant::now();
-    let model = resolve("smollm2-135m-instruct", &SourceOptions::default()).expect("the default model is there");
+    let model = resolve("smollm2-135m-instruct", &SourceOptions::default())
+        .expect("the default model is there");
     let options = EngineOptions {
         clock: Arc::new(move || start.elapsed()),
         sequences_max: 8,
@@ -66,7 +81,12 @@ fn engine(kv_type: KvType) -> EngineHandle {
         context_max: None,
         kv_bytes_max: 64 << 20,
     };
-    let candle = CandleOptions { model_path: model, device: DeviceOptions::Cpu, kv_type, threads: None };
+    let candle = CandleOptions {
+        model_path: model,
+        device: DeviceOptions::Cpu,
+        kv_type,
+        threads: None,
+    };
     EngineHandle::start(options, RunnerOptions::Candle(candle))
 }
 
@@ -85,7 +105,10 @@ async fn greedy(engine: &EngineHandle, case: &Case) -> Vec<u32> {
         id: "golden".into(),
         prompt: case.prompt_ids.clone().into(),
         n: 1,
-        sampling: SamplingParams { temperature: 0.0, ..SamplingParams::default() },
+        sampling: SamplingParams {
+            temperature: 0.0,
+            ..SamplingParams::default()
+        },
         stop: StopParams {
             max_tokens: u32::try_from(case.tokens.len()).expect("a short case"),
             strings: Vec::new(),

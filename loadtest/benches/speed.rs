@@ -7,7 +7,11 @@
 )]
 
 #[path = "../tests/against_mock/mock.rs"]
-#[allow(dead_code, clippy::allow_attributes, reason = "the tests use more of it")]
+#[allow(
+    dead_code,
+    clippy::allow_attributes,
+    reason = "the tests use more of it"
+)]
 mod mock;
 
 use std::hint::black_box;
