@@ -70,7 +70,7 @@ fn cases() -> Vec<Case> {
 )]
 fn engine(kv_type: KvType) -> EngineHandle {
     let start = Instant::now();
-    let model = resolve("smollm2-135m-instruct", &SourceOptions::default())
+    let model = resolve("smollm2-135m-instruct", &SourceOptions::from_env())
         .expect("the default model is there");
     let options = EngineOptions {
         clock: Arc::new(move || start.elapsed()),
@@ -82,7 +82,7 @@ fn engine(kv_type: KvType) -> EngineHandle {
         kv_bytes_max: 64 << 20,
     };
     let candle = CandleOptions {
-        model_path: model,
+        model_path: model.path,
         device: DeviceOptions::Cpu,
         kv_type,
         threads: None,
