@@ -1,1 +1,65 @@
-//! Every bound of this crate, each with its unit and reason.
+//! Every bound of this crate, each with its unit and reason: first of the file itself, then of what
+//! its keys may say.
+//!
+//! The ranges only refuse what cannot be meant; what a machine can bear is for the operator to
+//! judge.
+
+use crate::units::Range;
+
+/// Bytes of a config file: the largest sites list some thousands of nodes and keys.
+pub const FILE_BYTES_MAX: usize = 1 << 20;
+/// Problems that are kept for the report, so that the wrong file given by mistake does not fill the
+/// screen.
+pub const PROBLEMS_MAX: usize = 100;
+/// Characters of the file that a message repeats, so that one line of it stays one line.
+pub const QUOTE_CHARS_MAX: usize = 60;
+/// Models of one process: each has its own KV cache and queue.
+pub const MODELS_MAX: usize = 64;
+/// Bytes of a model's id: it stands in every request, answer and metric.
+pub const ID_BYTES_MAX: usize = 128;
+/// Bytes of a model's source: a path is at most this long on Linux.
+pub const SOURCE_BYTES_MAX: usize = 4_096;
+/// Largest ordinal of a CUDA device: twice the GPUs of the largest machines sold as one.
+pub const CUDA_ORDINAL_MAX: u32 = 63;
+
+/// Of `server.connections_max`: each takes a descriptor and some tens of kilobytes.
+pub const CONNECTIONS: Range = Range::new(1, 1_000_000, "connections");
+/// Of the times a client may take to send: under 10 ms no network makes it, over an hour nobody
+/// waits.
+pub const CLIENT_TIMEOUT_MS: Range = Range::new(10, 3_600_000, "milliseconds");
+/// Of the times in which the server ends: 0 ends at once, over an hour no supervisor waits.
+pub const SHUTDOWN_MS: Range = Range::new(0, 3_600_000, "milliseconds");
+/// Of `limits.request_timeout_ms`: a day is the longest job that one answer may be.
+pub const REQUEST_TIMEOUT_MS: Range = Range::new(100, 86_400_000, "milliseconds");
+/// Of `limits.body_bytes_max`: below 1 KiB no chat fits; a body is held in memory whole.
+pub const BODY_BYTES: Range = Range::new(1 << 10, 1 << 30, "bytes");
+/// Of `limits.n_max`: OpenAI's own bound is 128.
+pub const CHOICES: Range = Range::new(1, 128, "choices");
+/// Of `limits.stop_strings_max`: each is searched for in every token's text.
+pub const STOP_STRINGS: Range = Range::new(0, 64, "strings");
+/// Of `limits.stop_bytes_max`: that much of a stream is held back while a stop string may still
+/// complete.
+pub const STOP_BYTES: Range = Range::new(1, 4_096, "bytes");
+/// Of `limits.messages_max`: the template runs over all of them.
+pub const MESSAGES: Range = Range::new(1, 65_536, "messages");
+/// Of `limits.prompts_max`: each is a sequence of its own.
+pub const PROMPTS: Range = Range::new(1, 2_048, "prompts");
+/// Of `model.kv_bytes_max`: below 1 MiB no model holds one block, above 4 TiB no machine has it.
+pub const KV_BYTES: Range = Range::new(1 << 20, 4 << 40, "bytes");
+/// Of `model.block_tokens`: larger blocks waste more than they save.
+pub const BLOCK_TOKENS: Range = Range::new(1, 1_024, "tokens");
+/// Of `model.sequences_max`: no step decodes more at a speed that anyone wants to read.
+pub const SEQUENCES: Range = Range::new(1, 16_384, "sequences");
+/// Of `model.step_tokens_max`: activations of one step must fit beside the weights.
+pub const STEP_TOKENS: Range = Range::new(1, 1 << 20, "tokens");
+/// Of `model.queue_max`: those beyond some thousands would time out in line.
+pub const QUEUE: Range = Range::new(1, 1 << 20, "sequences");
+/// Of every key that counts a context's tokens: the longest contexts in use are 10 million.
+pub const CONTEXT_TOKENS: Range = Range::new(2, 1 << 24, "tokens");
+/// Of `model.default_max_tokens`: at most a whole context.
+pub const OUTPUT_TOKENS: Range = Range::new(1, 1 << 24, "tokens");
+/// Of `model.threads`: the most cores that one machine shows.
+pub const THREADS: Range = Range::new(1, 1_024, "threads");
+/// Of the simulated model's costs: a minute for one token is slower than anything that it stands
+/// for.
+pub const SIM_COST_US: Range = Range::new(0, 60_000_000, "microseconds");

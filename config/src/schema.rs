@@ -1,10 +1,13 @@
 //! The config file as types. Every field has a default; `examples/reference.toml` shows them all.
+//!
+//! What the keys are called, allow and mean stands in `keys.rs`; these types must not know TOML.
 
+use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 /// The whole config.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Config {
     /// `[server]`: the listener for clients.
     pub server: Server,
@@ -88,7 +91,8 @@ pub struct Model {
     pub queue_max: u32,
     /// Tokens of prompt and completion together; the model's own where unset.
     pub context_max: Option<u32>,
-    /// Tokens to produce where the client names no number; as many as the context holds where unset.
+    /// Tokens to produce where the client names no number; as many as the context holds where
+    /// unset.
     pub default_max_tokens: Option<u32>,
     /// Threads for kernels on a CPU; the physical cores where unset.
     pub threads: Option<u32>,
@@ -105,6 +109,25 @@ pub enum Runner {
     Sim,
 }
 
+/// A value that is one of a few words.
+pub(crate) trait Choice: Copy + 'static {
+    /// Every value, in the order to show them.
+    const ALL: &'static [Self];
+    /// The word in the file.
+    fn name(self) -> &'static str;
+}
+
+impl Choice for Runner {
+    const ALL: &'static [Self] = &[Self::Candle, Self::Sim];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Candle => "candle",
+            Self::Sim => "sim",
+        }
+    }
+}
+
 /// Where tensors live.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Device {
@@ -112,6 +135,15 @@ pub enum Device {
     Cpu,
     /// `"cuda:N"`
     Cuda(u32),
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cpu => f.write_str("cpu"),
+            Self::Cuda(ordinal) => write!(f, "cuda:{ordinal}"),
+        }
+    }
 }
 
 /// Number type of the KV cache.
@@ -123,7 +155,19 @@ pub enum KvType {
     F32,
 }
 
-/// `[model.sim]`: a step takes `step_base_us + prefill tokens x prefill_token_us + decoding sequences x decode_sequence_us`.
+impl Choice for KvType {
+    const ALL: &'static [Self] = &[Self::F16, Self::F32];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::F16 => "f16",
+            Self::F32 => "f32",
+        }
+    }
+}
+
+/// `[model.sim]`: a step takes `step_base_us + prefill tokens x prefill_token_us + decoding
+/// sequences x decode_sequence_us`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sim {
     /// Tokens of prompt and completion together.
@@ -143,6 +187,27 @@ pub enum Origin {
     Defaults,
     /// A file.
     File(PathBuf),
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Defaults => f.write_str("none (the defaults)"),
+            Self::File(path) => write!(f, "{}", path.display()),
+        }
+    }
+}
+
+impl Default for Config {
+    /// The server without a config file: the default model on loopback.
+    fn default() -> Self {
+        Self {
+            server: Server::default(),
+            admin: Admin::default(),
+            limits: Limits::default(),
+            models: vec![Model::default()],
+        }
+    }
 }
 
 impl Default for Server {

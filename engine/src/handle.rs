@@ -1,89 +1,190 @@
 //! The engine as others see it: submit, abort, watch, drain.
 
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use hansa_models::text::TextCodec;
 use tokio::sync::watch;
 
-use crate::api::{EngineState, Event, Stats, Submission, SubmitError};
+use crate::admissions::Admissions;
+use crate::api::{Clock, EngineState, Stats, Submission, SubmitError};
+#[cfg(feature = "candle")]
+use crate::candle_runner::CandleRunner;
+use crate::choice::Choice;
+use crate::doorbell::{Doorbell, door};
+pub use crate::events::EventStream;
+use crate::events::{Link, open};
+use crate::limits::QUEUE_MAX;
 use crate::options::{EngineOptions, RunnerOptions};
+use crate::request::Request;
+use crate::runner::{Runner, RunnerError};
+use crate::shared::{Loaded, Shared};
+use crate::sim_runner::SimRunner;
+use crate::step_loop::{self, Load};
+use crate::validate::{Bounds, validate};
 
-/// A running engine for one model. Clones share it; the thread ends when the last clone is gone or after
-/// [`EngineHandle::drain`].
-#[derive(Debug, Clone)]
+/// A running engine for one model. Clones share it; the thread ends when the last clone and the last stream are gone, or
+/// after [`EngineHandle::drain`].
+#[derive(Clone)]
 pub struct EngineHandle {
-    state: watch::Receiver<EngineState>,
-}
-
-/// Events of one submission. Dropping it aborts what is not done and frees its KV blocks.
-#[derive(Debug)]
-pub struct EventStream {
-    _private: (),
+    shared: Arc<Shared>,
+    admissions: Arc<Admissions>,
+    bell: Doorbell,
+    clock: Clock,
 }
 
 impl EngineHandle {
     /// Starts the engine's thread, which loads the model itself: watch [`EngineHandle::watch_state`].
     #[must_use]
     pub fn start(options: EngineOptions, runner: RunnerOptions) -> Self {
-        let _ = (options, runner);
-        let (_sender, state) = watch::channel(EngineState::Loading);
-        Self { state }
+        Self::start_with(options, |options| load(options, runner))
     }
 
-    /// Queues a submission.
+    /// Starts the engine's thread with a runner of the caller's own, which `load` makes on that thread.
+    #[must_use]
+    pub fn start_with(
+        options: EngineOptions,
+        load: impl FnOnce(&EngineOptions) -> Result<Box<dyn Runner>, RunnerError> + Send + 'static,
+    ) -> Self {
+        let options = sane(options);
+        let admissions = Admissions::new(options.sequences_max.saturating_add(options.queue_max));
+        let (bell, door) = door(admissions.seats_max() as usize);
+        let handle = Self {
+            shared: Shared::new(),
+            admissions,
+            bell,
+            clock: Arc::clone(&options.clock),
+        };
+        let shared = Arc::clone(&handle.shared);
+        let load: Load = Box::new(load);
+        let thread = thread::Builder::new().name("hansa-engine".to_owned());
+        let spawned = thread.spawn(move || step_loop::run(&shared, &options, door, load));
+        if let Err(error) = spawned {
+            let reason = format!("the engine's thread could not be started: {error}");
+            handle.shared.set_state(EngineState::Failed(reason));
+        }
+        handle
+    }
+
+    /// Queues a submission. Never waits: async code may call it.
+    ///
+    /// `max_tokens` is cut to what the context leaves. Room is for `sequences_max` running and `queue_max` waiting
+    /// sequences in all, each choice being one.
     ///
     /// # Errors
     /// [`SubmitError`]; nothing is held for a refused submission.
     pub fn submit(&self, submission: Submission) -> Result<EventStream, SubmitError> {
-        let _ = submission;
-        Err(SubmitError::NotReady)
+        let loaded = self.accepting()?;
+        validate(&submission, &self.bounds(loaded))?;
+        let link = Arc::new(Link::default());
+        let admission = self
+            .admissions
+            .admit(&submission.id, &link, submission.n)
+            .ok_or(SubmitError::QueueFull)?;
+        let choices = (0..submission.n)
+            .map(|index| Choice::new(&submission, index, &loaded.text, loaded.context_len))
+            .collect();
+        let (outlet, stream) = open(link, admission, self.bell.clone());
+        let request = Request::new(Arc::new(submission), choices, outlet);
+        if self.bell.submit(Box::new(request)) {
+            Ok(stream)
+        } else {
+            Err(SubmitError::Draining)
+        }
     }
 
     /// Aborts a submission by id; one that is unknown or over is no error.
     pub fn abort(&self, id: &str) {
-        let _ = id;
+        if self.admissions.cancel(id) {
+            self.bell.ring();
+        }
     }
 
     /// Figures of this moment, without waiting for the engine's thread.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        Stats::default()
+        *self.shared.stats().borrow()
+    }
+
+    /// The figures as they change, at least once a step.
+    #[must_use]
+    pub fn watch_stats(&self) -> watch::Receiver<Stats> {
+        self.shared.stats()
     }
 
     /// Where the engine is in its life.
     #[must_use]
     pub fn state(&self) -> EngineState {
-        self.state.borrow().clone()
+        self.shared.state().borrow().clone()
     }
 
     /// The engine's life as it goes on.
     #[must_use]
     pub fn watch_state(&self) -> watch::Receiver<EngineState> {
-        self.state.clone()
+        self.shared.state()
     }
 
     /// Tokenizer and chat template, once loaded.
     #[must_use]
     pub fn text(&self) -> Option<Arc<dyn TextCodec>> {
-        None
+        self.shared.loaded().map(|loaded| Arc::clone(&loaded.text))
     }
 
-    /// Tokens of prompt and completion together, once loaded.
+    /// Tokens of prompt and completion together, once loaded: the least of the model's own, `context_max` and what the KV
+    /// cache holds.
     #[must_use]
     pub fn context_len(&self) -> Option<u32> {
-        None
+        self.shared.loaded().map(|loaded| loaded.context_len)
     }
 
     /// Takes no more work, lets what runs go on for `grace`, fails the rest with `ShuttingDown` and ends the thread.
+    /// Calling it again can only shorten the grace.
     pub fn drain(&self, grace: Duration) {
-        let _ = grace;
+        self.shared.drain((self.clock)().saturating_add(grace));
+        self.bell.ring();
+    }
+
+    fn accepting(&self) -> Result<&Loaded, SubmitError> {
+        match *self.shared.state().borrow() {
+            EngineState::Ready => self.shared.loaded().ok_or(SubmitError::NotReady),
+            EngineState::Draining | EngineState::Stopped => Err(SubmitError::Draining),
+            _ => Err(SubmitError::NotReady),
+        }
+    }
+
+    fn bounds(&self, loaded: &Loaded) -> Bounds {
+        Bounds {
+            context_len: loaded.context_len,
+            vocab_size: loaded.vocab_size,
+            seats_max: self.admissions.seats_max(),
+        }
     }
 }
 
-impl EventStream {
-    /// The next event; `None` after the last one.
-    pub async fn recv(&mut self) -> Option<Event> {
-        None
+/// Loads the model that the options name.
+fn load(options: &EngineOptions, runner: RunnerOptions) -> Result<Box<dyn Runner>, RunnerError> {
+    match runner {
+        RunnerOptions::Sim(sim) => Ok(Box::new(SimRunner::new(options, sim)?)),
+        #[cfg(feature = "candle")]
+        RunnerOptions::Candle(candle) => Ok(Box::new(CandleRunner::load(options, &candle)?)),
+    }
+}
+
+/// Options that cannot stop the engine from ever taking a step. A config is checked before; this is the floor.
+fn sane(mut options: EngineOptions) -> EngineOptions {
+    options.block_size = options.block_size.max(1);
+    options.step_tokens_max = options.step_tokens_max.max(1);
+    // Each running sequence must have room to decode in each step.
+    options.sequences_max = options.sequences_max.clamp(1, options.step_tokens_max);
+    options.queue_max = options.queue_max.min(QUEUE_MAX);
+    options
+}
+
+impl std::fmt::Debug for EngineHandle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EngineHandle")
+            .field("shared", &self.shared)
+            .finish_non_exhaustive()
     }
 }

@@ -1,7 +1,13 @@
 //! Sequences of Hansa: scheduler, KV blocks, sampling, step loop.
 //!
 //! The engine knows sequences of token ids and who may share what with whom by two opaque numbers, `flow` and `pool`. It
-//! must not know HTTP, a tenant, a config file or a clock of its own: time comes in through [`Clock`].
+//! must not know HTTP, a tenant, a config file or a clock of its own: time comes in through [`api::Clock`].
+//!
+//! In reading order: a [`handle::EngineHandle`] validates a submission and passes it through the `doorbell` to the one
+//! thread of `step_loop`. There `core` takes turns: the `scheduler` says which sequences go into the step and which KV
+//! blocks are theirs (`block_manager`), `batch` lays their tokens end to end, the [`runner::Runner`] computes them and
+//! draws the next ones (`sampler`), a `request` turns tokens into text (`choice`, `stop`), and `events` carry it out to a
+//! reader that may be slow or gone.
 
 #![forbid(unsafe_code)]
 
@@ -9,7 +15,37 @@ pub mod api;
 pub mod handle;
 pub mod options;
 
+mod admissions;
+mod doorbell;
+mod shared;
+mod validate;
+
+mod core;
+mod step_loop;
+
+mod batch;
+mod block_manager;
+mod scheduler;
+mod sequence;
+
+#[cfg(feature = "candle")]
+mod candle_runner;
+mod random;
+pub mod runner;
+pub mod sampler;
+pub mod sim_runner;
+
+mod choice;
+mod events;
+mod request;
+mod stop;
+
+mod invariants;
 pub mod limits;
+mod stats;
+
+#[cfg(test)]
+mod tests;
 
 pub use handle::{EngineHandle, EventStream};
 #[cfg(feature = "candle")]

@@ -1,4 +1,19 @@
 //! Requests of Hansa: HTTP, OpenAI, tenants, quota, routing, upstreams.
 #![forbid(unsafe_code)]
 
+pub mod admin;
+pub mod cli;
+pub mod clock;
+mod connection;
+pub mod drain;
+pub mod health;
+pub mod layers;
+pub mod limits;
+pub mod listener;
+pub mod openai;
+pub mod serve;
+pub mod signals;
+pub mod stack;
+pub mod start;
+pub mod telemetry;
 pub mod upstream;

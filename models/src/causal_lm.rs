@@ -8,6 +8,7 @@ use candle_core::{DType, Device, Tensor};
 use crate::batch::Batch;
 use crate::spec::{KvType, ModelSpec};
 use crate::text::TextCodec;
+use crate::tokenizer::{GgufTokenizer, TokenizerError};
 use crate::weights::gguf::{GgufError, GgufFile};
 
 /// A causal language model over a ragged batch and a paged cache.
@@ -118,6 +119,9 @@ pub enum LoadError {
         /// Rows of the embedding table.
         weights: usize,
     },
+    /// The tokenizer's metadata are missing, damaged or of a kind that we do not have.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
     /// The tensors could not be made, or the device failed.
     #[error("the model's tensors could not be loaded: {0}")]
     Tensors(#[from] candle_core::Error),
@@ -167,10 +171,9 @@ impl PagedKv {
 /// [`LoadError`] names the file's fault and the way out.
 pub fn load_gguf(path: &Path, options: &LoadOptions) -> Result<LoadedModel, LoadError> {
     let gguf = GgufFile::open(path)?;
-    let _model = load_tensors(&gguf, options)?;
-    Err(LoadError::Tensors(candle_core::Error::Msg(
-        "text is not built yet".to_owned(),
-    )))
+    let model = load_tensors(&gguf, options)?;
+    let text = Arc::new(GgufTokenizer::from_gguf(&gguf)?);
+    Ok(LoadedModel { model, text })
 }
 
 /// Loads the tensors of a GGUF file, without its tokenizer.

@@ -14,8 +14,11 @@ pub mod kernels;
 mod layers;
 
 pub mod batch;
+pub mod chat_template;
+pub mod source;
 pub mod spec;
 pub mod text;
+pub mod tokenizer;
 pub mod weights;
 
 #[cfg(any(test, feature = "test-util"))]

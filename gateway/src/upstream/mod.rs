@@ -3,6 +3,15 @@
 //! These types carry every hop: a local engine, a node, a site and a foreign server all take a [`GenerateRequest`] and
 //! give back [`Event`]s. Nothing here knows OpenAI's JSON (`openai/` does) or a socket (each upstream does).
 
+#[cfg(feature = "engine")]
+pub mod local;
+pub mod measured;
+pub mod registry;
+#[cfg(feature = "engine")]
+mod room;
+#[cfg(feature = "engine")]
+mod tokenise;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -175,6 +184,30 @@ pub trait Upstream: Send + Sync {
 
     /// Figures of this moment.
     fn status(&self) -> UpstreamStatus;
+
+    /// Work since the start; nothing for an upstream that does not tell.
+    fn totals(&self) -> UpstreamTotals {
+        UpstreamTotals::default()
+    }
+
+    /// Takes no more requests, lets what runs go on for `grace`, and fails the rest with
+    /// [`UpstreamErrorKind::ShuttingDown`]. Returns at once.
+    fn drain(&self, grace: Duration) {
+        let _ = grace;
+    }
+}
+
+/// Work of an upstream for one model since its start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct UpstreamTotals {
+    /// Steps run.
+    pub steps: u64,
+    /// Prompt tokens computed.
+    pub prefill_tokens: u64,
+    /// Tokens produced.
+    pub decode_tokens: u64,
+    /// Sequences preempted.
+    pub preemptions: u64,
 }
 
 /// Figures of an upstream for one model.
@@ -221,6 +254,28 @@ pub struct UpstreamError {
     pub retry: Retry,
 }
 
+impl From<UpstreamErrorKind> for UpstreamError {
+    /// The error as a server sees it that does the work itself. One that forwards may know better whose fault it is.
+    fn from(kind: UpstreamErrorKind) -> Self {
+        use UpstreamErrorKind as Kind;
+        let (origin, retry) = match kind {
+            Kind::ContextLength { .. }
+            | Kind::CompletionLength { .. }
+            | Kind::InvalidRequest { .. }
+            | Kind::Cancelled => (Origin::Client, Retry::Never),
+            Kind::DeadlineExceeded => (Origin::Upstream, Retry::Never),
+            Kind::Overloaded | Kind::NotReady | Kind::ShuttingDown | Kind::Internal => {
+                (Origin::Upstream, Retry::Elsewhere)
+            }
+        };
+        Self {
+            kind,
+            origin,
+            retry,
+        }
+    }
+}
+
 /// What happened.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -232,6 +287,18 @@ pub enum UpstreamErrorKind {
     ContextLength {
         /// Tokens of the prompt.
         prompt: u32,
+        /// Tokens of the context.
+        context: u32,
+    },
+    /// The prompt leaves room, but not for the completion that was asked for.
+    #[error(
+        "This model's maximum context length is {context} tokens, but {prompt} of the prompt and {completion} of the completion were asked for."
+    )]
+    CompletionLength {
+        /// Tokens of the prompt.
+        prompt: u32,
+        /// Tokens asked for.
+        completion: u32,
         /// Tokens of the context.
         context: u32,
     },

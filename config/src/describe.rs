@@ -1,0 +1,64 @@
+//! What a process with this config will be, in a few lines for `hansa check`.
+
+use std::net::SocketAddr;
+
+use crate::schema::{Choice, Config, Model, Origin, Runner};
+use crate::units::show_size;
+
+impl Config {
+    /// What the process will be: its config file, listeners and models, as lines of text without a
+    /// last newline.
+    pub fn describe(&self, origin: &Origin) -> String {
+        let mut lines = vec![
+            format!("config: {origin}"),
+            format!(
+                "clients: {}, at most {} connections",
+                listener(self.server.listen),
+                self.server.connections_max
+            ),
+            format!(
+                "operators: {}",
+                self.admin.listen.map_or("none".to_owned(), listener)
+            ),
+            format!("models: {}", self.models.len()),
+        ];
+        lines.extend(self.models.iter().map(model));
+        lines.join("\n")
+    }
+}
+
+fn listener(address: SocketAddr) -> String {
+    let port = if address.port() == 0 {
+        " (any free port)"
+    } else {
+        ""
+    };
+    let reach = if address.ip().is_loopback() {
+        ""
+    } else {
+        " (open to other machines, without keys)"
+    };
+    format!("http://{address}{port}{reach}")
+}
+
+fn model(model: &Model) -> String {
+    let runner = match model.runner {
+        Runner::Candle => format!(
+            "candle on {}, weights from {}, KV cache of {} in {}",
+            model.device,
+            model.source,
+            show_size(model.kv_bytes_max),
+            model.kv_type.name()
+        ),
+        Runner::Sim => format!("simulated, KV cache of {}", show_size(model.kv_bytes_max)),
+    };
+    let context = match (model.context_max, model.runner) {
+        (Some(tokens), _) => format!("a context of {tokens} tokens"),
+        (None, Runner::Sim) => format!("a context of {} tokens", model.sim.context_tokens),
+        (None, Runner::Candle) => "the model's own context".to_owned(),
+    };
+    format!(
+        "  {}: {runner}; {} sequences at once, {} in line, {context}",
+        model.id, model.sequences_max, model.queue_max
+    )
+}

@@ -1,0 +1,133 @@
+//! The files made from the table of keys, so that they cannot disagree with the reader: the JSON
+//! schema for editors (`schema.json`) and the config that shows everything
+//! (`examples/reference.toml`).
+
+mod json_schema;
+mod reference;
+
+pub use json_schema::json_schema;
+pub use reference::reference;
+
+use crate::keys::{Key, MODEL, ROOT, Slot};
+use crate::limits;
+use crate::schema::{Choice, Config, Model, Runner};
+use crate::units::{Range, show_size};
+
+/// What a key takes, and what it is where the file leaves it out.
+enum Form {
+    Whole(Range, Option<u64>),
+    Size(Range, u64),
+    /// A regular expression that the text matches, and its longest length in bytes.
+    Text(String, usize, Option<String>),
+    Word(Vec<&'static str>, &'static str),
+}
+
+/// A key without its place.
+struct Fact {
+    name: &'static str,
+    doc: &'static str,
+    form: Form,
+    required: bool,
+    only: Option<Runner>,
+    example: Option<&'static str>,
+}
+
+impl Fact {
+    /// What is allowed, in words; empty where the doc says it all.
+    fn allowed(&self) -> String {
+        let values = match &self.form {
+            Form::Whole(range, _) => format!("{range}."),
+            Form::Size(range, _) => {
+                format!(
+                    "{} to {}, as text or as plain bytes.",
+                    show_size(range.min),
+                    show_size(range.max)
+                )
+            }
+            Form::Word(words, _) => format!("One of {}.", words.join(", ")),
+            Form::Text(..) => String::new(),
+        };
+        match self.only {
+            Some(runner) => format!("{values} Only with runner = {:?}.", runner.name())
+                .trim()
+                .to_owned(),
+            None => values,
+        }
+    }
+}
+
+/// The keys of the section at `path`, in the table's order.
+fn facts(path: &str) -> Vec<Fact> {
+    let (mut config, mut model) = (Config::default(), Model::default());
+    let below_model = path
+        .strip_prefix("model")
+        .map(|rest| rest.trim_start_matches('.'));
+    match below_model {
+        Some(below) => MODEL
+            .iter()
+            .filter_map(|key| fact(key, below, &mut model))
+            .collect(),
+        None => ROOT
+            .iter()
+            .filter_map(|key| fact(key, path, &mut config))
+            .collect(),
+    }
+}
+
+fn fact<S>(key: &Key<S>, section: &str, defaults: &mut S) -> Option<Fact> {
+    let (parent, name) = key.path.rsplit_once('.').unwrap_or(("", key.path));
+    (parent == section).then(|| Fact {
+        name,
+        doc: key.doc,
+        form: form((key.slot)(defaults)),
+        required: key.required,
+        only: key.only,
+        example: key.example,
+    })
+}
+
+fn form(slot: Slot<'_>) -> Form {
+    const ADDRESS: &str = r"(\[[0-9a-fA-F:.]+\]|[0-9.]+):[0-9]{1,5}";
+    /// Bytes of the longest IPv6 address with scope and port.
+    const ADDRESS_BYTES_MAX: usize = 64;
+    match slot {
+        Slot::U32(at, range) => Form::Whole(range, Some(u64::from(*at))),
+        Slot::MaybeU32(at, range) => Form::Whole(range, at.map(u64::from)),
+        Slot::U64(at, range) => Form::Whole(range, Some(*at)),
+        Slot::Size(at, range) => Form::Size(range, *at),
+        Slot::Id(at) => Form::Text(
+            "^[!-~]+$".to_owned(),
+            limits::ID_BYTES_MAX,
+            Some(at.clone()),
+        ),
+        // Left out, it follows the id.
+        Slot::Source(_) => Form::Text(r"^.*\S.*$".to_owned(), limits::SOURCE_BYTES_MAX, None),
+        Slot::Address(at) => Form::Text(
+            format!("^{ADDRESS}$"),
+            ADDRESS_BYTES_MAX,
+            Some(at.to_string()),
+        ),
+        Slot::MaybeAddress(at) => {
+            let default = at.map_or("none".to_owned(), |address| address.to_string());
+            Form::Text(
+                format!("^(none|{ADDRESS})$"),
+                ADDRESS_BYTES_MAX,
+                Some(default),
+            )
+        }
+        Slot::Device(at) => Form::Text(
+            "^(cpu|cuda:[0-9]+)$".to_owned(),
+            "cuda:63".len(),
+            Some(at.to_string()),
+        ),
+        Slot::Runner(at) => word(*at),
+        Slot::KvType(at) => word(*at),
+    }
+}
+
+fn word<C: Choice>(default: C) -> Form {
+    Form::Word(
+        C::ALL.iter().map(|choice| choice.name()).collect(),
+        default.name(),
+    )
+}

@@ -1,0 +1,71 @@
+//! From the scheduler's choice to the model's input: tokens laid end to end, positions, slots and block tables.
+
+use hansa_models::Batch;
+
+use crate::runner::SampleRow;
+use crate::sequence::Sequence;
+
+/// Builds the batch of each step in the memory of the last one.
+#[derive(Debug, Default)]
+pub(crate) struct BatchBuilder {
+    batch: Batch,
+    /// Block tables of earlier batches, empty, for the memory they own.
+    spare_tables: Vec<Vec<u32>>,
+}
+
+impl BatchBuilder {
+    /// The batch of the sequences of a step, and one row for each that samples.
+    pub(crate) fn build<'a>(
+        &mut self,
+        scheduled: impl Iterator<Item = &'a Sequence>,
+        block_size: u32,
+    ) -> (&Batch, Vec<SampleRow<'a>>) {
+        self.clear();
+        let mut rows = Vec::new();
+        for sequence in scheduled {
+            self.push(sequence, block_size);
+            if sequence.samples() {
+                self.batch
+                    .logit_rows
+                    .push(self.batch.tokens.len() as u32 - 1);
+                rows.push(sample_row(sequence));
+            }
+        }
+        (&self.batch, rows)
+    }
+
+    fn clear(&mut self) {
+        for mut table in self.batch.block_tables.drain(..) {
+            table.clear();
+            self.spare_tables.push(table);
+        }
+        self.batch.clear();
+    }
+
+    fn push(&mut self, sequence: &Sequence, block_size: u32) {
+        let positions = sequence.computed()..sequence.computed() + sequence.scheduled;
+        let blocks = sequence.table.blocks();
+        sequence.extend_with_scheduled(&mut self.batch.tokens);
+        for position in positions.clone() {
+            let block = blocks[(position / block_size) as usize];
+            self.batch
+                .slots
+                .push(block * block_size + position % block_size);
+        }
+        self.batch.q_lens.push(sequence.scheduled);
+        self.batch.kv_lens.push(positions.end);
+        self.batch.positions.extend(positions);
+        let mut table = self.spare_tables.pop().unwrap_or_default();
+        table.extend_from_slice(blocks);
+        self.batch.block_tables.push(table);
+    }
+}
+
+fn sample_row(sequence: &Sequence) -> SampleRow<'_> {
+    SampleRow {
+        sampling: &sequence.submission.sampling,
+        seed: sequence.submission.seed,
+        choice: sequence.id.choice,
+        index: sequence.produced(),
+    }
+}

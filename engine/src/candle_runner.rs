@@ -1,0 +1,187 @@
+//! A real model: Candle runs the forward pass, the rows come to the host and are sampled there.
+//!
+//! The only file of this crate that touches tensors. It lives on the engine's thread; its own pool of threads serves the
+//! kernels and the sampling, so that the number of threads is the operator's and not the process's.
+
+use std::fmt;
+use std::sync::Arc;
+
+use candle_core::Device;
+use hansa_models::text::TextCodec;
+use hansa_models::{Batch, LoadOptions, LoadedModel, PagedKv, load_gguf};
+use rayon::ThreadPool;
+use rayon::prelude::*;
+
+use crate::limits::{WARM_UP_PREFILL_TOKENS, WARM_UP_SEQUENCES};
+use crate::options::{CandleOptions, DeviceOptions, EngineOptions};
+use crate::runner::{RowOutcome, Runner, RunnerError, RunnerProfile, SampleRow, kv_blocks};
+use crate::sampler::Sampler;
+
+/// A loaded model, its cache and its threads.
+pub(crate) struct CandleRunner {
+    loaded: LoadedModel,
+    kv: PagedKv,
+    pool: ThreadPool,
+    profile: RunnerProfile,
+}
+
+impl CandleRunner {
+    /// Loads a model file and lays out its cache within the engine's bounds.
+    ///
+    /// # Errors
+    /// [`RunnerError::Load`] names the fault of file or device; [`RunnerError::KvBudget`] that of the budget.
+    pub(crate) fn load(
+        engine: &EngineOptions,
+        options: &CandleOptions,
+    ) -> Result<Self, RunnerError> {
+        let device = open(options.device)?;
+        let pool = thread_pool(options.threads)?;
+        let load = LoadOptions {
+            device: device.clone(),
+            kv_type: options.kv_type,
+        };
+        let loaded = pool
+            .install(|| load_gguf(&options.model_path, &load))
+            .map_err(load_error)?;
+        let spec = loaded.model.spec();
+        if loaded.text.vocab_size() > spec.vocab_size {
+            return Err(RunnerError::Load(format!(
+                "the tokenizer knows {} tokens and the weights only {}: they are of different models",
+                loaded.text.vocab_size(),
+                spec.vocab_size
+            )));
+        }
+        let bytes_per_token = spec.kv_bytes_per_token(options.kv_type);
+        let profile = RunnerProfile {
+            vocab_size: spec.vocab_size,
+            context_len: spec.context_len,
+            kv_blocks: kv_blocks(engine, spec.context_len, bytes_per_token)?,
+        };
+        let (blocks, block_size) = (profile.kv_blocks, engine.block_size);
+        let kv = PagedKv::new(spec, blocks, block_size, options.kv_type, &device);
+        let kv_bytes = bytes_per_token * u64::from(blocks) * u64::from(block_size);
+        tracing::info!(architecture = %spec.architecture, kv_bytes, threads = pool.current_num_threads(), "the model is loaded");
+        Ok(Self {
+            kv: kv.map_err(load_error)?,
+            loaded,
+            pool,
+            profile,
+        })
+    }
+
+    /// The logits of the batch's rows, one after another.
+    fn forward(&mut self, batch: &Batch) -> Result<Vec<f32>, RunnerError> {
+        let Self {
+            loaded, kv, pool, ..
+        } = self;
+        let logits = pool.install(|| {
+            let logits = loaded.model.forward(batch, kv)?;
+            if batch.logit_rows.is_empty() {
+                return Ok(Vec::new());
+            }
+            logits.flatten_all()?.to_vec1()
+        });
+        logits.map_err(|error: candle_core::Error| RunnerError::Step(error.to_string()))
+    }
+
+    /// One pass over `sequences` new sequences of `q_len` tokens, in blocks from the first on.
+    fn pass(&mut self, sequences: u32, q_len: u32) -> Result<(), RunnerError> {
+        let block_size = self.kv.block_size;
+        let table_len = q_len.div_ceil(block_size);
+        let mut batch = Batch::default();
+        for sequence in 0..sequences {
+            let first_block = sequence * table_len;
+            let first_slot = first_block * block_size;
+            batch.tokens.extend((0..q_len).map(|_| 0));
+            batch.positions.extend(0..q_len);
+            batch.slots.extend(first_slot..first_slot + q_len);
+            batch.q_lens.push(q_len);
+            batch.kv_lens.push(q_len);
+            batch
+                .block_tables
+                .push((first_block..first_block + table_len).collect());
+            batch.logit_rows.push((sequence + 1) * q_len - 1);
+        }
+        self.forward(&batch).map(drop)
+    }
+}
+
+impl Runner for CandleRunner {
+    fn profile(&self) -> RunnerProfile {
+        self.profile
+    }
+
+    fn text(&self) -> Arc<dyn TextCodec> {
+        Arc::clone(&self.loaded.text)
+    }
+
+    fn warm_up(&mut self, step_tokens_max: u32) -> Result<(), RunnerError> {
+        let room = self.profile.kv_blocks.saturating_mul(self.kv.block_size);
+        let prefill = WARM_UP_PREFILL_TOKENS
+            .min(step_tokens_max)
+            .min(room)
+            .min(self.profile.context_len);
+        self.pass(1, prefill)?;
+        self.pass(1, 1)?;
+        self.pass(
+            WARM_UP_SEQUENCES
+                .min(step_tokens_max)
+                .min(self.profile.kv_blocks),
+            1,
+        )
+    }
+
+    fn step(
+        &mut self,
+        batch: &Batch,
+        rows: &[SampleRow<'_>],
+        outcomes: &mut Vec<RowOutcome>,
+    ) -> Result<(), RunnerError> {
+        let mut logits = self.forward(batch)?;
+        let width = self.profile.vocab_size as usize;
+        if logits.len() != width * rows.len() {
+            return Err(RunnerError::Step(
+                "the logits have another shape than the rows".to_owned(),
+            ));
+        }
+        let drawn = self.pool.install(|| sample(&mut logits, width, rows));
+        outcomes.extend(drawn);
+        Ok(())
+    }
+}
+
+/// Draws the token of every row, rows in parallel.
+fn sample(logits: &mut [f32], width: usize, rows: &[SampleRow<'_>]) -> Vec<RowOutcome> {
+    let each = logits.par_chunks_mut(width).zip(rows);
+    each.map_init(Sampler::default, |sampler, (logits, row)| {
+        sampler.sample(logits, row)
+    })
+    .collect()
+}
+
+fn open(device: DeviceOptions) -> Result<Device, RunnerError> {
+    match device {
+        DeviceOptions::Cpu => Ok(Device::Cpu),
+        // A stream of its own: the default one is bound to the thread that opened it.
+        DeviceOptions::Cuda(ordinal) => Device::new_cuda_with_stream(ordinal).map_err(load_error),
+    }
+}
+
+fn thread_pool(threads: Option<usize>) -> Result<ThreadPool, RunnerError> {
+    let threads = threads.unwrap_or_else(candle_core::utils::get_num_threads);
+    let builder = rayon::ThreadPoolBuilder::new().num_threads(threads);
+    let named = builder.thread_name(|index| format!("hansa-kernel-{index}"));
+    named.build().map_err(load_error)
+}
+
+fn load_error(error: impl fmt::Display) -> RunnerError {
+    RunnerError::Load(error.to_string())
+}
+
+impl fmt::Debug for CandleRunner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CandleRunner")
+            .field("profile", &self.profile)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,103 @@
+//! One submission on its way through the engine: its choices' text, its usage, its events.
+
+use std::sync::Arc;
+
+use crate::api::{EngineError, Event, Submission, Usage};
+use crate::choice::Choice;
+use crate::events::Outlet;
+use crate::scheduler::Fate;
+
+/// An accepted submission. Held here: I2, it ends exactly once, with [`Event::Done`], by [`Request::fail`], or by being
+/// dropped, as when the engine's thread stops or panics.
+pub(crate) struct Request {
+    /// What was asked.
+    pub(crate) submission: Arc<Submission>,
+    choices: Vec<Choice>,
+    choices_open: u32,
+    usage: Usage,
+    outlet: Outlet,
+}
+
+impl Request {
+    /// A submission whose choices have produced nothing yet.
+    pub(crate) fn new(submission: Arc<Submission>, choices: Vec<Choice>, outlet: Outlet) -> Self {
+        Self {
+            usage: Usage {
+                prompt_tokens: submission.prompt.len() as u32,
+                ..Usage::default()
+            },
+            choices_open: choices.len() as u32,
+            submission,
+            choices,
+            outlet,
+        }
+    }
+
+    /// Takes the next token of a choice and tells the reader.
+    pub(crate) fn push(&mut self, choice: u32, token: u32) -> Fate {
+        self.usage.completion_tokens += 1;
+        let mut text = String::new();
+        let finished = self.choices[choice as usize].push(token, &mut text);
+        let token_ids = if self.submission.want_token_ids {
+            vec![token]
+        } else {
+            Vec::new()
+        };
+        if !text.is_empty() || !token_ids.is_empty() {
+            self.outlet.send(Event::Delta {
+                choice,
+                text,
+                token_ids,
+            });
+        }
+        let Some(reason) = finished else {
+            return Fate::GoesOn;
+        };
+        self.outlet.send(Event::Finished { choice, reason });
+        self.choices_open -= 1;
+        if self.is_done() {
+            self.outlet.end(Event::Done(self.usage));
+        }
+        Fate::Ends
+    }
+
+    /// Ends it with an error; the usage tells what was really produced.
+    pub(crate) fn fail(mut self, error: EngineError) {
+        self.outlet.end(Event::Failed(error, self.usage));
+    }
+
+    /// Whether all choices ended.
+    pub(crate) fn is_done(&self) -> bool {
+        self.choices_open == 0
+    }
+
+    /// Whether its reader is behind, after trying once more to send.
+    pub(crate) fn is_behind(&mut self) -> bool {
+        if self.outlet.is_behind() {
+            self.outlet.flush();
+        }
+        self.outlet.is_behind()
+    }
+
+    /// Whether nobody wants the answer any more.
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.outlet.is_cancelled()
+    }
+}
+
+impl Drop for Request {
+    fn drop(&mut self) {
+        self.outlet
+            .end(Event::Failed(EngineError::ShuttingDown, self.usage));
+    }
+}
+
+impl std::fmt::Debug for Request {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Request")
+            .field("id", &self.submission.id)
+            .field("choices_open", &self.choices_open)
+            .field("usage", &self.usage)
+            .finish_non_exhaustive()
+    }
+}

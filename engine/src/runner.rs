@@ -1,0 +1,121 @@
+//! What runs a step: forward pass and sampling behind one trait.
+//!
+//! Both are behind it so that a device may sample where its logits lie, and so that a simulated model needs no logits at
+//! all. A runner knows batches, slots and rows; it must not know a sequence's life.
+
+use std::sync::Arc;
+
+use hansa_models::Batch;
+use hansa_models::text::TextCodec;
+
+use crate::api::SamplingParams;
+use crate::limits::KV_SLOTS_MAX;
+use crate::options::EngineOptions;
+
+/// A model that runs ragged steps. It lives on the engine's thread, and is made there.
+pub trait Runner {
+    /// The model's bounds.
+    fn profile(&self) -> RunnerProfile;
+
+    /// Tokenizer and chat template.
+    fn text(&self) -> Arc<dyn TextCodec>;
+
+    /// First passes before any sequence exists, so that no user pays for them. All KV blocks are free and may be written.
+    ///
+    /// # Errors
+    /// [`RunnerError::Step`] where a pass failed: the engine does not become ready.
+    fn warm_up(&mut self, step_tokens_max: u32) -> Result<(), RunnerError>;
+
+    /// Runs one step: computes keys and values of every token of `batch`, and draws the next token for each of `rows`,
+    /// which stand for `batch.logit_rows` one by one. Appends exactly one outcome a row to `outcomes`.
+    ///
+    /// # Errors
+    /// [`RunnerError::Step`]: the cache's content is then undefined for the sequences of the batch, and for no other.
+    /// A panic means the same.
+    fn step(
+        &mut self,
+        batch: &Batch,
+        rows: &[SampleRow<'_>],
+        outcomes: &mut Vec<RowOutcome>,
+    ) -> Result<(), RunnerError>;
+}
+
+/// Bounds of a loaded model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RunnerProfile {
+    /// Width of the logits: every token id in or out is below it.
+    pub vocab_size: u32,
+    /// Positions that the model was trained for, prompt and completion together.
+    pub context_len: u32,
+    /// KV blocks, each of the options' `block_size` tokens.
+    pub kv_blocks: u32,
+}
+
+/// One token to draw. The draw depends on `(seed, choice, index)`, the parameters and the logits alone.
+#[derive(Debug, Clone, Copy)]
+pub struct SampleRow<'a> {
+    /// How to draw.
+    pub sampling: &'a SamplingParams,
+    /// Seed of the submission.
+    pub seed: u64,
+    /// Index of the choice.
+    pub choice: u32,
+    /// Index of the token in the completion.
+    pub index: u32,
+}
+
+/// What came of one row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RowOutcome {
+    /// The next token.
+    Token(u32),
+    /// The logits held NaN, or nothing that could be drawn.
+    InvalidLogits,
+}
+
+/// Why a model could not be loaded or run.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RunnerError {
+    /// The model could not be loaded; the text names the file's or the device's fault.
+    #[error("{0}")]
+    Load(String),
+    /// The KV budget does not hold one block.
+    #[error(
+        "a KV budget of {kv_bytes_max} bytes holds no block: one takes {block_bytes} bytes; raise the budget"
+    )]
+    KvBudget {
+        /// Bytes allowed.
+        kv_bytes_max: u64,
+        /// Bytes of one block.
+        block_bytes: u64,
+    },
+    /// A step failed; the text is the device's.
+    #[error("the step failed: {0}")]
+    Step(String),
+}
+
+/// KV blocks for a model: as many as the budget holds, and no more than all sequences at full context could use.
+///
+/// # Errors
+/// [`RunnerError::KvBudget`] where not even one fits.
+pub fn kv_blocks(
+    options: &EngineOptions,
+    context_len: u32,
+    kv_bytes_per_token: u64,
+) -> Result<u32, RunnerError> {
+    let block_size = u64::from(options.block_size.max(1));
+    let block_bytes = block_size.saturating_mul(kv_bytes_per_token.max(1));
+    let context = u64::from(context_len.min(options.context_max.unwrap_or(u32::MAX)));
+    let useful = context.div_ceil(block_size) * u64::from(options.sequences_max.max(1));
+    let blocks = (options.kv_bytes_max / block_bytes)
+        .min(useful)
+        .min(KV_SLOTS_MAX / block_size);
+    match u32::try_from(blocks) {
+        Ok(blocks) if blocks > 0 => Ok(blocks),
+        _ => Err(RunnerError::KvBudget {
+            kv_bytes_max: options.kv_bytes_max,
+            block_bytes,
+        }),
+    }
+}

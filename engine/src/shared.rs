@@ -1,0 +1,109 @@
+//! What handles and the engine's thread both see: life, figures, tokenizer, and when to stop.
+
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use hansa_models::text::TextCodec;
+use tokio::sync::watch;
+
+use crate::api::{EngineState, Stats};
+
+/// State between the two sides.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    state: watch::Sender<EngineState>,
+    stats: watch::Sender<Stats>,
+    loaded: OnceLock<Loaded>,
+    /// Moment on the engine's clock at which the grace period of a drain ends.
+    drain_at: Mutex<Option<Duration>>,
+}
+
+/// What is known of the model once it is loaded.
+pub(crate) struct Loaded {
+    /// Tokenizer and chat template.
+    pub(crate) text: Arc<dyn TextCodec>,
+    /// Every token id of a prompt is below it.
+    pub(crate) vocab_size: u32,
+    /// Tokens of prompt and completion together: the least of the model's, the option's and what the KV cache holds.
+    pub(crate) context_len: u32,
+}
+
+impl Shared {
+    /// The state of an engine that begins to load.
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            state: watch::Sender::new(EngineState::Loading),
+            stats: watch::Sender::new(Stats::default()),
+            loaded: OnceLock::new(),
+            drain_at: Mutex::new(None),
+        })
+    }
+
+    /// Goes to `next`, unless the engine is past it already.
+    pub(crate) fn set_state(&self, next: EngineState) {
+        self.state.send_if_modified(|state| {
+            let goes_on = rank(state) < rank(&next);
+            if goes_on {
+                *state = next;
+            }
+            goes_on
+        });
+    }
+
+    /// The engine's life.
+    pub(crate) fn state(&self) -> watch::Receiver<EngineState> {
+        self.state.subscribe()
+    }
+
+    /// Shows new figures.
+    pub(crate) fn publish(&self, stats: Stats) {
+        self.stats.send_replace(stats);
+    }
+
+    /// The figures shown last.
+    pub(crate) fn stats(&self) -> watch::Receiver<Stats> {
+        self.stats.subscribe()
+    }
+
+    /// Shows the model; once.
+    pub(crate) fn set_loaded(&self, loaded: Loaded) {
+        let _ = self.loaded.set(loaded);
+    }
+
+    /// The model, once loaded.
+    pub(crate) fn loaded(&self) -> Option<&Loaded> {
+        self.loaded.get()
+    }
+
+    /// Asks for the end at `at`, or earlier where that was asked before.
+    pub(crate) fn drain(&self, at: Duration) {
+        let mut drain_at = self.drain_at.lock().unwrap_or_else(PoisonError::into_inner);
+        *drain_at = Some(drain_at.map_or(at, |before| before.min(at)));
+        drop(drain_at);
+        self.set_state(EngineState::Draining);
+    }
+
+    /// When the grace period of a drain ends.
+    pub(crate) fn drain_at(&self) -> Option<Duration> {
+        *self.drain_at.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// States only rise; a failed engine stays failed, for its reason is worth more than that it stopped.
+fn rank(state: &EngineState) -> u8 {
+    match state {
+        EngineState::Loading => 0,
+        EngineState::Warming => 1,
+        EngineState::Ready => 2,
+        EngineState::Draining => 3,
+        EngineState::Failed(_) | EngineState::Stopped => 4,
+    }
+}
+
+impl std::fmt::Debug for Loaded {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Loaded")
+            .field("context_len", &self.context_len)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,319 @@
+//! A model for tests that notices every mistake in a batch: its next token is a hash of the whole context as read back
+//! through the block table. A wrong slot, a stale block, a skipped or repeated token changes everything after it.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use hansa_models::Batch;
+use hansa_models::text::{ChatInput, Detokenizer, SpecialTokens, TextCodec, TextError};
+
+use crate::admissions::Admissions;
+use crate::api::{EngineError, Event, SamplingParams, StopParams, Submission};
+use crate::block_manager::BlockManager;
+use crate::choice::Choice;
+use crate::core::{Core, Turn};
+use crate::doorbell::{Command, Door, Doorbell, door};
+use crate::events::{EventStream, Link, open};
+use crate::random::{draw, splitmix64};
+use crate::request::Request;
+use crate::runner::{RowOutcome, Runner, RunnerError, RunnerProfile, SampleRow};
+use crate::scheduler::Scheduler;
+
+/// Tokens that the model produces are below it.
+pub(crate) const VOCAB: u32 = 1000;
+/// Ends a generation.
+pub(crate) const EOS: u32 = 77;
+/// A prompt with this token makes the step panic.
+pub(crate) const PANICS: u32 = VOCAB + 1;
+/// A prompt with this token makes the step fail.
+pub(crate) const FAILS: u32 = VOCAB + 2;
+/// A prompt with this token has no valid logits.
+pub(crate) const IS_NAN: u32 = VOCAB + 3;
+
+/// The model: a cache of `(position, token)` by slot.
+pub(crate) struct HashModel {
+    profile: RunnerProfile,
+    block_size: u32,
+    cache: Vec<(u32, u32)>,
+}
+
+impl HashModel {
+    pub(crate) fn new(kv_blocks: u32, block_size: u32, context_len: u32) -> Self {
+        Self {
+            profile: RunnerProfile {
+                vocab_size: VOCAB + 10,
+                context_len,
+                kv_blocks,
+            },
+            block_size,
+            cache: vec![(u32::MAX, u32::MAX); (kv_blocks * block_size) as usize],
+        }
+    }
+
+    /// The context of a sequence as its block table shows it.
+    fn context(&self, table: &[u32], kv_len: u32) -> Vec<u32> {
+        let read = |position: u32| {
+            let block = table[(position / self.block_size) as usize];
+            let (at, token) =
+                self.cache[(block * self.block_size + position % self.block_size) as usize];
+            assert_eq!(at, position, "the slot holds another position");
+            token
+        };
+        (0..kv_len).map(read).collect()
+    }
+}
+
+/// The next token by definition.
+fn next_token(context: &[u32], seed: u64, choice: u32, index: u32) -> u32 {
+    let hash = context
+        .iter()
+        .fold(0, |hash, &token| splitmix64(hash ^ u64::from(token)));
+    (splitmix64(hash ^ draw(seed, choice, index)) % u64::from(VOCAB)) as u32
+}
+
+/// The whole completion by definition.
+pub(crate) fn completion(submission: &Submission, choice: u32, context_len: u32) -> Vec<u32> {
+    let mut context = submission.prompt.to_vec();
+    let room = context_len - context.len() as u32;
+    let mut output = Vec::new();
+    let goes_on = |last: Option<&u32>| last != Some(&EOS) || submission.stop.ignore_eos;
+    let length = submission.stop.max_tokens.min(room);
+    while (output.len() as u32) < length && goes_on(output.last()) {
+        let token = next_token(&context, submission.seed, choice, output.len() as u32);
+        context.push(token);
+        output.push(token);
+    }
+    output
+}
+
+impl Runner for HashModel {
+    fn profile(&self) -> RunnerProfile {
+        self.profile
+    }
+
+    fn text(&self) -> Arc<dyn TextCodec> {
+        Arc::new(NumberCodec)
+    }
+
+    fn warm_up(&mut self, _step_tokens_max: u32) -> Result<(), RunnerError> {
+        Ok(())
+    }
+
+    fn step(
+        &mut self,
+        batch: &Batch,
+        rows: &[SampleRow<'_>],
+        outcomes: &mut Vec<RowOutcome>,
+    ) -> Result<(), RunnerError> {
+        assert!(
+            !batch.tokens.contains(&PANICS),
+            "a prompt made the model panic"
+        );
+        if batch.tokens.contains(&FAILS) {
+            return Err(RunnerError::Step("a prompt made the model fail".to_owned()));
+        }
+        for ((&slot, &position), &token) in
+            batch.slots.iter().zip(&batch.positions).zip(&batch.tokens)
+        {
+            self.cache[slot as usize] = (position, token);
+        }
+        let (mut row, mut end) = (0, 0);
+        for (sequence, q_len) in batch.q_lens.iter().enumerate() {
+            end += q_len;
+            if batch.logit_rows.get(row) == Some(&(end - 1)) {
+                let context = self.context(&batch.block_tables[sequence], batch.kv_lens[sequence]);
+                let SampleRow {
+                    seed,
+                    choice,
+                    index,
+                    ..
+                } = rows[row];
+                outcomes.push(if context.contains(&IS_NAN) {
+                    RowOutcome::InvalidLogits
+                } else {
+                    RowOutcome::Token(next_token(&context, seed, choice, index))
+                });
+                row += 1;
+            }
+        }
+        assert_eq!(
+            row,
+            rows.len(),
+            "every row belongs to the end of a sequence"
+        );
+        Ok(())
+    }
+}
+
+/// Token 12 reads `12 `.
+#[derive(Debug)]
+pub(crate) struct NumberCodec;
+
+impl TextCodec for NumberCodec {
+    fn encode(&self, text: &str, _special: SpecialTokens) -> Result<Vec<u32>, TextError> {
+        text.split_whitespace()
+            .map(|n| n.parse().map_err(|_| TextError::Tokenizer))
+            .collect()
+    }
+
+    fn render_chat(&self, _chat: &ChatInput<'_>) -> Result<String, TextError> {
+        Err(TextError::NoTemplate)
+    }
+
+    fn detokenizer(&self, _seed: u64, _choice: u32) -> Box<dyn Detokenizer> {
+        Box::new(Self)
+    }
+
+    fn vocab_size(&self) -> u32 {
+        VOCAB + 10
+    }
+
+    fn end_of_generation(&self) -> &[u32] {
+        &[EOS]
+    }
+}
+
+impl Detokenizer for NumberCodec {
+    fn push(&mut self, id: u32, out: &mut String) {
+        let _ = write!(out, "{id} ");
+    }
+
+    fn finish(&mut self, _out: &mut String) {}
+}
+
+/// An engine without a thread, over simulated time.
+pub(crate) struct Bench {
+    pub(crate) core: Core,
+    pub(crate) now: Duration,
+    pub(crate) context_len: u32,
+    admissions: Arc<Admissions>,
+    bell: Doorbell,
+    door: Door,
+}
+
+impl Bench {
+    /// `kv_blocks` blocks of 4 tokens.
+    pub(crate) fn new(sequences_max: u32, step_tokens_max: u32, kv_blocks: u32) -> Self {
+        let context_len = kv_blocks * 4;
+        let model = HashModel::new(kv_blocks, 4, context_len);
+        let blocks = BlockManager::new(kv_blocks, 4);
+        let scheduler = Scheduler::new(sequences_max, step_tokens_max, blocks);
+        let (bell, door) = door(10_000);
+        Self {
+            core: Core::new(Box::new(model), scheduler),
+            now: Duration::ZERO,
+            context_len,
+            admissions: Admissions::new(10_000),
+            bell,
+            door,
+        }
+    }
+
+    pub(crate) fn submit(&mut self, submission: Submission) -> EventStream {
+        let link = Arc::new(Link::default());
+        let admission = self
+            .admissions
+            .admit(&submission.id, &link, submission.n)
+            .expect("a seat");
+        let text: Arc<dyn TextCodec> = Arc::new(NumberCodec);
+        let choices = (0..submission.n)
+            .map(|index| Choice::new(&submission, index, &text, self.context_len))
+            .collect();
+        let (outlet, stream) = open(link, admission, self.bell.clone());
+        let request = Request::new(Arc::new(submission), choices, outlet);
+        assert!(self.bell.submit(Box::new(request)));
+        stream
+    }
+
+    pub(crate) fn abort(&self, id: &str) {
+        if self.admissions.cancel(id) {
+            self.bell.ring();
+        }
+    }
+
+    /// What the engine's thread does in a turn, and a millisecond passes.
+    pub(crate) fn turn(&mut self) -> Turn {
+        while let Ok(command) = self.door.commands.try_recv() {
+            if let Command::Submit(request) = command {
+                self.core.accept(*request);
+            }
+        }
+        if self.door.take_ring() {
+            self.core.look_around();
+        }
+        let turn = self.core.turn(self.now);
+        self.now += Duration::from_millis(1);
+        assert_eq!(self.core.audit(), Ok(()));
+        turn
+    }
+
+    /// Turns until nothing is left to do; the number of steps.
+    pub(crate) fn finish(&mut self) -> u32 {
+        (0..1_000_000)
+            .find(|_| self.turn() != Turn::Stepped)
+            .expect("the engine comes to rest")
+    }
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        self.core.fail_all(&EngineError::ShuttingDown);
+    }
+}
+
+/// The next event if there is one now.
+pub(crate) fn take(stream: &mut EventStream) -> Option<Event> {
+    match stream.poll_recv(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(event) => event,
+        Poll::Pending => None,
+    }
+}
+
+/// All events that are there now.
+pub(crate) fn take_all(stream: &mut EventStream) -> Vec<Event> {
+    std::iter::from_fn(|| take(stream)).collect()
+}
+
+/// Token ids of a choice among events.
+pub(crate) fn ids_of(events: &[Event], wanted: u32) -> Vec<u32> {
+    let ids = |event: &Event| match event {
+        Event::Delta {
+            choice, token_ids, ..
+        } if *choice == wanted => token_ids.clone(),
+        _ => Vec::new(),
+    };
+    events.iter().flat_map(ids).collect()
+}
+
+/// Text of a choice among events.
+pub(crate) fn text_of(events: &[Event], wanted: u32) -> String {
+    let text = |event: &Event| match event {
+        Event::Delta { choice, text, .. } if *choice == wanted => text.clone(),
+        _ => String::new(),
+    };
+    events.iter().map(text).collect()
+}
+
+/// A submission of `prompt_tokens` tokens that are peculiar to it.
+pub(crate) fn submission(id: u64, prompt_tokens: u32, max_tokens: u32) -> Submission {
+    let prompt =
+        (0..prompt_tokens).map(|i| (splitmix64(id << 32 | u64::from(i)) % u64::from(VOCAB)) as u32);
+    Submission {
+        id: id.to_string().into(),
+        prompt: prompt.collect(),
+        n: 1,
+        sampling: SamplingParams::default(),
+        stop: StopParams {
+            max_tokens,
+            strings: Vec::new(),
+            ignore_eos: false,
+        },
+        seed: id,
+        flow: 0,
+        pool: 0,
+        deadline: None,
+        want_token_ids: true,
+    }
+}

@@ -1,0 +1,223 @@
+//! Random lives of an engine with too little cache: whatever happens, the invariants hold, every accepted submission
+//! ends once, and its tokens are those it would have had alone.
+
+use proptest::prelude::*;
+
+use super::model::{Bench, completion, ids_of, submission, take, take_all};
+use crate::api::{EngineError, Event, Submission};
+use crate::core::Turn;
+use crate::events::EventStream;
+use crate::limits::PAUSE_KEEPS_BLOCKS;
+
+#[derive(Debug, Clone)]
+enum Op {
+    Submit {
+        prompt: u32,
+        max_tokens: u32,
+        n: u32,
+        slow: bool,
+        deadline_ms: Option<u64>,
+    },
+    Turns {
+        count: u32,
+    },
+    Drop {
+        stream: usize,
+    },
+    Abort {
+        stream: usize,
+    },
+    Read {
+        stream: usize,
+        events: usize,
+    },
+    Pass,
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let submit = (
+        1..60_u32,
+        1..90_u32,
+        1..4_u32,
+        prop::bool::weighted(0.3),
+        deadline(),
+    );
+    prop_oneof![
+        4 => submit.prop_map(|(prompt, max_tokens, n, slow, deadline_ms)| {
+            Op::Submit { prompt, max_tokens, n, slow, deadline_ms }
+        }),
+        5 => (1..30_u32).prop_map(|count| Op::Turns { count }),
+        1 => (0..64_usize).prop_map(|stream| Op::Drop { stream }),
+        1 => (0..64_usize).prop_map(|stream| Op::Abort { stream }),
+        2 => (0..64_usize, 1..80_usize).prop_map(|(stream, events)| Op::Read { stream, events }),
+        1 => Just(Op::Pass),
+    ]
+}
+
+fn deadline() -> impl Strategy<Value = Option<u64>> {
+    prop::option::weighted(0.2, 0..400_u64)
+}
+
+/// A client: what it asked, what it got.
+struct Client {
+    asked: Submission,
+    stream: Option<EventStream>,
+    got: Vec<Event>,
+    slow: bool,
+}
+
+struct World {
+    bench: Bench,
+    clients: Vec<Client>,
+}
+
+impl World {
+    fn apply(&mut self, op: &Op) {
+        let clients = self.clients.len();
+        match *op {
+            Op::Submit {
+                prompt,
+                max_tokens,
+                n,
+                slow,
+                deadline_ms,
+            } => {
+                let mut asked = submission(clients as u64, prompt, max_tokens);
+                asked.n = n;
+                asked.deadline =
+                    deadline_ms.map(|ms| self.bench.now + std::time::Duration::from_millis(ms));
+                let stream = Some(self.bench.submit(asked.clone()));
+                self.clients.push(Client {
+                    asked,
+                    stream,
+                    got: Vec::new(),
+                    slow,
+                });
+            }
+            Op::Turns { count } => (0..count).for_each(|_| self.turn()),
+            Op::Pass => self.bench.now += PAUSE_KEEPS_BLOCKS,
+            Op::Drop { stream } if clients > 0 => self.clients[stream % clients].stream = None,
+            Op::Abort { stream } if clients > 0 => {
+                self.bench.abort(&(stream % clients).to_string())
+            }
+            Op::Read { stream, events } if clients > 0 => {
+                let client = &mut self.clients[stream % clients];
+                if let Some(stream) = &mut client.stream {
+                    client
+                        .got
+                        .extend(std::iter::from_fn(|| take(stream)).take(events));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn turn(&mut self) {
+        self.bench.turn();
+        for client in self.clients.iter_mut().filter(|c| !c.slow) {
+            client.read();
+        }
+    }
+
+    /// Everyone reads until all is over.
+    fn finish(&mut self) {
+        for _ in 0..100_000 {
+            self.clients.iter_mut().for_each(Client::read);
+            if self.bench.turn() == Turn::Idle {
+                return self.clients.iter_mut().for_each(Client::read);
+            }
+        }
+        panic!("some sequence never ends");
+    }
+}
+
+impl Client {
+    fn read(&mut self) {
+        if let Some(stream) = &mut self.stream {
+            self.got.extend(take_all(stream));
+        }
+    }
+
+    /// One end, the tokens of a lonely run, and a usage that counts them.
+    fn check(&self, context_len: u32) {
+        let ends = |e: &&Event| matches!(e, Event::Done(_) | Event::Failed(..));
+        assert_eq!(
+            self.got.iter().filter(ends).count(),
+            1,
+            "each stream ends once"
+        );
+        let mut produced = 0;
+        for choice in 0..self.asked.n {
+            let ids = ids_of(&self.got, choice);
+            let alone = completion(&self.asked, choice, context_len);
+            produced += ids.len() as u32;
+            match self.got.last() {
+                Some(Event::Done(_)) => assert_eq!(ids, alone),
+                _ => assert!(alone.starts_with(&ids)),
+            }
+        }
+        let (Some(Event::Done(usage)) | Some(Event::Failed(_, usage))) = self.got.last() else {
+            panic!("the end is the last event");
+        };
+        assert_eq!(usage.completion_tokens, produced);
+        if let Some(Event::Failed(error, _)) = self.got.last() {
+            let expected = [EngineError::Aborted, EngineError::DeadlineExceeded];
+            assert!(expected.contains(error), "{error}");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1000))]
+
+    #[test]
+    fn any_life_ends_well(
+        ops in prop::collection::vec(op(), 1..60),
+        sequences_max in 1_u32..8,
+        step_tokens_max in 1_u32..40,
+        kv_blocks in 16_u32..50,
+    ) {
+        let bench = Bench::new(sequences_max, step_tokens_max, kv_blocks);
+        let mut world = World { bench, clients: Vec::new() };
+        for op in &ops {
+            world.apply(op);
+        }
+        world.finish();
+        let stats = world.bench.core.stats();
+        prop_assert_eq!(stats.blocks_free, stats.blocks_total);
+        for client in world.clients.iter().filter(|c| c.stream.is_some()) {
+            client.check(world.bench.context_len);
+        }
+    }
+
+    /// The oldest sequence goes on in every step, and needs no more steps than it has tokens to compute, twice where it
+    /// was preempted before it became the oldest. So nobody waits longer than the sum over those before.
+    #[test]
+    fn nobody_waits_longer_than_those_before_need(
+        requests in prop::collection::vec((1..60_u32, 1..40_u32), 1..24),
+        sequences_max in 1_u32..8,
+        step_tokens_max in 1_u32..40,
+    ) {
+        let mut bench = Bench::new(sequences_max, step_tokens_max, 26);
+        let mut streams: Vec<EventStream> = requests.iter().zip(0..)
+            .map(|(&(prompt, max_tokens), id)| bench.submit(submission(id, prompt, max_tokens)))
+            .collect();
+        let mut first_at = vec![None; streams.len()];
+        for turn in 1..100_000_u32 {
+            let state = bench.turn();
+            for (stream, at) in streams.iter_mut().zip(&mut first_at) {
+                if !take_all(stream).is_empty() {
+                    at.get_or_insert(turn);
+                }
+            }
+            if state == Turn::Idle {
+                break;
+            }
+        }
+        let mut bound = 0;
+        for ((prompt, max_tokens), at) in requests.iter().zip(first_at) {
+            bound += 2 * (prompt + max_tokens);
+            prop_assert!(at.is_some_and(|at| at <= bound), "{at:?} is past {bound}");
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! What a submission must be before anything is held for it.
+//!
+//! The engine trusts nothing that crosses its boundary: past this check every loop it causes is bounded and every sequence
+//! fits the cache alone, which is what lets the scheduler be free of errors.
+
+use crate::api::{SamplingParams, StopParams, Submission, SubmitError};
+use crate::limits::{CHOICES_MAX, STOP_STRING_BYTES_MAX, STOP_STRINGS_MAX};
+
+/// Bounds of the engine that a submission meets.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bounds {
+    /// Tokens of prompt and completion together.
+    pub(crate) context_len: u32,
+    /// Every prompt token is below it.
+    pub(crate) vocab_size: u32,
+    /// Choices that could ever be in flight at once.
+    pub(crate) seats_max: u32,
+}
+
+/// Checks everything but whether there is room now.
+pub(crate) fn validate(submission: &Submission, bounds: &Bounds) -> Result<(), SubmitError> {
+    check_prompt(&submission.prompt, bounds)?;
+    let choices_max = CHOICES_MAX.min(bounds.seats_max);
+    require((1..=choices_max).contains(&submission.n), || {
+        format!("n must be between 1 and {choices_max}")
+    })?;
+    check_sampling(&submission.sampling)?;
+    check_stop(&submission.stop)
+}
+
+fn check_prompt(prompt: &[u32], bounds: &Bounds) -> Result<(), SubmitError> {
+    require(!prompt.is_empty(), || "the prompt is empty".to_owned())?;
+    if prompt.len() >= bounds.context_len as usize {
+        return Err(SubmitError::PromptTooLong {
+            prompt: u32::try_from(prompt.len()).unwrap_or(u32::MAX),
+            context: bounds.context_len,
+        });
+    }
+    require(prompt.iter().all(|&id| id < bounds.vocab_size), || {
+        format!(
+            "token ids of the prompt must be below {}",
+            bounds.vocab_size
+        )
+    })
+}
+
+fn check_sampling(sampling: &SamplingParams) -> Result<(), SubmitError> {
+    let temperature = sampling.temperature;
+    require(temperature.is_finite() && temperature >= 0.0, || {
+        "temperature must be a number of at least 0".to_owned()
+    })?;
+    require(sampling.top_p > 0.0 && sampling.top_p <= 1.0, || {
+        "top_p must be above 0 and at most 1".to_owned()
+    })?;
+    require((0.0..=1.0).contains(&sampling.min_p), || {
+        "min_p must be between 0 and 1".to_owned()
+    })
+}
+
+fn check_stop(stop: &StopParams) -> Result<(), SubmitError> {
+    require(stop.max_tokens > 0, || {
+        "max_tokens must be at least 1".to_owned()
+    })?;
+    require(stop.strings.len() <= STOP_STRINGS_MAX, || {
+        format!("stop takes at most {STOP_STRINGS_MAX} strings")
+    })?;
+    let lengths = 1..=STOP_STRING_BYTES_MAX;
+    require(
+        stop.strings.iter().all(|s| lengths.contains(&s.len())),
+        || format!("a stop string has between 1 and {STOP_STRING_BYTES_MAX} bytes"),
+    )
+}
+
+fn require(holds: bool, complaint: impl FnOnce() -> String) -> Result<(), SubmitError> {
+    if holds {
+        Ok(())
+    } else {
+        Err(SubmitError::Invalid(complaint()))
+    }
+}

@@ -1,0 +1,131 @@
+//! Greedy continuations of the real default model against those that llama.cpp gives for the same file.
+//!
+//! The tokens were written once by `scripts/golden-tokens`; each was the best by a clear margin there.
+#![cfg(feature = "candle")]
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use hansa_engine::api::{EngineState, Event, SamplingParams, StopParams, Submission};
+use hansa_engine::{CandleOptions, DeviceOptions, EngineHandle, EngineOptions, RunnerOptions};
+use hansa_models::KvType;
+use hansa_models::source::{SourceOptions, resolve};
+use hansa_models::text::SpecialTokens;
+use serde_json::Value;
+
+const GOLDEN: &str = include_str!("data/golden_smollm2.json");
+
+struct Case {
+    prompt: String,
+    prompt_ids: Vec<u32>,
+    tokens: Vec<u32>,
+}
+
+#[tokio::test]
+async fn greedy_tokens_are_those_of_llama_cpp() {
+    for kv_type in [KvType::F16, KvType::F32] {
+        let engine = engine(kv_type);
+        ready(&engine).await;
+        let text = engine.text().expect("a loaded engine has a tokenizer");
+        for case in cases() {
+            let ids = text
+                .encode(&case.prompt, SpecialTokens::Parse)
+                .expect("the prompt is short");
+            assert_eq!(ids, case.prompt_ids, "tokens of {:?}", case.prompt);
+            let got = greedy(&engine, &case).await;
+            assert_eq!(
+                got, case.tokens,
+                "continuation of {:?} with {kv_type:?}",
+                case.prompt
+            );
+        }
+    }
+}
+
+fn cases() -> Vec<Case> {
+    let golden: Value = serde_json::from_str(GOLDEN).expect("the golden file is JSON");
+    let ids = |value: &Value| -> Vec<u32> {
+        value
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|id| u32::try_from(id.as_u64()?).ok())
+            .collect()
+    };
+    let cases = golden["cases"].as_array().expect("cases");
+    cases
+        .iter()
+        .map(|case| Case {
+            prompt: case["prompt"].as_str().unwrap_or_default().to_owned(),
+            prompt_ids: ids(&case["prompt_ids"]),
+            tokens: ids(&case["tokens"]),
+        })
+        .filter(|case| !case.tokens.is_empty())
+        .collect()
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the test is the binary here: it brings the clock"
+)]
+fn engine(kv_type: KvType) -> EngineHandle {
+    let start = Instant::now();
+    let model = resolve("smollm2-135m-instruct", &SourceOptions::default())
+        .expect("the default model is there");
+    let options = EngineOptions {
+        clock: Arc::new(move || start.elapsed()),
+        sequences_max: 8,
+        step_tokens_max: 256,
+        queue_max: 8,
+        block_size: 16,
+        context_max: None,
+        kv_bytes_max: 64 << 20,
+    };
+    let candle = CandleOptions {
+        model_path: model,
+        device: DeviceOptions::Cpu,
+        kv_type,
+        threads: None,
+    };
+    EngineHandle::start(options, RunnerOptions::Candle(candle))
+}
+
+async fn ready(engine: &EngineHandle) {
+    let mut state = engine.watch_state();
+    let reached = state
+        .wait_for(|state| matches!(state, EngineState::Ready | EngineState::Failed(_)))
+        .await
+        .expect("the engine lives")
+        .clone();
+    assert_eq!(reached, EngineState::Ready);
+}
+
+async fn greedy(engine: &EngineHandle, case: &Case) -> Vec<u32> {
+    let submission = Submission {
+        id: "golden".into(),
+        prompt: case.prompt_ids.clone().into(),
+        n: 1,
+        sampling: SamplingParams {
+            temperature: 0.0,
+            ..SamplingParams::default()
+        },
+        stop: StopParams {
+            max_tokens: u32::try_from(case.tokens.len()).expect("a short case"),
+            strings: Vec::new(),
+            ignore_eos: true,
+        },
+        seed: 0,
+        flow: 0,
+        pool: 0,
+        deadline: Some(Duration::from_secs(3600)),
+        want_token_ids: true,
+    };
+    let mut events = engine.submit(submission).expect("the engine takes it");
+    let mut tokens = Vec::new();
+    while let Some(event) = events.recv().await {
+        if let Event::Delta { token_ids, .. } = event {
+            tokens.extend(token_ids);
+        }
+    }
+    tokens
+}

@@ -1,0 +1,42 @@
+//! What operators and their machines ask, on a listener of its own that no client reaches.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State;
+use axum::middleware::from_fn_with_state;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use http::header::CONTENT_TYPE;
+
+use crate::health::Health;
+use crate::layers::fence;
+use crate::telemetry::Metrics;
+use crate::upstream::registry::Models;
+
+/// Version of Prometheus' text form that [`Metrics::render`] writes.
+const PROMETHEUS_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+#[derive(Debug, Clone)]
+struct Admin {
+    metrics: Metrics,
+    models: Arc<Models>,
+}
+
+/// `/metrics`, `/health/live` and `/health/ready`.
+pub fn router(metrics: &Metrics, health: Health) -> Router {
+    let admin = Admin {
+        metrics: metrics.clone(),
+        models: Arc::clone(&health.models),
+    };
+    Router::new()
+        .route("/metrics", get(scrape))
+        .with_state(admin)
+        .merge(health.router())
+        .layer(from_fn_with_state(metrics.clone(), fence::contain))
+}
+
+async fn scrape(State(admin): State<Admin>) -> Response {
+    let text = admin.metrics.render(&admin.models);
+    ([(CONTENT_TYPE, PROMETHEUS_TEXT)], text).into_response()
+}

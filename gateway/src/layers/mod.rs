@@ -1,0 +1,8 @@
+//! The layers that [`crate::stack`] puts in order, one concept a file. None knows which others there are.
+
+pub mod body;
+pub mod fence;
+pub mod gate;
+pub mod observe;
+pub mod request_id;
+pub mod unread;

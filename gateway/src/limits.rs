@@ -1,0 +1,120 @@
+//! Every bound of this crate that no operator sets, each with its unit and reason (I6). What an operator sets is in the
+//! config's `[server]` and `[limits]`.
+
+use std::time::Duration;
+
+/// Headers of one request; more are refused with 431. Browsers and SDKs behind proxies send 20 to 40.
+pub const HEADERS_MAX: usize = 100;
+
+/// Bytes of an HTTP/1 request head, and of what a connection buffers for reading or writing. Cookies and tokens of
+/// nested proxies reach 32 KiB; a client that does not read holds no more than this before its stream pauses.
+pub const H1_BUFFER_BYTES_MAX: usize = 64 << 10;
+
+/// Bytes of a decoded HTTP/2 header list; as for HTTP/1.
+pub const H2_HEADER_LIST_BYTES_MAX: u32 = 64 << 10;
+
+/// HTTP/2 streams at once on a connection; a client with more opens a second connection.
+pub const H2_STREAMS_MAX: u32 = 128;
+
+/// Bytes that a client may send ahead on one HTTP/2 stream.
+pub const H2_STREAM_WINDOW_BYTES: u32 = 64 << 10;
+
+/// Bytes that a client may send ahead on an HTTP/2 connection: every stream's window at once, or one slow stream would
+/// stall its neighbours.
+pub const H2_CONNECTION_WINDOW_BYTES: u32 = H2_STREAMS_MAX * H2_STREAM_WINDOW_BYTES;
+
+/// Bytes of answer held for a client that does not read its HTTP/2 stream.
+pub const H2_SEND_BUFFER_BYTES_MAX: usize = 64 << 10;
+
+/// HTTP/2 streams reset by the client before we took them; beyond it the connection is closed (rapid reset).
+pub const H2_PENDING_RESETS_MAX: usize = 20;
+
+/// Silence after which an HTTP/2 peer is asked whether it is still there.
+pub const H2_PING_INTERVAL: Duration = Duration::from_secs(30);
+
+/// Time for an HTTP/2 peer to answer that.
+pub const H2_PING_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Time that a connection may stay open without a request; longer than the usual 60 s of balancers, so that they close
+/// first and never send into a closing connection. HTTP/1 closes after the header timeout already.
+pub const CONNECTION_IDLE_MAX: Duration = Duration::from_secs(75);
+
+/// Time for a connection without a request to close in order before it is cut. Short, since an idle server must be gone
+/// within a second of SIGTERM.
+pub const CLOSE_LINGER: Duration = Duration::from_millis(400);
+
+/// Time after the grace period in which final error events leave before everything is cut; the process promises to
+/// be gone within a second of the grace period.
+pub const FINAL_EVENTS: Duration = Duration::from_millis(600);
+
+/// Pause after an accept failed for want of a resource: short enough to recover within a second of its return, long
+/// enough not to spin.
+pub const ACCEPT_BACKOFF: Duration = Duration::from_millis(200);
+
+/// Connections at once on the admin listener: a scraper, a few probes and an operator.
+pub const ADMIN_CONNECTIONS_MAX: u32 = 64;
+
+/// Bytes read and thrown away of a body that was refused, so that a client which sends before it reads sees the answer
+/// and not a reset connection. Nothing of it is kept in memory.
+pub const REFUSED_BODY_BYTES_MAX: u64 = 64 << 20;
+
+/// Time for doing so.
+pub const REFUSED_BODY_TIME_MAX: Duration = Duration::from_secs(2);
+
+/// Bytes of a request id that a client may choose; it is in every log line.
+pub const REQUEST_ID_BYTES_MAX: usize = 128;
+
+/// Prompts tokenised at once for one model. Tokenising is pure computation: more than a few only take turns, and the
+/// kernels need the cores.
+pub const TOKENISE_CONCURRENCY: usize = 4;
+
+/// Requests that wait for the tokenizer of one model; beyond it the model is overloaded. Each holds its body.
+pub const TOKENISE_QUEUE_MAX: usize = 1024;
+
+/// Workers of the network runtime. The engine has threads of its own and needs the cores more.
+pub const WORKERS_MAX: usize = 4;
+
+/// Threads for blocking work: tokenising, and loading models when the server starts.
+pub const BLOCKING_THREADS_MAX: usize = 16;
+
+/// Time between two moves of recorded latencies into their histograms; they pile up in memory until then.
+pub const METRICS_UPKEEP: Duration = Duration::from_secs(5);
+
+/// Fields of one JSON object in a request; the largest request that is understood has about 50, and finding a
+/// duplicate compares each with all before it.
+pub const JSON_FIELDS_MAX: usize = 64;
+
+/// Bytes of a value that is compared with the neutral values of its field; all of these are shorter, and nothing longer
+/// is worth the memory of a parsed tree.
+pub const JSON_NEUTRAL_BYTES_MAX: usize = 256;
+
+/// Parts of one message's content; a part costs memory beyond its bytes, and clients send a handful.
+pub const CONTENT_PARTS_MAX: usize = 256;
+
+/// Bytes of a request body that is parsed on the event loop, about 200 us of work there; larger ones go to a blocking
+/// pool, where a switch costs little beside the parsing.
+pub const PARSE_INLINE_BYTES_MAX: usize = 128 << 10;
+
+/// Large bodies that are parsed at once; more would only share the same cores and hold more memory.
+pub const PARSE_LARGE_MAX: usize = 4;
+
+/// Characters of a client's own words (a field's or a model's name) that an error repeats; enough to recognise it.
+pub const ERROR_ECHO_CHARS_MAX: usize = 128;
+
+/// Edits between an unknown field and the one that an error suggests; more would suggest at random.
+pub const SUGGESTION_EDITS_MAX: usize = 2;
+
+/// Bytes of an unknown field for which a suggestion is looked up; the work grows with its length.
+pub const SUGGESTION_BYTES_MAX: usize = 64;
+
+/// Bytes of events that are gathered into one write while an upstream has more ready; about one TLS record.
+pub const SSE_WRITE_BYTES_MAX: usize = 16 << 10;
+
+/// Bytes that a stream's buffer starts with: a few events, so that an idle stream stays small.
+pub const SSE_BUFFER_BYTES: usize = 2 << 10;
+
+/// Milliseconds between pings at least, whatever the config says: a period of zero would be a busy loop.
+pub const PING_PERIOD_MS_MIN: u64 = 10;
+
+/// Servers of ours that a request may have crossed before this one: edge, site, node, and one to spare.
+pub const HOPS_MAX: u8 = 3;

@@ -1,0 +1,188 @@
+//! Accepts connections and speaks HTTP/1.1 and HTTP/2 on them, within bounds and timers.
+//!
+//! It knows connections, not what requests mean: the service that answers them is handed in. The IO type is generic, so
+//! that a test can serve pipes under a virtual clock.
+
+use std::future::Future;
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::time::sleep;
+use tokio_util::task::TaskTracker;
+
+use crate::connection::{Activity, CountedService, StallGuard, TrackedExecutor};
+use crate::drain::{DrainWatch, Phase};
+use crate::limits;
+
+/// Where connections come from.
+pub trait Accept: Send + 'static {
+    /// One connection.
+    type Io: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+
+    /// The next connection.
+    fn accept(&mut self) -> impl Future<Output = io::Result<Self::Io>> + Send;
+}
+
+impl Accept for TcpListener {
+    type Io = TcpStream;
+
+    async fn accept(&mut self) -> io::Result<TcpStream> {
+        let (stream, _peer) = TcpListener::accept(self).await?;
+        // A token is a small write that must not wait for the next one. A refusal costs latency only.
+        let _ = stream.set_nodelay(true);
+        Ok(stream)
+    }
+}
+
+/// Bounds of one listener.
+#[derive(Debug, Clone, Copy)]
+pub struct ListenerOptions {
+    /// Connections at once; further ones wait in the kernel's queue.
+    pub connections_max: u32,
+    /// Time for a client to send a whole request head.
+    pub header_timeout: Duration,
+    /// Time after which a client that reads nothing loses its connection.
+    pub write_timeout: Duration,
+}
+
+/// A listener with everything that its connections share.
+#[derive(Debug, Clone)]
+pub struct Listener {
+    options: ListenerOptions,
+    drain: DrainWatch,
+    tasks: TaskTracker,
+    http: Arc<auto::Builder<TrackedExecutor>>,
+    service: Router,
+}
+
+impl Listener {
+    /// Serves `service`; every connection's task is in `tasks`.
+    #[must_use]
+    pub fn new(
+        service: Router,
+        options: ListenerOptions,
+        drain: DrainWatch,
+        tasks: TaskTracker,
+    ) -> Self {
+        let http = Arc::new(http_builder(options.header_timeout, &tasks));
+        Self {
+            options,
+            drain,
+            tasks,
+            http,
+            service,
+        }
+    }
+
+    /// Accepts until the server drains. No error ends it: a listener that gives up is an outage.
+    pub async fn run<A: Accept>(self, mut acceptor: A) {
+        let permits = Arc::new(Semaphore::new(self.options.connections_max as usize));
+        let mut draining = pin!(self.drain.reached(Phase::Draining));
+        loop {
+            let accepted = tokio::select! {
+                accepted = async {
+                    // Before accepting, so that what is beyond the cap waits in the kernel and costs us nothing.
+                    let permit = Arc::clone(&permits).acquire_owned().await;
+                    (acceptor.accept().await, permit)
+                } => accepted,
+                () = &mut draining => return,
+            };
+            match accepted {
+                (Ok(io), permit) => {
+                    let listener = self.clone();
+                    self.tasks.spawn(async move {
+                        listener.serve(io).await;
+                        drop(permit);
+                    });
+                }
+                (Err(error), _) => pause_after(&error).await,
+            }
+        }
+    }
+
+    /// Serves one connection to its end.
+    async fn serve<Io>(&self, io: Io)
+    where
+        Io: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let activity = Activity::new();
+        let io = TokioIo::new(StallGuard::new(io, self.options.write_timeout));
+        let service = CountedService::new(
+            TowerToHyperService::new(self.service.clone()),
+            activity.clone(),
+        );
+        let mut connection = pin!(self.http.serve_connection(io, service));
+        let header_timeout = self.options.header_timeout;
+        tokio::select! {
+            result = connection.as_mut() => return log_end(result),
+            () = activity.idle_for(header_timeout, limits::CONNECTION_IDLE_MAX) => {}
+            () = self.drain.reached(Phase::Draining) => {}
+        }
+        connection.as_mut().graceful_shutdown();
+        let idle = activity.is_idle();
+        tokio::select! {
+            result = connection.as_mut() => log_end(result),
+            // With nothing in flight only half a request head or a peer that is gone can keep it open. With something
+            // in flight hyper closes after the last answer, and a slow reader has the rest of the grace period.
+            () = sleep(limits::CLOSE_LINGER), if idle => {}
+            () = self.drain.reached(Phase::Closed) => {}
+        }
+    }
+}
+
+/// HTTP as this server speaks it. Without a timer hyper drops its header timeout silently.
+fn http_builder(header_timeout: Duration, tasks: &TaskTracker) -> auto::Builder<TrackedExecutor> {
+    let mut http = auto::Builder::new(TrackedExecutor::new(tasks.clone()));
+    http.http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(header_timeout)
+        .max_headers(limits::HEADERS_MAX)
+        .max_buf_size(limits::H1_BUFFER_BYTES_MAX)
+        // A client that closes its side in the middle of a stream has left: its sequence must not run on.
+        .half_close(false)
+        .keep_alive(true);
+    http.http2()
+        .timer(TokioTimer::new())
+        .max_header_list_size(limits::H2_HEADER_LIST_BYTES_MAX)
+        .max_concurrent_streams(limits::H2_STREAMS_MAX)
+        .initial_stream_window_size(limits::H2_STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(limits::H2_CONNECTION_WINDOW_BYTES)
+        .max_send_buf_size(limits::H2_SEND_BUFFER_BYTES_MAX)
+        .max_pending_accept_reset_streams(limits::H2_PENDING_RESETS_MAX)
+        .keep_alive_interval(limits::H2_PING_INTERVAL)
+        .keep_alive_timeout(limits::H2_PING_TIMEOUT);
+    http
+}
+
+/// A connection that died while it waited is the client's affair; anything else (no file descriptor left) passes only
+/// with time.
+async fn pause_after(error: &io::Error) {
+    use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
+    if matches!(
+        error.kind(),
+        ConnectionAborted | ConnectionReset | Interrupted
+    ) {
+        return;
+    }
+    tracing::warn!(%error, "accepting a connection failed; trying again");
+    sleep(limits::ACCEPT_BACKOFF).await;
+}
+
+/// How a connection ended is of interest when debugging alone: clients leave in many ways.
+fn log_end<E: std::fmt::Display>(result: Result<(), E>) {
+    if let Err(error) = result {
+        tracing::debug!(%error, "a connection ended early");
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,178 @@
+//! An answer in one piece: collected from the events, then written as `chat.completion` or `text_completion`.
+
+use std::sync::Arc;
+
+use axum::response::{IntoResponse, Response};
+use futures::StreamExt as _;
+use http::{HeaderValue, header};
+use serde::Serialize;
+
+use super::error::ApiError;
+use super::run::Run;
+use crate::upstream::{self, Endpoint, Event, FinishReason};
+
+/// What all parts of an answer repeat.
+#[derive(Debug, Clone)]
+pub(super) struct Head {
+    pub(super) endpoint: Endpoint,
+    /// `chatcmpl-...` or `cmpl-...`
+    pub(super) id: String,
+    pub(super) created_s: i64,
+    /// As the client named it.
+    pub(super) model: Arc<str>,
+}
+
+/// Collects the whole answer. A client that goes away drops this future, and with it the run.
+///
+/// # Errors
+/// Any error of the run: half an answer is none.
+pub(super) async fn respond(mut run: Run, head: &Head) -> Result<Response, ApiError> {
+    let mut choices: Vec<Collected> = Vec::new();
+    while let Some(event) = run.next().await {
+        match event? {
+            Event::Delta { choice, text, .. } => at(&mut choices, choice).text.push_str(&text),
+            Event::Finished { choice, reason } => at(&mut choices, choice).reason = Some(reason),
+            Event::Done(usage) => return Ok(json(&body(head, &choices, usage.into()))),
+        }
+    }
+    Err(ApiError::internal())
+}
+
+#[derive(Default)]
+struct Collected {
+    text: String,
+    reason: Option<FinishReason>,
+}
+
+/// The choice with that number; a run bounds the numbers.
+fn at(choices: &mut Vec<Collected>, choice: u32) -> &mut Collected {
+    let index = choice as usize;
+    if choices.len() <= index {
+        choices.resize_with(index + 1, Collected::default);
+    }
+    &mut choices[index]
+}
+
+fn body<'a>(head: &'a Head, choices: &'a [Collected], usage: Usage) -> Body<'a> {
+    let object = match head.endpoint {
+        Endpoint::Chat => "chat.completion",
+        Endpoint::Completions => "text_completion",
+    };
+    let choices = choices.iter().zip(0..);
+    let choices = choices.map(|(collected, index)| Choice {
+        index,
+        content: Content::of(head.endpoint, &collected.text),
+        logprobs: (),
+        finish_reason: collected.reason.map(finish_reason),
+    });
+    Body {
+        id: &head.id,
+        object,
+        created: head.created_s,
+        model: &head.model,
+        choices: choices.collect(),
+        usage,
+    }
+}
+
+/// A JSON answer.
+pub(super) fn json(body: &impl Serialize) -> Response {
+    match serde_json::to_vec(body) {
+        Ok(json) => {
+            let content_type = HeaderValue::from_static("application/json");
+            ([(header::CONTENT_TYPE, content_type)], json).into_response()
+        }
+        Err(_) => ApiError::internal().into_response(),
+    }
+}
+
+/// OpenAI's word for why a choice ended.
+pub(super) const fn finish_reason(reason: FinishReason) -> &'static str {
+    match reason {
+        FinishReason::Stop => "stop",
+        FinishReason::Length => "length",
+    }
+}
+
+#[derive(Serialize)]
+struct Body<'a> {
+    id: &'a str,
+    object: &'static str,
+    created: i64,
+    model: &'a str,
+    choices: Vec<Choice<'a>>,
+    usage: Usage,
+}
+
+#[derive(Serialize)]
+struct Choice<'a> {
+    index: u32,
+    #[serde(flatten)]
+    content: Content<'a>,
+    /// Always null.
+    logprobs: (),
+    finish_reason: Option<&'static str>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Content<'a> {
+    Message(Message<'a>),
+    Text(&'a str),
+}
+
+#[derive(Serialize)]
+struct Message<'a> {
+    role: &'static str,
+    content: &'a str,
+    /// Always null.
+    refusal: (),
+}
+
+impl<'a> Content<'a> {
+    fn of(endpoint: Endpoint, text: &'a str) -> Self {
+        match endpoint {
+            Endpoint::Chat => Self::Message(Message {
+                role: "assistant",
+                content: text,
+                refusal: (),
+            }),
+            Endpoint::Completions => Self::Text(text),
+        }
+    }
+}
+
+/// Usage as OpenAI writes it.
+#[derive(Debug, Serialize)]
+pub(super) struct Usage {
+    prompt_tokens: u32,
+    completion_tokens: u32,
+    total_tokens: u64,
+    prompt_tokens_details: PromptDetails,
+    completion_tokens_details: CompletionDetails,
+}
+
+#[derive(Debug, Serialize)]
+struct PromptDetails {
+    cached_tokens: u32,
+}
+
+#[derive(Debug, Serialize)]
+struct CompletionDetails {
+    reasoning_tokens: u32,
+}
+
+impl From<upstream::Usage> for Usage {
+    fn from(usage: upstream::Usage) -> Self {
+        let cached_tokens = usage.cached_tokens;
+        Self {
+            prompt_tokens: usage.prompt_tokens,
+            completion_tokens: usage.completion_tokens,
+            total_tokens: u64::from(usage.prompt_tokens) + u64::from(usage.completion_tokens),
+            prompt_tokens_details: PromptDetails { cached_tokens },
+            completion_tokens_details: CompletionDetails {
+                reasoning_tokens: 0,
+            },
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! Which fields a request may have, and what becomes of those that we do not read.
+//!
+//! Nothing is silently ignored: a field is read, or has no effect here by its nature, or may only have the value that
+//! changes nothing; everything else is refused by name. The tables are the one place that says so.
+
+use super::error::ApiError;
+use super::fault::ParamFault;
+use super::json::{Kind, Node, Object};
+use crate::limits;
+
+/// A field's name and what becomes of it.
+pub(super) type Field = (&'static str, Rule);
+
+/// What becomes of a field.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Rule {
+    /// The parser reads and checks it.
+    Read,
+    /// It has no effect on the answer: any value of the type passes.
+    NoEffect(Kind),
+    /// Only these values pass, written as JSON; they change nothing.
+    Only(&'static [&'static str]),
+    /// Known to OpenAI, not supported here.
+    Unsupported,
+    /// Another API's name for a field of ours.
+    Meant(&'static str),
+}
+
+use Rule::{Meant, NoEffect, Only, Read, Unsupported};
+
+/// Fields of both endpoints.
+pub(super) const SHARED: &[Field] = &[
+    ("model", Read),
+    ("n", Read),
+    ("max_tokens", Read),
+    ("temperature", Read),
+    ("top_p", Read),
+    ("top_k", Read),
+    ("min_p", Read),
+    ("stop", Read),
+    ("seed", Read),
+    ("stream", Read),
+    ("stream_options", Read),
+    ("ignore_eos", Read),
+    ("user", NoEffect(Kind::String)),
+    ("metadata", NoEffect(Kind::Object)),
+    ("frequency_penalty", Only(&["0"])),
+    ("presence_penalty", Only(&["0"])),
+    ("repetition_penalty", Only(&["1"])),
+    ("logit_bias", Only(&["{}"])),
+    ("service_tier", Only(&[r#""auto""#, r#""default""#])),
+    ("store", Only(&["false"])),
+    ("response_format", Only(&[r#"{"type":"text"}"#])),
+    ("max_output_tokens", Meant("max_tokens")),
+    ("max_new_tokens", Meant("max_tokens")),
+    ("n_predict", Meant("max_tokens")),
+];
+
+/// Fields of `/v1/chat/completions` alone.
+pub(super) const CHAT: &[Field] = &[
+    ("messages", Read),
+    ("max_completion_tokens", Read),
+    ("safety_identifier", NoEffect(Kind::String)),
+    ("prompt_cache_key", NoEffect(Kind::String)),
+    ("parallel_tool_calls", NoEffect(Kind::Boolean)),
+    ("logprobs", Only(&["false"])),
+    ("top_logprobs", Only(&["0"])),
+    ("tools", Only(&["[]"])),
+    ("tool_choice", Only(&[r#""none""#, r#""auto""#])),
+    ("functions", Only(&["[]"])),
+    ("function_call", Only(&[r#""none""#, r#""auto""#])),
+    ("modalities", Only(&[r#"["text"]"#])),
+    ("reasoning_effort", Only(&[r#""none""#])),
+    ("verbosity", Only(&[r#""medium""#])),
+    ("audio", Unsupported),
+    ("prediction", Unsupported),
+    ("web_search_options", Unsupported),
+    ("prompt_cache_retention", Unsupported),
+    ("prompt", Meant("messages")),
+    ("input", Meant("messages")),
+];
+
+/// Fields of `/v1/completions` alone.
+pub(super) const COMPLETIONS: &[Field] = &[
+    ("prompt", Read),
+    ("best_of", Read),
+    ("echo", Only(&["false"])),
+    ("suffix", Only(&[r#""""#])),
+    ("logprobs", Unsupported),
+    ("max_completion_tokens", Meant("max_tokens")),
+    ("messages", Meant("prompt")),
+    ("input", Meant("prompt")),
+];
+
+/// Fields of a message. The last ones are those that come back when a client sends our own answer again.
+pub(super) const MESSAGE: &[Field] = &[
+    ("role", Read),
+    ("content", Read),
+    ("name", Read),
+    ("tool_calls", Only(&["[]"])),
+    ("function_call", Unsupported),
+    ("tool_call_id", Unsupported),
+    ("audio", Unsupported),
+    ("refusal", Only(&[r#""""#])),
+    ("annotations", Only(&["[]"])),
+];
+
+/// Fields of a part of a message's content.
+pub(super) const TEXT_PART: &[Field] = &[("type", Read), ("text", Read)];
+
+/// Fields of `stream_options`.
+pub(super) const STREAM_OPTIONS: &[Field] = &[
+    ("include_usage", Read),
+    ("include_obfuscation", Only(&["false"])),
+];
+
+/// Holds every field of `object` against the tables.
+///
+/// # Errors
+/// The first field that is unknown, not supported, or has a value that is not.
+pub(super) fn check(object: &Object<'_, '_>, tables: &[&[Field]]) -> Result<(), ApiError> {
+    for (name, node) in object.nodes() {
+        let rule = tables
+            .iter()
+            .copied()
+            .flatten()
+            .find(|(field, _)| *field == name);
+        match rule {
+            Some((_, rule)) => rule.check(&node)?,
+            None => {
+                let meant = suggestion(name, tables);
+                return Err(node.fault(ParamFault::Unknown { meant }));
+            }
+        }
+    }
+    Ok(())
+}
+
+impl Rule {
+    fn check(self, node: &Node<'_, '_>) -> Result<(), ApiError> {
+        match self {
+            Read => Ok(()),
+            NoEffect(kind) if node.kind() == kind => Ok(()),
+            NoEffect(kind) => Err(node.type_fault(kind.name())),
+            Only(neutral) if node.is_one_of(neutral) => Ok(()),
+            Only(neutral) => {
+                let supported = neutral.join(" or ");
+                Err(node.fault(ParamFault::UnsupportedValue { supported }))
+            }
+            Unsupported => Err(node.fault(ParamFault::Unsupported)),
+            Meant(field) => Err(node.fault(ParamFault::Unknown { meant: Some(field) })),
+        }
+    }
+}
+
+/// The known field that looks most like `name`, if one does.
+fn suggestion(name: &str, tables: &[&[Field]]) -> Option<&'static str> {
+    if name.len() > limits::SUGGESTION_BYTES_MAX {
+        return None;
+    }
+    let plain = plain(name);
+    let edits_max = limits::SUGGESTION_EDITS_MAX.min(plain.len() / 3);
+    tables
+        .iter()
+        .copied()
+        .flatten()
+        .filter(|(_, rule)| !matches!(rule, Unsupported | Meant(_)))
+        .map(|(field, _)| (strsim::osa_distance(&plain, &self::plain(field)), *field))
+        .filter(|(edits, _)| *edits <= edits_max)
+        .min()
+        .map(|(_, field)| field)
+}
+
+/// Without case and word marks, so that `maxTokens` is `max_tokens`.
+fn plain(name: &str) -> String {
+    let letters = name.chars().filter(char::is_ascii_alphanumeric);
+    letters.map(|letter| letter.to_ascii_lowercase()).collect()
+}

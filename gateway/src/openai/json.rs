@@ -1,0 +1,365 @@
+//! A request's JSON, read strictly and without building a tree.
+//!
+//! The body is split into raw pieces, one level at a time, and each piece is read where its field is known. So every
+//! error names the exact field (`messages[0].content`), memory stays in proportion to the body whatever it nests, and
+//! depth needs no bound: the splitter does not recurse, and nothing is read deeper than our own types. It must not know
+//! which fields there are.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::ops::RangeInclusive;
+
+use serde::Deserialize;
+use serde::de::{
+    DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor,
+};
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use super::error::ApiError;
+use super::fault::ParamFault;
+use crate::limits;
+
+/// Reads a whole body, which must be one object.
+pub(super) fn parse(body: &[u8]) -> Result<Object<'_, 'static>, ApiError> {
+    let text = std::str::from_utf8(body).map_err(|_| ApiError::not_utf8())?;
+    match text.trim_ascii_start().bytes().next() {
+        None => return Err(ApiError::empty_body()),
+        Some(b'{') => {}
+        // Is it at least JSON? What is not should be told where.
+        Some(_) => {
+            let syntax = serde_json::from_str::<IgnoredAny>(text).err();
+            return Err(syntax.map_or_else(ApiError::not_an_object, |error| malformed(&error)));
+        }
+    }
+    match serde_json::from_str::<Fields<'_>>(text) {
+        Ok(Fields(fields)) => Object::new(fields, Path::Root),
+        Err(error) if error.is_data() => Err(ApiError::param("body", TOO_MANY_FIELDS)),
+        Err(error) => Err(malformed(&error)),
+    }
+}
+
+const TOO_MANY_FIELDS: ParamFault = ParamFault::TooMany {
+    max: limits::JSON_FIELDS_MAX,
+};
+
+/// Errors of syntax are fixed words with line and column; those of data, which quote the text, never come here.
+fn malformed(error: &serde_json::Error) -> ApiError {
+    ApiError::json(error.to_string())
+}
+
+/// The fields of an object in their order; no name stands there twice.
+#[derive(Debug)]
+pub(super) struct Object<'a, 'p> {
+    fields: Vec<(Cow<'a, str>, &'a RawValue)>,
+    at: Path<'p>,
+}
+
+impl<'a, 'p> Object<'a, 'p> {
+    fn new(fields: Vec<(Cow<'a, str>, &'a RawValue)>, at: Path<'p>) -> Result<Self, ApiError> {
+        // The body may be forwarded as it came, and two readers may disagree on which of two values counts.
+        for (index, (name, _)) in fields.iter().enumerate() {
+            if fields[..index].iter().any(|(earlier, _)| earlier == name) {
+                return Err(ApiError::param(at.field(name), ParamFault::Duplicate));
+            }
+        }
+        Ok(Self { fields, at })
+    }
+
+    /// The field `name`; one that is null counts as absent.
+    pub(super) fn get(&self, name: &str) -> Option<Node<'a, '_>> {
+        self.nodes()
+            .find(|(field, _)| *field == name)
+            .map(|(_, node)| node)
+    }
+
+    /// The field `name`, which must be there.
+    pub(super) fn require(&self, name: &'static str) -> Result<Node<'a, '_>, ApiError> {
+        self.get(name)
+            .ok_or_else(|| self.fault(name, ParamFault::Missing))
+    }
+
+    /// Every field that is not null.
+    pub(super) fn nodes(&self) -> impl Iterator<Item = (&str, Node<'a, '_>)> {
+        let present = self.fields.iter().filter(|(_, raw)| raw.get() != "null");
+        present.map(|(name, raw)| (&**name, Node::new(raw, self.at.field(name))))
+    }
+
+    /// An error at the field `name`.
+    pub(super) fn fault(&self, name: &str, fault: ParamFault) -> ApiError {
+        ApiError::param(self.at.field(name), fault)
+    }
+}
+
+/// A value and where it stands.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Node<'a, 'p> {
+    raw: &'a RawValue,
+    at: Path<'p>,
+}
+
+impl<'a, 'p> Node<'a, 'p> {
+    pub(super) const fn new(raw: &'a RawValue, at: Path<'p>) -> Self {
+        Self { raw, at }
+    }
+
+    /// A string.
+    pub(super) fn string(&self) -> Result<Cow<'a, str>, ApiError> {
+        self.must_be(&[Kind::String], "a string")?;
+        let text: Result<Text<'a>, _> = serde_json::from_str(self.raw.get());
+        text.map(|Text(text)| text)
+            .map_err(|_| self.fault(ParamFault::Text))
+    }
+
+    /// `true` or `false`.
+    pub(super) fn boolean(&self) -> Result<bool, ApiError> {
+        self.must_be(&[Kind::Boolean], "a boolean")?;
+        Ok(self.raw.get() == "true")
+    }
+
+    /// A whole number within `range`.
+    pub(super) fn integer(&self, range: RangeInclusive<i128>) -> Result<i128, ApiError> {
+        self.must_be(&[Kind::Integer], "an integer")?;
+        let (min, max) = range.clone().into_inner();
+        // Digits beyond even 128 bits fail to parse, and are out of any range.
+        let number = self
+            .raw
+            .get()
+            .parse()
+            .ok()
+            .filter(|number| range.contains(number));
+        number.ok_or_else(|| self.value_fault(format!("an integer from {min} to {max}")))
+    }
+
+    /// A number within `range`; one too large for a float is infinite there, and so out of any range.
+    pub(super) fn decimal(&self, range: RangeInclusive<f32>) -> Result<f32, ApiError> {
+        self.must_be(&[Kind::Integer, Kind::Decimal], "a number")?;
+        let (min, max) = range.clone().into_inner();
+        let number = self
+            .raw
+            .get()
+            .parse()
+            .ok()
+            .filter(|number| range.contains(number));
+        number.ok_or_else(|| self.value_fault(format!("a number from {min} to {max}")))
+    }
+
+    /// An array of at least one token id.
+    pub(super) fn token_ids(&self) -> Result<Vec<u32>, ApiError> {
+        self.must_be(&[Kind::Array], "an array of token ids")?;
+        match serde_json::from_str::<Vec<u32>>(self.raw.get()) {
+            Ok(ids) if ids.is_empty() => Err(self.fault(ParamFault::EmptyArray)),
+            Ok(ids) => Ok(ids),
+            Err(_) => Err(self.value_fault("an array of token ids, integers from 0 on".to_owned())),
+        }
+    }
+
+    /// The raw elements of an array that has at least one and at most `max` of them.
+    pub(super) fn array(&self, max: usize) -> Result<Vec<&'a RawValue>, ApiError> {
+        self.must_be(&[Kind::Array], "an array")?;
+        let mut reader = serde_json::Deserializer::from_str(self.raw.get());
+        match AtMost(max).deserialize(&mut reader) {
+            Ok(elements) if elements.is_empty() => Err(self.fault(ParamFault::EmptyArray)),
+            Ok(elements) => Ok(elements),
+            // Its syntax was checked with the whole body's.
+            Err(_) => Err(self.fault(ParamFault::TooMany { max })),
+        }
+    }
+
+    /// An object.
+    pub(super) fn object(&self) -> Result<Object<'a, 'p>, ApiError> {
+        self.must_be(&[Kind::Object], "an object")?;
+        match serde_json::from_str::<Fields<'a>>(self.raw.get()) {
+            Ok(Fields(fields)) => Object::new(fields, self.at),
+            Err(error) if error.is_data() => Err(self.fault(TOO_MANY_FIELDS)),
+            Err(_) => Err(self.fault(ParamFault::Text)),
+        }
+    }
+
+    /// Whether the value equals one of these JSON texts. Numbers are equal by value: 0 and 0.0 are.
+    pub(super) fn is_one_of(&self, texts: &[&str]) -> bool {
+        let text = self.raw.get();
+        text.len() <= limits::JSON_NEUTRAL_BYTES_MAX
+            && texts.iter().any(|neutral| same_json(text, neutral))
+    }
+
+    /// The JSON type of the value.
+    pub(super) fn kind(&self) -> Kind {
+        Kind::of(self.raw.get())
+    }
+
+    /// The JSON type of an array's first element.
+    pub(super) fn first_kind(&self) -> Option<Kind> {
+        let inside = self.raw.get().strip_prefix('[')?.trim_ascii_start();
+        (!inside.starts_with(']')).then(|| Kind::of(inside))
+    }
+
+    /// An error here.
+    pub(super) fn fault(&self, fault: ParamFault) -> ApiError {
+        ApiError::param(self.at, fault)
+    }
+
+    /// An error of the value's type; `expected` completes "expected ...".
+    pub(super) fn type_fault(&self, expected: &'static str) -> ApiError {
+        let got = self.kind().name();
+        self.fault(ParamFault::Type { expected, got })
+    }
+
+    /// An error of the value; `expected` completes "expected ...".
+    pub(super) fn value_fault(&self, expected: String) -> ApiError {
+        self.fault(ParamFault::Value { expected })
+    }
+
+    /// Where the value stands.
+    pub(super) const fn at(&self) -> Path<'p> {
+        self.at
+    }
+
+    fn must_be(&self, kinds: &[Kind], expected: &'static str) -> Result<(), ApiError> {
+        if kinds.contains(&self.kind()) {
+            Ok(())
+        } else {
+            Err(self.type_fault(expected))
+        }
+    }
+}
+
+fn same_json(left: &str, right: &str) -> bool {
+    let parsed = |text| serde_json::from_str::<Value>(text).ok();
+    let (left, right) = (parsed(left), parsed(right));
+    let number = |value: &Option<Value>| value.as_ref().and_then(Value::as_f64);
+    match (number(&left), number(&right)) {
+        (Some(left), Some(right)) => left == right,
+        _ => left.is_some() && left == right,
+    }
+}
+
+/// Types of JSON, with whole numbers apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Null,
+    Boolean,
+    Integer,
+    Decimal,
+    String,
+    Array,
+    Object,
+}
+
+impl Kind {
+    /// The type of a valid JSON text, told by its start.
+    fn of(text: &str) -> Self {
+        match text.as_bytes().first() {
+            Some(b'n') | None => Self::Null,
+            Some(b't' | b'f') => Self::Boolean,
+            Some(b'"') => Self::String,
+            Some(b'[') => Self::Array,
+            Some(b'{') => Self::Object,
+            Some(_) if text.contains(['.', 'e', 'E']) => Self::Decimal,
+            Some(_) => Self::Integer,
+        }
+    }
+
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Null => "null",
+            Self::Boolean => "a boolean",
+            Self::Integer => "an integer",
+            Self::Decimal => "a decimal number",
+            Self::String => "a string",
+            Self::Array => "an array",
+            Self::Object => "an object",
+        }
+    }
+}
+
+/// Where a value stands; written as `messages[0].content`, and only when an error needs it.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Path<'p> {
+    Root,
+    Field(&'p Self, &'p str),
+    Index(&'p Self, usize),
+}
+
+impl Path<'_> {
+    pub(super) const fn field<'s>(&'s self, name: &'s str) -> Path<'s> {
+        Path::Field(self, name)
+    }
+
+    pub(super) const fn index(&self, index: usize) -> Path<'_> {
+        Path::Index(self, index)
+    }
+}
+
+impl fmt::Display for Path<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Root => Ok(()),
+            Self::Field(Path::Root, name) => f.write_str(name),
+            Self::Field(parent, name) => write!(f, "{parent}.{name}"),
+            Self::Index(parent, index) => write!(f, "{parent}[{index}]"),
+        }
+    }
+}
+
+/// A string, borrowed unless it holds escapes.
+#[derive(Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+/// An object's fields as they come.
+struct Fields<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+
+impl<'de> Deserialize<'de> for Fields<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Collect;
+        impl<'de> Visitor<'de> for Collect {
+            type Value = Fields<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut fields = Vec::with_capacity(16);
+                while let Some((Text(name), raw)) = map.next_entry()? {
+                    if fields.len() == limits::JSON_FIELDS_MAX {
+                        return Err(A::Error::custom("too many fields"));
+                    }
+                    fields.push((name, raw));
+                }
+                Ok(Fields(fields))
+            }
+        }
+        deserializer.deserialize_map(Collect)
+    }
+}
+
+/// An array's raw elements, so many at most.
+struct AtMost(usize);
+
+impl<'de> DeserializeSeed<'de> for AtMost {
+    type Value = Vec<&'de RawValue>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_seq(self)
+    }
+}
+
+impl<'de> Visitor<'de> for AtMost {
+    type Value = Vec<&'de RawValue>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut array: A) -> Result<Self::Value, A::Error> {
+        let mut elements = Vec::new();
+        while let Some(element) = array.next_element()? {
+            if elements.len() == self.0 {
+                return Err(A::Error::custom("too many elements"));
+            }
+            elements.push(element);
+        }
+        Ok(elements)
+    }
+}

@@ -1,0 +1,255 @@
+//! OpenAI's API: its JSON on the outside, [`GenerateRequest`]s and events on the inside.
+//!
+//! A request goes through these files in this order: `body` (bytes), `json` and `fields` (what it says), `chat` or
+//! `completions` with `params` (what it means), `run` (the work), then `answer` or `stream` with `sse` (the reply), and
+//! `error` for whatever goes wrong. It must not know which upstream serves a model, nor read a clock.
+
+pub mod error;
+
+mod answer;
+mod body;
+mod chat;
+mod completions;
+mod fault;
+mod fields;
+mod json;
+mod models;
+mod params;
+mod run;
+mod sse;
+mod stream;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::response::Response;
+use axum::routing;
+use bytes::Bytes;
+use hansa_config::schema::Limits;
+use http::{HeaderMap, HeaderValue};
+use tokio::sync::Semaphore;
+use uuid::Uuid;
+
+use self::answer::Head;
+use self::error::ApiError;
+use self::params::Ask;
+use self::run::Run;
+use self::sse::Encoder;
+use crate::clock::Clock;
+use crate::limits;
+use crate::stack::RequestId;
+use crate::upstream::registry::Models;
+use crate::upstream::{Endpoint, GenerateRequest, Prompt};
+
+/// The API of one server. Clones share it.
+#[derive(Clone)]
+pub struct Api {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    models: Arc<Models>,
+    limits: Limits,
+    ping_after: Duration,
+    clock: Clock,
+    large_parses: Semaphore,
+}
+
+impl Api {
+    /// An API that serves `models`. `ping_after` is the silence after which a waiting stream gets its headers and a
+    /// comment.
+    #[must_use]
+    pub fn new(models: Arc<Models>, limits: Limits, ping_after: Duration, clock: Clock) -> Self {
+        let large_parses = Semaphore::new(limits::PARSE_LARGE_MAX);
+        Self {
+            shared: Arc::new(Shared {
+                models,
+                limits,
+                ping_after,
+                clock,
+                large_parses,
+            }),
+        }
+    }
+
+    /// The routes, with OpenAI's error object for every path and method that is not among them.
+    pub fn router(self) -> Router {
+        Router::new()
+            .route(Endpoint::Chat.path(), routing::post(chat_completions))
+            .route(Endpoint::Completions.path(), routing::post(completions))
+            .route("/v1/models", routing::get(models::list))
+            .route("/v1/models/{*id}", routing::get(models::get))
+            .fallback(async || ApiError::route_not_found())
+            .method_not_allowed_fallback(async || ApiError::method_not_allowed())
+            .with_state(self)
+    }
+
+    fn models(&self) -> &Models {
+        &self.shared.models
+    }
+
+    /// A request from its bytes to the beginning of its answer.
+    async fn serve(&self, endpoint: Endpoint, request: Request) -> Result<Response, ApiError> {
+        let started = self.shared.clock.now();
+        let hops = hops(request.headers())?;
+        let id = request_id(&request);
+        let body = body::read(request, self.shared.limits.body_bytes_max).await?;
+        let ask = self.parse(endpoint, body.clone()).await?;
+        let model = &ask.params.model;
+        let upstream = self
+            .models()
+            .get(model)
+            .ok_or_else(|| ApiError::model_not_found(model))?;
+        let head = self.head(endpoint, Arc::clone(model));
+        let stream = ask.params.stream;
+        let deadline = started + Duration::from_millis(self.shared.limits.request_timeout_ms);
+        let work = Work {
+            endpoint,
+            id: Arc::clone(&id),
+            hops,
+            body,
+            deadline,
+            created_s: head.created_s,
+        };
+        let time_left = deadline.saturating_sub(self.shared.clock.now());
+        let run = Run::start(id, &upstream, work.split(ask), time_left);
+        let mut response = match stream {
+            Some(options) => {
+                let encoder = Encoder::new(&head, options);
+                stream::respond(run, encoder, self.shared.ping_after).await?
+            }
+            None => answer::respond(run, &head).await?,
+        };
+        let took_ms = self.shared.clock.now().saturating_sub(started).as_millis();
+        if let Ok(took_ms) = HeaderValue::try_from(took_ms.to_string()) {
+            response
+                .headers_mut()
+                .insert("openai-processing-ms", took_ms);
+        }
+        Ok(response)
+    }
+
+    /// Parses a body: a small one here, a large one where it holds up nobody else.
+    async fn parse(&self, endpoint: Endpoint, body: Bytes) -> Result<Ask, ApiError> {
+        if body.len() <= limits::PARSE_INLINE_BYTES_MAX {
+            return parse(endpoint, &body, &self.shared.limits);
+        }
+        let permit = self.shared.large_parses.acquire().await;
+        let limits = self.shared.limits.clone();
+        let parsing = tokio::task::spawn_blocking(move || parse(endpoint, &body, &limits));
+        let parsed = parsing
+            .await
+            .unwrap_or_else(|_panicked| Err(ApiError::internal()));
+        drop(permit);
+        parsed
+    }
+
+    fn head(&self, endpoint: Endpoint, model: Arc<str>) -> Head {
+        let prefix = match endpoint {
+            Endpoint::Chat => "chatcmpl",
+            Endpoint::Completions => "cmpl",
+        };
+        Head {
+            endpoint,
+            id: format!("{prefix}-{}", Uuid::new_v4().simple()),
+            created_s: self.shared.clock.unix_s(),
+            model,
+        }
+    }
+}
+
+impl fmt::Debug for Api {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Api")
+            .field("models", &self.shared.models)
+            .finish_non_exhaustive()
+    }
+}
+
+async fn chat_completions(State(api): State<Api>, request: Request) -> Result<Response, ApiError> {
+    api.serve(Endpoint::Chat, request).await
+}
+
+async fn completions(State(api): State<Api>, request: Request) -> Result<Response, ApiError> {
+    api.serve(Endpoint::Completions, request).await
+}
+
+fn parse(endpoint: Endpoint, body: &[u8], limits: &Limits) -> Result<Ask, ApiError> {
+    match endpoint {
+        Endpoint::Chat => chat::parse(body, limits),
+        Endpoint::Completions => completions::parse(body, limits),
+    }
+}
+
+/// What the parts of a request share beside what its body says.
+struct Work {
+    endpoint: Endpoint,
+    id: Arc<str>,
+    hops: u8,
+    body: Bytes,
+    deadline: Duration,
+    created_s: i64,
+}
+
+impl Work {
+    /// One request for each prompt.
+    fn split(&self, ask: Ask) -> Vec<GenerateRequest> {
+        let Ask { params, prompts } = ask;
+        let single = prompts.len() == 1;
+        let request = |(index, prompt): (usize, Prompt)| GenerateRequest {
+            id: if single {
+                Arc::clone(&self.id)
+            } else {
+                format!("{}/{index}", self.id).into()
+            },
+            model: Arc::clone(&params.model),
+            endpoint: self.endpoint,
+            body: self.body.clone(),
+            prompt,
+            n: params.n,
+            max_tokens: params.max_tokens,
+            sampling: params.sampling,
+            stop: params.stop.clone(),
+            // A client's seed gives a prompt the same answer here as on its own; one that we draw is drawn for each, or
+            // equal prompts would get equal answers.
+            seed: params.seed.unwrap_or_else(draw_seed),
+            template_time_s: self.created_s,
+            deadline: Some(self.deadline),
+            flow: 0,
+            pool: 0,
+            hops: self.hops,
+        };
+        prompts.into_iter().enumerate().map(request).collect()
+    }
+}
+
+/// 64 random bits. Each half of the id holds a few fixed ones, the two together none.
+fn draw_seed() -> u64 {
+    let (high, low) = Uuid::new_v4().as_u64_pair();
+    high ^ low
+}
+
+/// The id that an outer layer gave the request; without such a layer a new one.
+fn request_id(request: &Request) -> Arc<str> {
+    match request.extensions().get::<RequestId>() {
+        Some(RequestId(id)) => Arc::clone(id),
+        None => Uuid::new_v4().to_string().into(),
+    }
+}
+
+/// Servers of ours that the request has crossed. Anyone may say so, since it can only refuse.
+fn hops(headers: &HeaderMap) -> Result<u8, ApiError> {
+    let Some(hops) = headers.get("x-hansa-hops") else {
+        return Ok(0);
+    };
+    let hops = hops.to_str().ok().and_then(|hops| hops.parse().ok());
+    match hops {
+        Some(hops) if hops <= limits::HOPS_MAX => Ok(hops),
+        _ => Err(ApiError::too_many_hops()),
+    }
+}

@@ -1,0 +1,55 @@
+//! `/v1/models`: what can be asked for.
+
+use axum::extract::{Path, State};
+use axum::response::Response;
+use serde::Serialize;
+
+use super::Api;
+use super::answer::json;
+use super::error::ApiError;
+use crate::upstream::registry::ModelInfo;
+
+/// `GET /v1/models`
+pub(super) async fn list(State(api): State<Api>) -> Response {
+    let models = api.models().list();
+    json(&List {
+        object: "list",
+        data: models.iter().map(Model::from).collect(),
+    })
+}
+
+/// `GET /v1/models/{id}`; an id may hold slashes.
+pub(super) async fn get(
+    State(api): State<Api>,
+    Path(id): Path<String>,
+) -> Result<Response, ApiError> {
+    let models = api.models().list();
+    let model = models.iter().find(|model| *model.id == *id);
+    let model = model.ok_or_else(|| ApiError::model_not_found(&id))?;
+    Ok(json(&Model::from(model)))
+}
+
+#[derive(Serialize)]
+struct List<'a> {
+    object: &'static str,
+    data: Vec<Model<'a>>,
+}
+
+#[derive(Serialize)]
+struct Model<'a> {
+    id: &'a str,
+    object: &'static str,
+    created: i64,
+    owned_by: &'static str,
+}
+
+impl<'a> From<&'a ModelInfo> for Model<'a> {
+    fn from(model: &'a ModelInfo) -> Self {
+        Self {
+            id: &model.id,
+            object: "model",
+            created: model.created_s,
+            owned_by: model.owned_by,
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! Events as the bytes of a stream: OpenAI's chunks, each `data: ` and one JSON object.
+//!
+//! This runs once for every token of every client, so what all chunks of a stream share is written once, and an event
+//! costs a few copies into one buffer. It must not know when to write (`stream.rs` does).
+
+use bytes::{BufMut as _, Bytes, BytesMut};
+use serde::Serialize;
+
+use super::answer::{Head, Usage, finish_reason};
+use super::error::ApiError;
+use super::params::StreamOptions;
+use crate::limits;
+use crate::upstream::{Endpoint, Event};
+
+/// Writes the events of one stream into a buffer.
+#[derive(Debug)]
+pub(super) struct Encoder {
+    buffer: BytesMut,
+    endpoint: Endpoint,
+    /// Everything before the first choice, the same in each chunk.
+    head: Vec<u8>,
+    /// Everything after the last choice, the same in each chunk but that of the usage.
+    tail: &'static str,
+    include_usage: bool,
+    /// For each choice whether its first chunk is out, the only one with a role.
+    opened: Vec<bool>,
+}
+
+impl Encoder {
+    pub(super) fn new(head: &Head, options: StreamOptions) -> Self {
+        let tail = if options.include_usage {
+            "],\"usage\":null}\n\n"
+        } else {
+            "]}\n\n"
+        };
+        Self {
+            buffer: BytesMut::with_capacity(limits::SSE_BUFFER_BYTES),
+            endpoint: head.endpoint,
+            head: chunk_head(head),
+            tail,
+            include_usage: options.include_usage,
+            opened: Vec::new(),
+        }
+    }
+
+    /// Writes what one event means to the client: none, one or several chunks.
+    pub(super) fn event(&mut self, event: &Event) {
+        match event {
+            Event::Delta { choice, text, .. } => {
+                self.open(*choice);
+                self.chunk(*choice, Some(text), None);
+            }
+            Event::Finished { choice, reason } => {
+                self.open(*choice);
+                self.chunk(*choice, None, Some(finish_reason(*reason)));
+            }
+            Event::Done(usage) => {
+                if self.include_usage {
+                    self.usage(&Usage::from(*usage));
+                }
+                self.buffer.extend_from_slice(b"data: [DONE]\n\n");
+            }
+        }
+    }
+
+    /// Writes an error. No `[DONE]` follows: a client that stops there would take half an answer for a whole one.
+    pub(super) fn error(&mut self, error: &ApiError) {
+        self.buffer.extend_from_slice(b"data: ");
+        self.buffer.extend_from_slice(&error.to_json());
+        self.buffer.extend_from_slice(b"\n\n");
+    }
+
+    /// Writes a comment, which clients skip and middlemen count as life.
+    pub(super) fn ping(&mut self) {
+        self.buffer.extend_from_slice(b": ping\n\n");
+    }
+
+    /// Bytes written and not taken.
+    pub(super) fn pending(&self) -> usize {
+        self.buffer.len()
+    }
+
+    /// Takes what was written.
+    pub(super) fn take(&mut self) -> Bytes {
+        self.buffer.split().freeze()
+    }
+
+    /// The first chunk of a chat's choice, with the role and no text, as OpenAI sends it.
+    fn open(&mut self, choice: u32) {
+        let index = choice as usize;
+        if self.endpoint != Endpoint::Chat || self.opened.get(index) == Some(&true) {
+            return;
+        }
+        self.opened.resize(self.opened.len().max(index + 1), false);
+        self.opened[index] = true;
+        self.start_chunk(choice);
+        self.buffer.extend_from_slice(
+            br#","delta":{"role":"assistant","content":"","refusal":null},"logprobs":null,"finish_reason":null}"#,
+        );
+        self.buffer.extend_from_slice(self.tail.as_bytes());
+    }
+
+    fn chunk(&mut self, choice: u32, text: Option<&str>, reason: Option<&str>) {
+        self.start_chunk(choice);
+        match (self.endpoint, text) {
+            (Endpoint::Chat, Some(text)) => {
+                self.buffer.extend_from_slice(br#","delta":{"content":"#);
+                self.json(text);
+                self.buffer.extend_from_slice(b"}");
+            }
+            (Endpoint::Chat, None) => self.buffer.extend_from_slice(br#","delta":{}"#),
+            (Endpoint::Completions, text) => {
+                self.buffer.extend_from_slice(br#","text":"#);
+                self.json(text.unwrap_or_default());
+            }
+        }
+        self.buffer
+            .extend_from_slice(br#","logprobs":null,"finish_reason":"#);
+        self.json(&reason);
+        self.buffer.extend_from_slice(b"}");
+        self.buffer.extend_from_slice(self.tail.as_bytes());
+    }
+
+    fn start_chunk(&mut self, choice: u32) {
+        self.buffer.extend_from_slice(&self.head);
+        self.buffer.extend_from_slice(br#"{"index":"#);
+        self.json(&choice);
+    }
+
+    fn usage(&mut self, usage: &Usage) {
+        self.buffer.extend_from_slice(&self.head);
+        self.buffer.extend_from_slice(br#"],"usage":"#);
+        self.json(usage);
+        self.buffer.extend_from_slice(b"}\n\n");
+    }
+
+    fn json<T: Serialize + ?Sized>(&mut self, value: &T) {
+        let written = serde_json::to_writer((&mut self.buffer).writer(), value);
+        debug_assert!(written.is_ok(), "strings and numbers fit into memory");
+    }
+}
+
+fn chunk_head(head: &Head) -> Vec<u8> {
+    #[derive(Serialize)]
+    struct Fields<'a> {
+        id: &'a str,
+        object: &'static str,
+        created: i64,
+        model: &'a str,
+    }
+    let fields = Fields {
+        id: &head.id,
+        object: match head.endpoint {
+            Endpoint::Chat => "chat.completion.chunk",
+            Endpoint::Completions => "text_completion",
+        },
+        created: head.created_s,
+        model: &head.model,
+    };
+    let mut text = b"data: ".to_vec();
+    let written = serde_json::to_writer(&mut text, &fields);
+    debug_assert!(written.is_ok(), "strings and numbers fit into memory");
+    // The object goes on with the choices.
+    text.pop();
+    text.extend_from_slice(br#","choices":["#);
+    text
+}

@@ -1,0 +1,138 @@
+//! When a stream's bytes go out: headers held back until there is something to say, pings while there is not, and a
+//! proper end whatever happens.
+//!
+//! Until the first content the client has nothing, so an error is still an HTTP status and the work can be done
+//! elsewhere. After `ping_after` of silence the headers go out, because clients and middlemen give up on silent
+//! connections; from then on an error is an event. A stream ends with `[DONE]` or with an error event, never just so
+//! (I3).
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use futures::{Stream, StreamExt as _};
+use http::{HeaderValue, header};
+use http_body::Frame;
+use tokio::time::Sleep;
+
+use super::error::ApiError;
+use super::run::Run;
+use super::sse::Encoder;
+use crate::limits;
+use crate::upstream::Event;
+
+/// Answers with a stream as soon as there is content, or the silence is too long.
+///
+/// # Errors
+/// What went wrong before either.
+pub(super) async fn respond(
+    mut run: Run,
+    mut encoder: Encoder,
+    ping_after: Duration,
+) -> Result<Response, ApiError> {
+    let period = ping_after.max(Duration::from_millis(limits::PING_PERIOD_MS_MIN));
+    let first = tokio::time::timeout(period, run.next()).await;
+    let quiet = first.is_err();
+    match first {
+        // `Done` is never the first: each choice ends before.
+        Ok(Some(event)) => encoder.event(&event?),
+        Ok(None) => return Err(ApiError::internal()),
+        Err(_elapsed) => encoder.ping(),
+    }
+    let body = EventBody {
+        run,
+        encoder,
+        timer: Box::pin(tokio::time::sleep(period)),
+        period,
+        quiet,
+        over: false,
+    };
+    let headers = [
+        (
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("text/event-stream"),
+        ),
+        (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),
+        // nginx would hold events back otherwise.
+        (X_ACCEL_BUFFERING, HeaderValue::from_static("no")),
+    ];
+    Ok((headers, Body::new(body)).into_response())
+}
+
+const X_ACCEL_BUFFERING: header::HeaderName = header::HeaderName::from_static("x-accel-buffering");
+
+/// The body of a stream. Dropping it, as happens when the client goes away, drops the run.
+struct EventBody {
+    run: Run,
+    encoder: Encoder,
+    timer: Pin<Box<Sleep>>,
+    period: Duration,
+    /// Whether no event was written since the timer was set. So a timer costs nothing per event, and a ping comes after
+    /// one to two periods of silence.
+    quiet: bool,
+    over: bool,
+}
+
+impl http_body::Body for EventBody {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        self.write_events(cx);
+        if self.encoder.pending() == 0 && !self.over {
+            self.write_ping(cx);
+        }
+        match (self.encoder.pending(), self.over) {
+            (0, true) => Poll::Ready(None),
+            (0, false) => Poll::Pending,
+            _ => Poll::Ready(Some(Ok(Frame::data(self.encoder.take())))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.over && self.encoder.pending() == 0
+    }
+}
+
+impl EventBody {
+    /// Writes what the upstream has ready, up to one write's worth.
+    fn write_events(&mut self, cx: &mut Context<'_>) {
+        while !self.over && self.encoder.pending() < limits::SSE_WRITE_BYTES_MAX {
+            match Pin::new(&mut self.run).poll_next(cx) {
+                Poll::Ready(Some(Ok(event))) => {
+                    self.encoder.event(&event);
+                    self.quiet = false;
+                    self.over = matches!(event, Event::Done(_));
+                }
+                Poll::Ready(Some(Err(error))) => self.fail(&error),
+                // A run ends with `Done` or an error, both of which end this loop.
+                Poll::Ready(None) => self.fail(&ApiError::internal()),
+                Poll::Pending => return,
+            }
+        }
+    }
+
+    fn fail(&mut self, error: &ApiError) {
+        self.encoder.error(error);
+        self.over = true;
+    }
+
+    /// Writes a ping if the silence is long enough, and sees to being woken for the next one.
+    fn write_ping(&mut self, cx: &mut Context<'_>) {
+        while self.timer.as_mut().poll(cx).is_ready() {
+            self.timer.set(tokio::time::sleep(self.period));
+            if self.quiet {
+                self.encoder.ping();
+                return;
+            }
+            self.quiet = true;
+        }
+    }
+}

@@ -1,0 +1,275 @@
+//! A whole server: bound, loading, serving, drained.
+
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use futures::future::try_join_all;
+use hansa_config::Config;
+use metrics_exporter_prometheus::BuildError;
+use serde::Serialize;
+use tokio::net::TcpListener;
+use tokio::time::sleep;
+use tokio_util::task::TaskTracker;
+
+use crate::admin;
+use crate::clock::Clock;
+use crate::drain::{Drain, DrainTimes, Drained, Phase};
+use crate::health::Health;
+use crate::limits::{ADMIN_CONNECTIONS_MAX, METRICS_UPKEEP};
+use crate::listener::{Listener, ListenerOptions};
+use crate::openai::Api;
+use crate::stack::{self, Shared};
+use crate::start::{self, Load, StartFailed};
+use crate::telemetry::Metrics;
+use crate::upstream::registry::Models;
+
+/// A server with its listeners bound. Nothing is loaded or accepted before [`App::run`].
+pub struct App {
+    core: Core,
+    loads: Vec<Load>,
+    clients: TcpListener,
+    operators: Option<TcpListener>,
+}
+
+/// What everything in the server shares.
+struct Core {
+    config: Config,
+    clock: Clock,
+    metrics: Metrics,
+    models: Arc<Models>,
+    drain: Drain,
+    tasks: TaskTracker,
+}
+
+/// Where a server listens, as it tells whoever started it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Addresses {
+    /// For clients.
+    pub listen: SocketAddr,
+    /// For operators.
+    pub admin: Option<SocketAddr>,
+}
+
+/// Why a server does not serve.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServeError {
+    /// Without authentication everyone who reaches the address could use the models.
+    #[error(
+        "{key} = \"{address}\" can be reached from other machines, but no API keys are configured; \
+         listen on 127.0.0.1 and put a proxy that authenticates in front"
+    )]
+    NotLoopback {
+        /// The key of the config.
+        key: &'static str,
+        /// Its value.
+        address: SocketAddr,
+    },
+    /// The address is taken or not ours.
+    #[error("cannot listen on {address}: {error}; choose another, or port 0 for a free one")]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// What the system says.
+        error: io::Error,
+    },
+    /// A model cannot be served.
+    #[error(transparent)]
+    Start(#[from] StartFailed),
+    /// The metrics cannot be set up.
+    #[error("the metrics cannot be set up: {0}")]
+    Metrics(#[from] BuildError),
+}
+
+impl App {
+    /// Checks what can be checked without loading, and binds.
+    ///
+    /// # Errors
+    /// [`ServeError`], with nothing bound.
+    pub async fn build(config: Config) -> Result<Self, ServeError> {
+        check(&config)?;
+        let (clock, metrics) = (Clock::system(), Metrics::new()?);
+        let (models, loads) = start::prepare(&config.models, &metrics, &clock)?;
+        let clients = bind(config.server.listen).await?;
+        let operators = match config.admin.listen {
+            Some(address) => Some(bind(address).await?),
+            None => None,
+        };
+        let core = Core {
+            config,
+            clock,
+            metrics,
+            models: Arc::new(models),
+            drain: Drain::new(),
+            tasks: TaskTracker::new(),
+        };
+        Ok(Self {
+            core,
+            loads,
+            clients,
+            operators,
+        })
+    }
+
+    /// Where the server listens; free ports are known by now.
+    #[must_use]
+    pub fn addresses(&self) -> Addresses {
+        let bound = |listener: &TcpListener| listener.local_addr().ok();
+        Addresses {
+            listen: bound(&self.clients).unwrap_or(self.core.config.server.listen),
+            admin: self.operators.as_ref().and_then(bound),
+        }
+    }
+
+    /// Accepts at once, loads the models meanwhile, and serves until `signal` resolves; then drains. A second signal
+    /// cuts the drain short.
+    ///
+    /// # Errors
+    /// [`ServeError::Start`] where a model does not load.
+    pub async fn run(self, mut signal: impl AsyncFnMut()) -> Result<Drained, ServeError> {
+        let Addresses { listen, admin } = self.addresses();
+        let admin = admin.map(tracing::field::display);
+        tracing::info!(%listen, admin, "listening; loading the models");
+        let Self {
+            core,
+            loads,
+            clients,
+            operators,
+        } = self;
+        core.accept(clients, operators);
+        core.keep_metrics();
+        tokio::select! {
+            failed = core.load(loads) => {
+                core.drain(DrainTimes::NONE, std::future::pending()).await;
+                return Err(failed.into());
+            }
+            () = signal() => {}
+        }
+        tracing::info!("draining");
+        let drained = core.drain(core.drain_times(), signal()).await;
+        tracing::info!(?drained, "stopped");
+        Ok(drained)
+    }
+}
+
+impl Core {
+    /// Starts both accept loops; they end when the drain begins.
+    fn accept(&self, clients: TcpListener, operators: Option<TcpListener>) {
+        let health = Health {
+            models: Arc::clone(&self.models),
+            drain: self.drain.watch(),
+        };
+        if let Some(acceptor) = operators {
+            let service = admin::router(&self.metrics, health.clone());
+            let listener = self.listener(service, ADMIN_CONNECTIONS_MAX);
+            self.tasks.spawn(listener.run(acceptor));
+        }
+        let service = stack::build(self.api().router(), &self.shared(health));
+        let listener = self.listener(service, self.config.server.connections_max);
+        self.tasks.spawn(listener.run(clients));
+    }
+
+    fn api(&self) -> Api {
+        Api::new(
+            Arc::clone(&self.models),
+            self.config.limits.clone(),
+            Duration::from_millis(self.config.server.ping_after_ms),
+            self.clock.clone(),
+        )
+    }
+
+    fn shared(&self, health: Health) -> Shared {
+        Shared {
+            clock: self.clock.clone(),
+            metrics: self.metrics.clone(),
+            health,
+            body_bytes_max: self.config.limits.body_bytes_max,
+            body_timeout: Duration::from_millis(self.config.server.body_timeout_ms),
+            write_timeout: Duration::from_millis(self.config.server.write_timeout_ms),
+            tasks: self.tasks.clone(),
+        }
+    }
+
+    fn listener(&self, service: Router, connections_max: u32) -> Listener {
+        let server = &self.config.server;
+        let options = ListenerOptions {
+            connections_max,
+            header_timeout: Duration::from_millis(server.header_timeout_ms),
+            write_timeout: Duration::from_millis(server.write_timeout_ms),
+        };
+        Listener::new(service, options, self.drain.watch(), self.tasks.clone())
+    }
+
+    fn keep_metrics(&self) {
+        let (metrics, drain) = (self.metrics.clone(), self.drain.watch());
+        self.tasks.spawn(async move {
+            let upkeep = async {
+                loop {
+                    sleep(METRICS_UPKEEP).await;
+                    metrics.upkeep();
+                }
+            };
+            tokio::select! {
+                () = upkeep => {}
+                () = drain.reached(Phase::Draining) => {}
+            }
+        });
+    }
+
+    /// Loads every model and then waits for ever; resolves only where one fails.
+    async fn load(&self, loads: Vec<Load>) -> StartFailed {
+        let began = self.clock.now();
+        if let Err(failed) = try_join_all(loads).await {
+            return failed;
+        }
+        let seconds = self.clock.now().saturating_sub(began).as_secs_f64();
+        let models = self.models.list().len();
+        tracing::info!(models, seconds, "ready");
+        std::future::pending().await
+    }
+
+    fn drain_times(&self) -> DrainTimes {
+        DrainTimes {
+            delay: Duration::from_millis(self.config.server.drain_delay_ms),
+            grace: Duration::from_millis(self.config.server.grace_ms),
+        }
+    }
+
+    async fn drain(&self, times: DrainTimes, force: impl Future<Output = ()>) -> Drained {
+        let drained = self.drain.run(times, &self.models, &self.tasks, force);
+        drained.await
+    }
+}
+
+fn check(config: &Config) -> Result<(), ServeError> {
+    loopback("server.listen", Some(config.server.listen))?;
+    loopback("admin.listen", config.admin.listen)
+}
+
+fn loopback(key: &'static str, address: Option<SocketAddr>) -> Result<(), ServeError> {
+    match address {
+        Some(address) if !address.ip().is_loopback() => {
+            Err(ServeError::NotLoopback { key, address })
+        }
+        _ => Ok(()),
+    }
+}
+
+async fn bind(address: SocketAddr) -> Result<TcpListener, ServeError> {
+    let bound = TcpListener::bind(address).await;
+    bound.map_err(|error| ServeError::Bind { address, error })
+}
+
+impl fmt::Debug for App {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("App")
+            .field("addresses", &self.addresses())
+            .field("models", &self.core.models)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,107 @@
+//! THE layer order: what a request passes through, outermost first, and why each layer stands where it does.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::middleware::from_fn_with_state;
+use tokio_util::task::TaskTracker;
+use tower::ServiceBuilder;
+
+use crate::clock::Clock;
+use crate::health::Health;
+use crate::layers::body::BodyLimits;
+use crate::layers::observe::Observer;
+use crate::layers::unread::ReadLimits;
+use crate::layers::{body, fence, gate, observe, request_id, unread};
+use crate::telemetry::Metrics;
+
+/// Id of a request, ours or the client's: in its log line, in `x-request-id`, and in its extensions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RequestId(pub Arc<str>);
+
+/// What the layers share with the rest of the server.
+#[derive(Debug, Clone)]
+pub struct Shared {
+    /// Times requests and dates their ids.
+    pub clock: Clock,
+    /// Counts requests and panics.
+    pub metrics: Metrics,
+    /// Readiness, and the drain that the gate watches.
+    pub health: Health,
+    /// Bytes of a request body.
+    pub body_bytes_max: u64,
+    /// Time for a client to send it.
+    pub body_timeout: Duration,
+    /// Time after which a client that reads nothing of its stream loses it.
+    pub write_timeout: Duration,
+    /// Tasks that the drain waits for.
+    pub tasks: TaskTracker,
+}
+
+/// Puts the layers around `api`, which answers every path that is not a health probe.
+///
+/// The first two stand outside, in [`crate::listener`]: connection caps (a connection beyond them must cost nothing), and
+/// caps and timers of a request's head (nothing can be said of a request before its head is there).
+pub fn build(api: Router, shared: &Shared) -> Router {
+    let of_all = ServiceBuilder::new()
+        // Request id: outside of everything that can refuse, so that each answer and each log line carries it.
+        .layer(from_fn_with_state(
+            shared.clock.clone(),
+            request_id::assign,
+        ))
+        // Span, log line and counts: inside the id, which they name, and outside the fence, so that panics are counted.
+        .layer(from_fn_with_state(observer(shared), observe::observe))
+        // Panic fence: outside of all code that handles content.
+        .layer(from_fn_with_state(shared.metrics.clone(), fence::contain));
+    let of_api = ServiceBuilder::new()
+        // Unread streams: outside of everything that holds something for a stream, since it drops the whole answer.
+        .layer(from_fn_with_state(read_limits(shared), unread::watch))
+        // Drain gate: before any work on a request that will not be served. Probes pass beside it: they must go on.
+        .layer(from_fn_with_state(
+            shared.health.drain.clone(),
+            gate::pass,
+        ))
+        // Authentication: not built; `serve` listens on loopback only. It will stand here: nothing below runs for strangers.
+        //
+        // Body limits: after authentication, so that a stranger cannot make us hold a body, and after the id, so that a
+        // refusal carries it. The length that a client declares is judged before a byte is read.
+        .layer(from_fn_with_state(body_limits(shared), body::bound))
+        // Our cap is the operator's; axum's own of 2 MB would undercut it.
+        .layer(DefaultBodyLimit::disable());
+    // Inside, in the order in which `openai` and the upstreams go through them:
+    // Parse and validate against the limits: nothing is reserved or queued for a request that cannot be served.
+    // Deadline: fixed here once, as a moment on the server's clock; tokenizer, queue and engine all give up at it.
+    // Quota reservation: not built. Cheap, so before any queue: who has nothing left must not take a place in line.
+    // Priority queue with fairness: not built; the engine's bounded queue is first come, first served.
+    // Adaptive concurrency: not built. Innermost of the waiting: it measures the upstream alone.
+    // Route: by the model's name alone, in `upstream::registry`.
+    let api = api.layer(of_api);
+    shared.health.clone().router().merge(api).layer(of_all)
+}
+
+fn observer(shared: &Shared) -> Observer {
+    Observer {
+        metrics: shared.metrics.clone(),
+        clock: shared.clock.clone(),
+    }
+}
+
+fn read_limits(shared: &Shared) -> ReadLimits {
+    ReadLimits {
+        timeout: shared.write_timeout,
+        tasks: shared.tasks.clone(),
+    }
+}
+
+fn body_limits(shared: &Shared) -> BodyLimits {
+    BodyLimits {
+        bytes_max: shared.body_bytes_max,
+        timeout: shared.body_timeout,
+        tasks: shared.tasks.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,229 @@
+//! What operators see: log lines on stderr and metrics in Prometheus' text form.
+//!
+//! Metrics live in a recorder of the server's own and not in a global one, so that many servers can run in one process.
+//! Labels come from closed sets alone (routes of our router, status codes, models of the config), or a client could make
+//! series without end. Prompts and outputs appear nowhere (I8).
+
+use std::fmt;
+use std::io::{IsTerminal, stderr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::StatusCode;
+use metrics::{counter, gauge, histogram, with_local_recorder};
+use metrics_exporter_prometheus::{
+    BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
+};
+use tracing_subscriber::EnvFilter;
+
+use crate::upstream::registry::Models;
+
+/// Seconds at which durations of whole requests are counted: from a refusal to a long generation.
+const REQUEST_BUCKETS_S: [f64; 16] = [
+    0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0,
+];
+
+/// Seconds at which times to first token are counted: the range in which a person notices.
+const TTFT_BUCKETS_S: [f64; 14] = [
+    0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 2.0, 5.0, 10.0, 30.0,
+];
+
+/// The server's metrics. Clones share them.
+#[derive(Clone)]
+pub struct Metrics {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    recorder: PrometheusRecorder,
+    handle: PrometheusHandle,
+}
+
+impl Metrics {
+    /// Metrics at zero.
+    ///
+    /// # Errors
+    /// [`BuildError`] where the exporter refuses the buckets.
+    pub fn new() -> Result<Self, BuildError> {
+        let bucketed = |name: &str| Matcher::Full(name.to_owned());
+        let recorder = PrometheusBuilder::new()
+            .set_buckets_for_metric(bucketed("hansa_request_seconds"), &REQUEST_BUCKETS_S)?
+            .set_buckets_for_metric(bucketed("hansa_ttft_seconds"), &TTFT_BUCKETS_S)?
+            .build_recorder();
+        let handle = recorder.handle();
+        let metrics = Self {
+            inner: Arc::new(Inner { recorder, handle }),
+        };
+        metrics.describe();
+        Ok(metrics)
+    }
+
+    /// Counts a request in.
+    pub fn request_began(&self) {
+        self.record(|| gauge!("hansa_requests_in_flight").increment(1.0));
+    }
+
+    /// Counts a request out, after the last byte of its answer or when its client left.
+    pub fn request_ended(&self, route: &str, status: StatusCode, took: Duration) {
+        self.record(|| {
+            gauge!("hansa_requests_in_flight").decrement(1.0);
+            let status = status.as_str().to_owned();
+            counter!("hansa_requests_total", "route" => route.to_owned(), "status" => status)
+                .increment(1);
+            histogram!("hansa_request_seconds", "route" => route.to_owned()).record(took);
+        });
+    }
+
+    /// Counts the time from a request's arrival at its upstream to its first text.
+    pub fn first_token(&self, model: &Arc<str>, after: Duration) {
+        self.record(|| {
+            histogram!("hansa_ttft_seconds", "model" => Arc::clone(model)).record(after);
+        });
+    }
+
+    /// Counts a panic that the fence caught. Any is a bug: alarm on it.
+    pub fn panicked(&self) {
+        self.record(|| counter!("hansa_panics_total").increment(1));
+    }
+
+    /// Everything in Prometheus' text form, with the figures of `models` at this moment.
+    #[must_use]
+    pub fn render(&self, models: &Models) -> String {
+        self.record(|| {
+            record_statuses(models);
+            record_totals(models);
+        });
+        self.inner.handle.render()
+    }
+
+    /// Moves recorded durations into their histograms. They pile up in memory until then, so a server that nobody
+    /// scrapes must call this from time to time.
+    pub fn upkeep(&self) {
+        self.inner.handle.run_upkeep();
+    }
+
+    fn record<T>(&self, record: impl FnOnce() -> T) -> T {
+        with_local_recorder(&self.inner.recorder, record)
+    }
+
+    fn describe(&self) {
+        use metrics::{
+            describe_counter as count, describe_gauge as now, describe_histogram as time,
+        };
+        self.record(|| {
+            count!("hansa_requests_total", "Requests answered");
+            time!("hansa_request_seconds", "From the head to the last byte");
+            time!("hansa_ttft_seconds", "From arrival to the first text");
+            now!("hansa_requests_in_flight", "Requests not answered wholly");
+            count!("hansa_panics_total", "Panics that the fence caught");
+            now!("hansa_engine_running", "Sequences that hold KV blocks");
+            now!("hansa_engine_waiting", "Sequences in line");
+            now!("hansa_engine_blocks_free", "KV blocks free");
+            now!("hansa_engine_blocks_total", "KV blocks in all");
+            count!("hansa_engine_steps_total", "Steps run");
+            count!(
+                "hansa_engine_prefill_tokens_total",
+                "Prompt tokens computed"
+            );
+            count!("hansa_engine_decode_tokens_total", "Tokens produced");
+            count!("hansa_engine_preemptions_total", "Sequences preempted");
+        });
+    }
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+fn record_statuses(models: &Models) {
+    for (model, status) in models.statuses() {
+        let set = |name: &'static str, value: u32| {
+            gauge!(name, "model" => Arc::clone(&model)).set(f64::from(value));
+        };
+        set("hansa_engine_running", status.running);
+        set("hansa_engine_waiting", status.waiting);
+        set("hansa_engine_blocks_free", status.kv_blocks_free);
+        set("hansa_engine_blocks_total", status.kv_blocks_total);
+    }
+}
+
+fn record_totals(models: &Models) {
+    for (model, totals) in models.totals() {
+        let set = |name: &'static str, value: u64| {
+            counter!(name, "model" => Arc::clone(&model)).absolute(value);
+        };
+        set("hansa_engine_steps_total", totals.steps);
+        set("hansa_engine_prefill_tokens_total", totals.prefill_tokens);
+        set("hansa_engine_decode_tokens_total", totals.decode_tokens);
+        set("hansa_engine_preemptions_total", totals.preemptions);
+    }
+}
+
+/// How the log is written; the binary reads it from the environment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogOptions {
+    /// What is logged, in the language of `tracing`'s filters.
+    pub filter: String,
+    /// One JSON object a line instead of text.
+    pub json: bool,
+}
+
+impl LogOptions {
+    /// From `HANSA_LOG` (`info` where unset) and `HANSA_LOG_FORMAT` (`json` or text).
+    #[must_use]
+    pub fn from_env() -> Self {
+        Self {
+            filter: std::env::var("HANSA_LOG").unwrap_or_else(|_| "info".to_owned()),
+            json: std::env::var("HANSA_LOG_FORMAT").is_ok_and(|format| format == "json"),
+        }
+    }
+}
+
+/// Starts logging to stderr for the whole process. Call it once, from the binary; a second call changes nothing.
+pub fn start_logging(options: &LogOptions) {
+    let filter = EnvFilter::builder().parse_lossy(&options.filter);
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(stderr);
+    let started = if options.json {
+        log.json()
+            .flatten_event(true)
+            .with_span_list(false)
+            .try_init()
+    } else {
+        log.with_ansi(stderr().is_terminal()).try_init()
+    };
+    if started.is_ok() {
+        log_panics_without_message();
+    }
+}
+
+/// A panic's message may quote the text it stumbled over (a slice out of bounds does), so only its place is logged (I8).
+fn log_panics_without_message() {
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(ToString::to_string);
+        tracing::error!(place, "a panic was caught; this is a bug, please report it");
+    }));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_servers_in_one_process_count_apart() {
+        let (one, other) = (Metrics::new().unwrap(), Metrics::new().unwrap());
+        one.request_began();
+        one.request_ended("/v1/models", StatusCode::OK, Duration::from_millis(3));
+        let seen = one.render(&Models::default());
+        assert!(
+            seen.contains(r#"hansa_requests_total{route="/v1/models",status="200"} 1"#),
+            "{seen}"
+        );
+        assert!(seen.contains("hansa_requests_in_flight 0"), "{seen}");
+        let seen = other.render(&Models::default());
+        assert!(!seen.contains("/v1/models"), "{seen}");
+    }
+}

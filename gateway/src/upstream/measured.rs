@@ -1,0 +1,97 @@
+//! Times what every upstream does alike: the wait for the first text.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use futures::stream::StreamExt;
+
+use crate::clock::Clock;
+use crate::telemetry::Metrics;
+use crate::upstream::{
+    Event, EventStream, GenerateRequest, Upstream, UpstreamError, UpstreamStatus, UpstreamTotals,
+};
+
+/// An upstream whose times to first token are counted.
+pub struct Measured<U> {
+    inner: U,
+    model: Arc<str>,
+    metrics: Metrics,
+    clock: Clock,
+}
+
+impl<U> Measured<U> {
+    /// Measures what `inner` does for `model`.
+    pub fn new(inner: U, model: Arc<str>, metrics: Metrics, clock: Clock) -> Self {
+        Self {
+            inner,
+            model,
+            metrics,
+            clock,
+        }
+    }
+
+    fn watch(&self, events: EventStream, began: Duration) -> EventStream {
+        let (model, metrics, clock) = (
+            Arc::clone(&self.model),
+            self.metrics.clone(),
+            self.clock.clone(),
+        );
+        let mut waiting = true;
+        events
+            .inspect(move |event| {
+                if waiting && is_text(event) {
+                    waiting = false;
+                    metrics.first_token(&model, clock.now().saturating_sub(began));
+                }
+            })
+            .boxed()
+    }
+}
+
+/// A token may complete no character yet: only text that a client sees counts.
+fn is_text(event: &Result<Event, UpstreamError>) -> bool {
+    matches!(event, Ok(Event::Delta { text, .. }) if !text.is_empty())
+}
+
+impl<U: Upstream> Upstream for Measured<U> {
+    fn generate(
+        &self,
+        request: Arc<GenerateRequest>,
+    ) -> BoxFuture<'_, Result<EventStream, UpstreamError>> {
+        Box::pin(async move {
+            let began = self.clock.now();
+            let events = self.inner.generate(request).await?;
+            Ok(self.watch(events, began))
+        })
+    }
+
+    fn count_tokens(
+        &self,
+        request: Arc<GenerateRequest>,
+    ) -> BoxFuture<'_, Result<u32, UpstreamError>> {
+        self.inner.count_tokens(request)
+    }
+
+    fn cancel(&self, request_id: &str) {
+        self.inner.cancel(request_id);
+    }
+
+    fn status(&self) -> UpstreamStatus {
+        self.inner.status()
+    }
+
+    fn totals(&self) -> UpstreamTotals {
+        self.inner.totals()
+    }
+
+    fn drain(&self, grace: Duration) {
+        self.inner.drain(grace);
+    }
+}
+
+impl<U> std::fmt::Debug for Measured<U> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Measured").field(&self.model).finish()
+    }
+}

@@ -1,0 +1,115 @@
+//! Turns prompts into token ids, off the event loop and a few at a time.
+//!
+//! Rendering a template and tokenising are pure computation over text that a client chose: on the event loop a long
+//! prompt would stall every connection, and without a bound many would take the cores from the kernels.
+
+use std::sync::Arc;
+
+use hansa_models::text::{ChatInput, SpecialTokens, TextCodec, TextError};
+use tokio::sync::Semaphore;
+
+use crate::limits::{TOKENISE_CONCURRENCY, TOKENISE_QUEUE_MAX};
+use crate::upstream::{GenerateRequest, Prompt, UpstreamError, UpstreamErrorKind};
+
+/// The bounded pool of one model.
+#[derive(Debug)]
+pub(super) struct Tokeniser {
+    /// Places in line, running included.
+    line: Arc<Semaphore>,
+    /// Places at work.
+    work: Arc<Semaphore>,
+}
+
+impl Tokeniser {
+    pub(super) fn new() -> Self {
+        Self {
+            line: Arc::new(Semaphore::new(TOKENISE_QUEUE_MAX)),
+            work: Arc::new(Semaphore::new(TOKENISE_CONCURRENCY)),
+        }
+    }
+
+    /// The prompt's ids.
+    pub(super) async fn encode(
+        &self,
+        codec: Arc<dyn TextCodec>,
+        request: Arc<GenerateRequest>,
+    ) -> Result<Arc<[u32]>, UpstreamError> {
+        if let Prompt::Tokens(ids) = &request.prompt {
+            return checked(ids, codec.vocab_size());
+        }
+        let Ok(place) = Arc::clone(&self.line).try_acquire_owned() else {
+            return Err(UpstreamErrorKind::Overloaded.into());
+        };
+        let Ok(turn) = Arc::clone(&self.work).acquire_owned().await else {
+            return Err(UpstreamErrorKind::ShuttingDown.into());
+        };
+        let work = move || {
+            let ids = encode(&*codec, &request);
+            // Held until here even where the client has left: the thread is at work all the same.
+            drop((place, turn));
+            ids
+        };
+        match tokio::task::spawn_blocking(work).await {
+            Ok(ids) => ids,
+            // It panicked (the log says where) or the runtime ends.
+            Err(_) => Err(UpstreamErrorKind::Internal.into()),
+        }
+    }
+}
+
+fn encode(codec: &dyn TextCodec, request: &GenerateRequest) -> Result<Arc<[u32]>, UpstreamError> {
+    let ids = match &request.prompt {
+        Prompt::Chat(messages) => {
+            let chat = ChatInput {
+                messages,
+                tools: &[],
+                add_generation_prompt: true,
+                template_time_s: request.template_time_s,
+            };
+            codec
+                .render_chat(&chat)
+                .and_then(|text| codec.encode(&text, SpecialTokens::Parse))
+        }
+        // A plain prompt is all of the model's input: who writes it may write its control tokens, as a template would.
+        Prompt::Text(text) => codec.encode(text, SpecialTokens::Parse),
+        Prompt::Tokens(ids) => Ok(ids.to_vec()),
+    };
+    let ids = ids.map_err(|error| refused(&error, param(&request.prompt)))?;
+    if ids.is_empty() {
+        return Err(invalid("prompt", "The prompt is empty.".to_owned()));
+    }
+    Ok(Arc::from(ids))
+}
+
+fn checked(ids: &Arc<[u32]>, vocab_size: u32) -> Result<Arc<[u32]>, UpstreamError> {
+    if ids.is_empty() {
+        return Err(invalid("prompt", "The prompt is empty.".to_owned()));
+    }
+    if let Some(id) = ids.iter().find(|id| **id >= vocab_size) {
+        let message = format!("Token id {id} is not below the model's {vocab_size} tokens.");
+        return Err(invalid("prompt", message));
+    }
+    Ok(Arc::clone(ids))
+}
+
+fn param(prompt: &Prompt) -> &'static str {
+    match prompt {
+        Prompt::Chat(_) => "messages",
+        Prompt::Text(_) | Prompt::Tokens(_) => "prompt",
+    }
+}
+
+fn refused(error: &TextError, param: &'static str) -> UpstreamError {
+    match error {
+        TextError::Tokenizer => UpstreamErrorKind::Internal.into(),
+        _ => invalid(param, error.to_string()),
+    }
+}
+
+fn invalid(param: &'static str, message: String) -> UpstreamError {
+    UpstreamErrorKind::InvalidRequest {
+        param: Some(param),
+        message,
+    }
+    .into()
+}

@@ -1,0 +1,104 @@
+//! The binary itself: its arguments, its one line on stdout, its exit codes, and its way out on SIGTERM.
+#![cfg(all(feature = "engine", unix))]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+
+use serde_json::Value;
+
+const SIM: &str = "[server]\nlisten = \"127.0.0.1:0\"\ngrace_ms = 200\n\
+    [admin]\nlisten = \"127.0.0.1:0\"\n[[model]]\nid = \"sim\"\nrunner = \"sim\"\n";
+
+fn hansa(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_hansa"));
+    command.args(args).stdin(Stdio::null());
+    command
+}
+
+/// A config file of this test's own.
+fn file(name: &str, text: &str) -> PathBuf {
+    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
+    std::fs::write(&path, text).unwrap();
+    path
+}
+
+fn output(args: &[&str]) -> Output {
+    hansa(args).output().unwrap()
+}
+
+fn terminate(child: &Child) {
+    let pid = child.id().to_string();
+    let sent = Command::new("kill").args(["-TERM", &pid]).status().unwrap();
+    assert!(sent.success());
+}
+
+#[test]
+fn serve_says_where_it_listens_and_leaves_on_sigterm() {
+    let config = file("sim.toml", SIM);
+    let mut child = hansa(&["serve", "--config", config.to_str().unwrap()])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdout = BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    stdout.read_line(&mut line).unwrap();
+    let addresses: Value = serde_json::from_str(&line).unwrap();
+    assert!(
+        addresses["listen"]
+            .as_str()
+            .unwrap()
+            .starts_with("127.0.0.1:")
+    );
+    assert!(
+        addresses["admin"]
+            .as_str()
+            .unwrap()
+            .starts_with("127.0.0.1:")
+    );
+    terminate(&child);
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    let mut rest = String::new();
+    stdout.read_to_string(&mut rest).unwrap();
+    assert_eq!(rest, "");
+}
+
+#[test]
+fn what_the_user_got_wrong_ends_with_64_and_the_name_of_it() {
+    let unknown = file("unknown.toml", "[server]\nlisten_on = 1\n");
+    let unknown = unknown.to_str().unwrap();
+    for (args, named) in [
+        (&["check", "--config", unknown][..], "listen_on"),
+        (&["serve", "--config", unknown], "listen_on"),
+        (&["serve", "--config", "/nowhere.toml"], "/nowhere.toml"),
+        (&["serve", "--listen", "somewhere"], "--listen"),
+        (&["serve", "--listen", "0.0.0.0:0"], "server.listen"),
+        (&["serve", "--admin-listen", "somewhere"], "--admin-listen"),
+        (&["serve", "--unknown"], "--unknown"),
+        (&["sing"], "sing"),
+    ] {
+        let output = output(args);
+        assert_eq!(output.status.code(), Some(64), "{args:?}: {output:?}");
+        assert!(output.stdout.is_empty(), "{args:?}: {output:?}");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(stderr.contains(named), "{args:?}: {stderr}");
+    }
+}
+
+#[test]
+fn a_sound_config_passes_the_check() {
+    let config = file("sound.toml", SIM);
+    let output = output(&["check", "--config", config.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+}
+
+#[test]
+fn a_model_that_is_not_there_ends_with_one_line() {
+    let args = ["serve", "--listen", "127.0.0.1:0", "--admin-listen", "none"];
+    let output = output(&[&args[..], &["--model", "/nowhere/model.gguf"]].concat());
+    assert_eq!(output.status.code(), Some(70), "{output:?}");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    let last = stderr.lines().last().unwrap();
+    assert!(last.starts_with("hansa: model 'model': "), "{stderr}");
+}

@@ -1,0 +1,334 @@
+//! A whole server in this process with the simulated engine: what clients and operators meet on the wire.
+#![cfg(feature = "engine")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use hansa_config::{Config, schema};
+use hansa_gateway::drain::Drained;
+use hansa_gateway::serve::{App, ServeError};
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+/// Longer than anything here may take; a test that hangs fails by it.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A server that runs in this process.
+struct Server {
+    clients: SocketAddr,
+    operators: SocketAddr,
+    signal: mpsc::Sender<()>,
+    run: JoinHandle<Result<Drained, ServeError>>,
+}
+
+fn config() -> Config {
+    let mut config = Config::default();
+    config.server.listen.set_port(0);
+    config.server.grace_ms = 300;
+    config.admin.listen = Some(config.server.listen);
+    config.models = vec![schema::Model {
+        id: "sim".to_owned(),
+        runner: schema::Runner::Sim,
+        ..schema::Model::default()
+    }];
+    config
+}
+
+impl Server {
+    async fn start(config: Config) -> Self {
+        let app = App::build(config).await.unwrap();
+        let addresses = app.addresses();
+        let (signal, mut signals) = mpsc::channel(2);
+        let run = async move {
+            app.run(async move || {
+                let _ = signals.recv().await;
+            })
+            .await
+        };
+        let server = Self {
+            clients: addresses.listen,
+            operators: addresses.admin.unwrap(),
+            signal,
+            run: spawn(run),
+        };
+        server.wait_until_ready().await;
+        server
+    }
+
+    async fn wait_until_ready(&self) {
+        let ready = async {
+            while self.get("/health/ready").await.status != 200 {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(PATIENCE, ready).await.unwrap();
+    }
+
+    async fn get(&self, path: &str) -> Answer {
+        self.send(&format!(
+            "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
+        ))
+        .await
+    }
+
+    async fn send(&self, request: &str) -> Answer {
+        exchange(self.clients, request).await
+    }
+
+    async fn stop(self) -> Drained {
+        self.signal.send(()).await.unwrap();
+        timeout(PATIENCE, self.run).await.unwrap().unwrap().unwrap()
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the test waits for it")]
+fn spawn<F>(future: F) -> JoinHandle<F::Output>
+where
+    F: Future<Output: Send> + Send + 'static,
+{
+    tokio::spawn(future)
+}
+
+/// An answer on the wire.
+#[derive(Debug)]
+struct Answer {
+    status: u16,
+    head: String,
+    body: String,
+}
+
+impl Answer {
+    fn parse(text: &str) -> Self {
+        let (head, body) = text.split_once("\r\n\r\n").unwrap_or((text, ""));
+        let status = head.split(' ').nth(1).and_then(|s| s.parse().ok());
+        Self {
+            status: status.unwrap_or(0),
+            head: head.to_ascii_lowercase(),
+            body: body.to_owned(),
+        }
+    }
+
+    fn error(&self) -> Value {
+        let body: Value = serde_json::from_str(&self.body).unwrap_or_default();
+        let error = &body["error"];
+        for key in ["message", "type", "param", "code"] {
+            assert!(error.get(key).is_some(), "no {key} in {self:?}");
+        }
+        error.clone()
+    }
+}
+
+async fn exchange(address: SocketAddr, request: &str) -> Answer {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let (mut read, mut write) = stream.split();
+    let mut answer = Vec::new();
+    let send = async {
+        // The server may answer and close before all is sent.
+        let _ = write.write_all(request.as_bytes()).await;
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        () = send => {}
+        // What was read before a reset counts.
+        _ = timeout(PATIENCE, read.read_to_end(&mut answer)) => {}
+    }
+    Answer::parse(&String::from_utf8_lossy(&answer))
+}
+
+fn chat(body: &str) -> String {
+    post("/v1/chat/completions", body)
+}
+
+fn post(path: &str, body: &str) -> String {
+    let length = body.len();
+    format!(
+        "POST {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\
+         content-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
+    )
+}
+
+const QUESTION: &str =
+    r#"{"model":"sim","max_tokens":4,"messages":[{"role":"user","content":"hi"}]}"#;
+const ENDLESS: &str = r#"{"model":"sim","max_tokens":8000,"stream":true,"messages":[{"role":"user","content":"hi"}]}"#;
+
+#[tokio::test]
+async fn a_ready_server_answers_and_says_so() {
+    let server = Server::start(config()).await;
+    let ready = server.get("/health/ready").await;
+    let ready: Value = serde_json::from_str(&ready.body).unwrap();
+    assert_eq!(ready["status"], "ready");
+    assert_eq!(ready["models"][0]["id"], "sim");
+    assert_eq!(ready["models"][0]["state"], "ready");
+    let answer = server.send(&chat(QUESTION)).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let metrics = exchange(
+        server.operators,
+        "GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n",
+    )
+    .await;
+    for line in [
+        r#"hansa_requests_total{route="/v1/chat/completions",status="200"} 1"#,
+        r#"hansa_ttft_seconds_count{model="sim"} 1"#,
+        r#"hansa_engine_running{model="sim"} 0"#,
+        r#"hansa_engine_decode_tokens_total{model="sim"} "#,
+        "hansa_requests_in_flight 0",
+    ] {
+        assert!(metrics.body.contains(line), "no {line} in {}", metrics.body);
+    }
+    assert_eq!(server.stop().await, Drained::InOrder);
+}
+
+#[tokio::test]
+async fn every_refusal_has_openais_shape_and_the_requests_id() {
+    let server = Server::start(config()).await;
+    let large = format!(r#"{{"model":"{}"}}"#, "x".repeat(5 << 20));
+    let chunk = "x".repeat(1 << 20);
+    let chunked = format!("100000\r\n{chunk}\r\n").repeat(5);
+    let chunked = format!(
+        "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\
+         content-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n{chunked}0\r\n\r\n"
+    );
+    let cases = [
+        (404, post("/v1/nothing", "{}")),
+        (
+            404,
+            "GET //v1/models HTTP/1.1\r\nhost: x\r\n\r\n".to_owned(),
+        ),
+        (
+            404,
+            "GET /v1/%2e%2e/metrics HTTP/1.1\r\nhost: evil\r\n\r\n".to_owned(),
+        ),
+        (404, "GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n".to_owned()),
+        (405, post("/v1/models", "{}")),
+        (405, post("/health/live", "{}")),
+        (
+            405,
+            "GET /v1/chat/completions HTTP/1.1\r\nhost: x\r\n\r\n".to_owned(),
+        ),
+        (400, chat("{")),
+        (413, chat(&large)),
+        (413, chunked),
+    ];
+    for (status, request) in cases {
+        let with_id = "HTTP/1.1\r\nx-request-id: my-id.7\r\nconnection: close\r\n";
+        let answer = server
+            .send(&request.replacen("HTTP/1.1\r\n", with_id, 1))
+            .await;
+        let start: String = request.chars().take(60).collect();
+        assert_eq!(answer.status, status, "{start}: {answer:?}");
+        answer.error();
+        assert!(
+            answer.head.contains("x-request-id: my-id.7"),
+            "{start}: {answer:?}"
+        );
+    }
+    let made = server.get("/v1/models").await;
+    assert!(made.head.contains("x-request-id: "), "{made:?}");
+}
+
+#[tokio::test]
+async fn a_body_that_does_not_come_is_not_waited_for() {
+    let mut config = config();
+    config.server.body_timeout_ms = 50;
+    let server = Server::start(config).await;
+    let request = chat(QUESTION);
+    let answer = server.send(&request[..request.len() - 1]).await;
+    assert_eq!(answer.status, 408, "{answer:?}");
+    answer.error();
+}
+
+#[tokio::test]
+async fn the_context_bounds_prompt_and_completion_together() {
+    let server = Server::start(config()).await;
+    let body = r#"{"model":"sim","max_tokens":9000,"prompt":"hi"}"#;
+    let answer = server.send(&post("/v1/completions", body)).await;
+    assert_eq!(answer.status, 400, "{answer:?}");
+    let error = answer.error();
+    assert_eq!(error["code"], "context_length_exceeded");
+    let message = error["message"].as_str().unwrap();
+    assert!(
+        message.contains("8192") && message.contains("9000"),
+        "{message}"
+    );
+}
+
+#[tokio::test]
+async fn a_drain_ends_an_open_stream_with_an_error_event_within_the_grace_period() {
+    let mut config = config();
+    // 8000 tokens of 5 ms: far longer than the grace period.
+    config.models[0].sim.step_base_us = 5_000;
+    let server = Server::start(config).await;
+    let mut stream = TcpStream::connect(server.clients).await.unwrap();
+    stream.write_all(chat(ENDLESS).as_bytes()).await.unwrap();
+    let mut lines = BufReader::new(stream).lines();
+    loop {
+        let line = timeout(PATIENCE, lines.next_line()).await.unwrap().unwrap();
+        if line.unwrap().contains("\"content\":") {
+            break;
+        }
+    }
+    server.signal.send(()).await.unwrap();
+    let mut events = Vec::new();
+    // Ends without an error: the chunked body is closed in order.
+    while let Some(line) = timeout(PATIENCE, lines.next_line()).await.unwrap().unwrap() {
+        events.extend(line.strip_prefix("data: ").map(str::to_owned));
+    }
+    let error = events.iter().find(|event| event.starts_with(r#"{"error""#));
+    let error: Value = serde_json::from_str(error.unwrap()).unwrap();
+    assert_eq!(error["error"]["code"], "shutting_down");
+    let drained = timeout(PATIENCE, server.run)
+        .await
+        .unwrap()
+        .unwrap()
+        .unwrap();
+    assert_eq!(drained, Drained::InOrder);
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_frees_its_blocks() {
+    let mut config = config();
+    config.models[0].sim.step_base_us = 5_000;
+    let server = Server::start(config).await;
+    let mut stream = TcpStream::connect(server.clients).await.unwrap();
+    stream.write_all(chat(ENDLESS).as_bytes()).await.unwrap();
+    let mut first = [0; 1];
+    stream.read_exact(&mut first).await.unwrap();
+    drop(stream);
+    let freed = async {
+        loop {
+            let scrape = "GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+            let metrics = exchange(server.operators, scrape).await.body;
+            let idle = metrics.contains(r#"hansa_engine_running{model="sim"} 0"#);
+            if idle && metrics.contains("hansa_requests_in_flight 0") {
+                return metrics;
+            }
+        }
+    };
+    let metrics = timeout(PATIENCE, freed).await.unwrap();
+    let figure = |name: &str| {
+        let line = metrics.lines().find(|line| line.starts_with(name));
+        line.and_then(|line| line.split(' ').next_back())
+            .unwrap()
+            .to_owned()
+    };
+    assert_eq!(
+        figure("hansa_engine_blocks_free"),
+        figure("hansa_engine_blocks_total")
+    );
+}
+
+#[tokio::test]
+async fn without_keys_no_other_machine_may_reach_it() {
+    let mut open = config();
+    open.server.listen = SocketAddr::from(([0, 0, 0, 0], 0));
+    let refused = App::build(open).await.map(|_| ());
+    assert!(
+        matches!(refused, Err(ServeError::NotLoopback { .. })),
+        "{refused:?}"
+    );
+}

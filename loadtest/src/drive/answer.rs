@@ -1,0 +1,273 @@
+//! Follows one streamed answer: turns pieces of its body into what the server told, with a stamp on every content
+//! event. Judges nothing ([`super::verdict`] does) and reads no clock.
+
+use std::borrow::Cow;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use super::chunk::{Choice, Chunk, Usage, error_code};
+use super::prompt::Ask;
+use super::sim_tokens::TokenCheck;
+use super::sse::{Event, SseParser};
+use crate::clock::Nanos;
+use crate::limits::{MAX_ANSWER_BYTES, MAX_CONTENT_EVENTS};
+
+/// A streamed answer while it comes.
+#[derive(Debug)]
+pub struct Answer {
+    parser: SseParser,
+    bytes: u64,
+    ask: Arc<Ask>,
+    told: Told,
+}
+
+/// What a stream told, as far as it came.
+#[derive(Debug, Default)]
+pub struct Told {
+    /// The choice had a finish reason.
+    pub finished: bool,
+    /// `[DONE]` came.
+    pub done: bool,
+    /// An error event came: its code.
+    pub error: Option<Cow<'static, str>>,
+    /// It is no stream of completion chunks, and why.
+    pub malformed: Option<&'static str>,
+    /// Who answered.
+    pub model: ModelSeen,
+    /// The last usage that came.
+    pub usage: Option<Usage>,
+    /// Events with content.
+    pub content_events: usize,
+    /// Gaps between successive content events, in microseconds.
+    pub gaps_us: Vec<u32>,
+    /// Stamp of the first content event.
+    pub first_content: Option<Nanos>,
+    /// Stamp of the last content event.
+    pub last_content: Option<Nanos>,
+    /// Stamp of `[DONE]`.
+    pub terminal: Option<Nanos>,
+    /// The check of a simulated model's text, where one was asked for.
+    pub tokens: Option<TokenCheck>,
+}
+
+/// Which model the chunks named.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ModelSeen {
+    /// None so far.
+    #[default]
+    None,
+    /// Always the one asked for.
+    AsAsked,
+    /// Another one, at least once.
+    Other,
+}
+
+impl Answer {
+    /// The answer to a request of `ask`; `tokens` checks its text.
+    pub fn new(ask: Arc<Ask>, tokens: Option<TokenCheck>) -> Self {
+        let told = Told {
+            tokens,
+            ..Told::default()
+        };
+        Self {
+            parser: SseParser::default(),
+            bytes: 0,
+            ask,
+            told,
+        }
+    }
+
+    /// Takes a piece of the body that was read at `at`. Breaks when nothing that follows can make the answer good.
+    pub fn take(&mut self, piece: &[u8], at: Nanos) -> ControlFlow<()> {
+        self.bytes += piece.len() as u64;
+        let (told, model) = (&mut self.told, &self.ask.model);
+        let read = self
+            .parser
+            .feed(piece, &mut |event| told.on_event(event, model, at));
+        if read.is_err() {
+            told.malformed
+                .get_or_insert("a line or event beyond its bound");
+        } else if self.bytes > MAX_ANSWER_BYTES {
+            told.malformed.get_or_insert("an answer beyond its bound");
+        }
+        match told.malformed {
+            Some(_) => ControlFlow::Break(()),
+            None => ControlFlow::Continue(()),
+        }
+    }
+
+    /// What has been told so far.
+    pub fn told(&self) -> &Told {
+        &self.told
+    }
+
+    /// What was told, at the end.
+    pub fn into_told(self) -> Told {
+        self.told
+    }
+}
+
+impl Told {
+    fn on_event(&mut self, event: Event<'_>, model: &str, at: Nanos) {
+        if self.malformed.is_some() {
+            return;
+        }
+        if self.done {
+            self.malformed = Some("data after [DONE]");
+        } else if event.data == b"[DONE]" {
+            self.done = true;
+            self.terminal = Some(at);
+        } else if event.name == b"error" {
+            self.on_error(event.data);
+        } else {
+            match Chunk::parse(event.data) {
+                Ok(chunk) if chunk.is_error() => self.on_error(event.data),
+                Ok(chunk) => self.on_chunk(&chunk, model, at),
+                Err(_) => self.malformed = Some("an event that is no completion chunk"),
+            }
+        }
+    }
+
+    fn on_error(&mut self, data: &[u8]) {
+        let code = error_code(data).map_or(Cow::Borrowed("without a code"), Cow::Owned);
+        self.error.get_or_insert(code);
+    }
+
+    fn on_chunk(&mut self, chunk: &Chunk<'_>, model: &str, at: Nanos) {
+        match chunk.model() {
+            Some(name) if name != model => self.model = ModelSeen::Other,
+            Some(_) if self.model == ModelSeen::None => self.model = ModelSeen::AsAsked,
+            _ => {}
+        }
+        if chunk.usage.is_some() {
+            self.usage = chunk.usage;
+        }
+        let mut has_content = false;
+        for choice in chunk.choices.iter().flatten() {
+            has_content |= choice.has_content();
+            self.on_choice(choice);
+        }
+        if has_content {
+            self.on_content(at);
+        }
+    }
+
+    fn on_choice(&mut self, choice: &Choice<'_>) {
+        if choice.index != 0 {
+            self.malformed = Some("a choice that was not asked for");
+        } else if self.finished && choice.has_content() {
+            self.malformed = Some("content after the finish_reason");
+        }
+        self.finished |= choice.is_finished();
+        if let Some(check) = &mut self.tokens {
+            check.follow(choice.text());
+        }
+    }
+
+    fn on_content(&mut self, at: Nanos) {
+        if self.content_events >= MAX_CONTENT_EVENTS {
+            self.malformed = Some("more content events than the bound");
+            return;
+        }
+        self.content_events += 1;
+        self.first_content.get_or_insert(at);
+        if let Some(before) = self.last_content.replace(at) {
+            let gap = at.saturating_sub(before).saturating_add(500) / 1_000;
+            self.gaps_us.push(u32::try_from(gap).unwrap_or(u32::MAX));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::drive::prompt::Endpoint;
+
+    fn told(events: &[(&str, Nanos)]) -> Told {
+        let ask = Ask {
+            endpoint: Endpoint::Chat,
+            model: "m".to_owned(),
+            prompt_tokens: 4,
+            output_tokens: 8,
+            seed: 0,
+            ignore_eos: false,
+            send_seed: false,
+        };
+        let mut answer = Answer::new(Arc::new(ask), None);
+        for (data, at) in events {
+            if answer
+                .take(format!("data: {data}\n\n").as_bytes(), *at)
+                .is_break()
+            {
+                break;
+            }
+        }
+        answer.into_told()
+    }
+
+    const ROLE: &str = r#"{"model":"m","choices":[{"delta":{"role":"assistant","content":""}}]}"#;
+    const WORD: &str = r#"{"model":"m","choices":[{"delta":{"content":"hi"}}]}"#;
+    const STOP: &str = r#"{"model":"m","choices":[{"delta":{},"finish_reason":"stop"}]}"#;
+    const USAGE: &str =
+        r#"{"model":"m","choices":[],"usage":{"prompt_tokens":5,"completion_tokens":2}}"#;
+
+    #[test]
+    fn content_is_stamped_and_role_only_events_are_not_content() {
+        let events = [
+            (ROLE, 1_000),
+            (WORD, 5_000),
+            (WORD, 8_000),
+            (STOP, 9_000),
+            (USAGE, 9_500),
+        ];
+        let told = told(&[&events[..], &[("[DONE]", 10_000)]].concat());
+        assert_eq!(
+            (told.first_content, told.last_content),
+            (Some(5_000), Some(8_000))
+        );
+        assert_eq!((told.terminal, told.gaps_us), (Some(10_000), vec![3]));
+        assert!(told.finished && told.done && told.malformed.is_none() && told.error.is_none());
+        assert_eq!((told.content_events, told.model), (2, ModelSeen::AsAsked));
+        assert_eq!(told.usage.unwrap().completion_tokens, 2);
+    }
+
+    #[test]
+    fn nonsense_has_a_name() {
+        let malformed = |data: &[&str]| {
+            let events: Vec<(&str, Nanos)> = data.iter().map(|data| (*data, 1)).collect();
+            told(&events).malformed
+        };
+        assert_eq!(
+            malformed(&[WORD, "oops"]),
+            Some("an event that is no completion chunk")
+        );
+        assert_eq!(
+            malformed(&[STOP, WORD]),
+            Some("content after the finish_reason")
+        );
+        assert_eq!(malformed(&["[DONE]", WORD]), Some("data after [DONE]"));
+        let second = r#"{"choices":[{"index":1,"delta":{"content":"x"}}]}"#;
+        assert_eq!(
+            malformed(&[second]),
+            Some("a choice that was not asked for")
+        );
+    }
+
+    #[test]
+    fn one_chunk_of_another_model_is_enough() {
+        let other = WORD.replace(r#""model":"m""#, r#""model":"n""#);
+        assert_eq!(
+            told(&[(WORD, 1), (&other, 2), (WORD, 3)]).model,
+            ModelSeen::Other
+        );
+    }
+
+    #[test]
+    fn error_events_keep_their_code_and_not_their_message() {
+        let data = r#"{"error":{"message":"a prompt","code":"overloaded"}}"#;
+        assert_eq!(
+            told(&[(WORD, 1), (data, 2)]).error.as_deref(),
+            Some("overloaded")
+        );
+    }
+}

@@ -1,0 +1,276 @@
+//! Performs one request from its due time to its verdict and stamps what happens on the way.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use http::{Method, Request, Response, StatusCode, Uri};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use tokio::time::timeout_at;
+
+use super::answer::Answer;
+use super::chunk::error_code;
+use super::link::{Link, SendError};
+use super::meters::Meters;
+use super::prompt::Ask;
+use super::record::{Record, Stamps};
+use super::sim_tokens::TokenCheck;
+use super::target::Target;
+use super::verdict::{Class, Failure, Verdict, judge};
+use crate::clock::{Clock, Nanos};
+use crate::limits::MAX_ERROR_BYTES;
+
+/// What all requests of a run share.
+#[derive(Debug, Clone)]
+pub struct Client {
+    /// What is asked.
+    pub ask: Arc<Ask>,
+    /// Where it is sent.
+    pub target: Target,
+    /// The target's addresses.
+    pub addresses: Vec<SocketAddr>,
+    /// Time limit of a request, counted from its due time.
+    pub timeout: Nanos,
+    /// Whether texts are compared with the formula of a simulated model.
+    pub check_sim_tokens: bool,
+    /// The run's clock.
+    pub clock: Clock,
+    /// Live counts.
+    pub meters: Arc<Meters>,
+}
+
+/// One request to perform.
+#[derive(Debug)]
+pub struct Job {
+    /// Its number, which fixes its prompt.
+    pub index: u64,
+    /// When it is due.
+    pub intended: Nanos,
+    /// An idle connection, if there is one.
+    pub link: Option<Link>,
+}
+
+/// A request that is over.
+#[derive(Debug)]
+pub struct Finished {
+    /// What came of it.
+    pub record: Record,
+    /// Its connection, if another request may use it.
+    pub link: Option<Link>,
+}
+
+impl Client {
+    /// Performs a request; ends at its time limit at the latest.
+    pub async fn perform(&self, job: Job) -> Finished {
+        let deadline = job.intended.saturating_add(self.timeout);
+        let request = self.request(job.index);
+        let sent = self.clock.now();
+        if sent >= deadline {
+            let failure = Class::NotSent.because("its time ran out before it could be sent");
+            return Finished {
+                record: not_sent(job.intended, sent, failure),
+                link: job.link,
+            };
+        }
+        let _in_flight = self.meters.begin();
+        let mut attempt = Attempt::new(self, job, sent);
+        let ended = timeout_at(self.clock.instant_at(deadline), attempt.run(request)).await;
+        let failure = match ended {
+            Ok(outcome) => outcome.err(),
+            Err(_) => Some(Class::Timeout.because(attempt.phase())),
+        };
+        attempt.finish(failure)
+    }
+
+    fn request(&self, index: u64) -> Request<Full<Bytes>> {
+        let mut request = Request::new(Full::new(Bytes::from(self.ask.body(index))));
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = Uri::from(self.target.path().clone());
+        request.headers_mut().clone_from(self.target.headers());
+        request
+    }
+}
+
+/// The record of a request that was never begun.
+pub fn not_sent(intended: Nanos, now: Nanos, failure: Failure) -> Record {
+    Record {
+        stamps: Stamps {
+            intended,
+            end: now,
+            ..Stamps::default()
+        },
+        verdict: Verdict::Failed(failure),
+        usage: None,
+        gaps_us: Vec::new(),
+    }
+}
+
+/// A request under way. What it has learnt survives its being cut off by the time limit.
+struct Attempt<'a> {
+    client: &'a Client,
+    stamps: Stamps,
+    link: Option<Link>,
+    /// The body was read to its proper end: the connection can be used again.
+    whole: bool,
+    answer: Answer,
+}
+
+impl<'a> Attempt<'a> {
+    fn new(client: &'a Client, job: Job, sent: Nanos) -> Self {
+        let ask = &client.ask;
+        let tokens = client
+            .check_sim_tokens
+            .then(|| TokenCheck::new(ask.sampling_seed(job.index), 0));
+        Self {
+            client,
+            stamps: Stamps {
+                intended: job.intended,
+                sent: Some(sent),
+                ..Stamps::default()
+            },
+            link: job.link,
+            whole: false,
+            answer: Answer::new(ask.clone(), tokens),
+        }
+    }
+
+    async fn run(&mut self, request: Request<Full<Bytes>>) -> Result<(), Failure> {
+        let response = self.send(request).await?;
+        self.stamps.headers = Some(self.client.clock.now());
+        let status = response.status();
+        let is_stream = is_event_stream(&response);
+        let body = response.into_body();
+        if status != StatusCode::OK {
+            return Err(self.read_error(status, body).await);
+        }
+        if !is_stream {
+            return Err(Class::MalformedSse.because("content-type is not text/event-stream"));
+        }
+        self.read_stream(body).await
+    }
+
+    /// Sends on the idle connection if it still lives, else on a new one. An idle connection that turns out to be
+    /// closed before a byte was written is no failure; a client in the field would not see it either.
+    async fn send(&mut self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, Failure> {
+        let mut request = request;
+        if let Some(link) = &mut self.link
+            && link.is_open()
+        {
+            self.stamps.connected = Some(self.client.clock.now());
+            match link.send(request).await {
+                Ok(response) => return Ok(response),
+                Err(SendError::Lost(failure)) => return Err(failure),
+                Err(SendError::Unsent(returned)) => request = *returned,
+            }
+        }
+        self.stamps.connected = None;
+        let link = self
+            .link
+            .insert(Link::connect(&self.client.addresses).await?);
+        self.stamps.connected = Some(self.client.clock.now());
+        match link.send(request).await {
+            Ok(response) => Ok(response),
+            Err(SendError::Lost(failure)) => Err(failure),
+            Err(SendError::Unsent(_)) => Err(Class::Connect.because("lost at once")),
+        }
+    }
+
+    async fn read_stream(&mut self, mut body: Incoming) -> Result<(), Failure> {
+        while let Some(piece) = self.next_piece(&mut body).await? {
+            let at = self.client.clock.now();
+            self.stamps.first_byte.get_or_insert(at);
+            let before = self.answer.told().content_events;
+            let read_on = self.answer.take(&piece, at);
+            self.client
+                .meters
+                .add_events(self.answer.told().content_events - before);
+            if read_on.is_break() {
+                return Ok(());
+            }
+        }
+        self.whole = true;
+        Ok(())
+    }
+
+    /// Reads an error answer as far as its bound, for its code.
+    async fn read_error(&mut self, status: StatusCode, mut body: Incoming) -> Failure {
+        let mut text = Vec::new();
+        loop {
+            match self.next_piece(&mut body).await {
+                Ok(Some(piece)) if text.len() + piece.len() <= MAX_ERROR_BYTES => {
+                    text.extend_from_slice(&piece);
+                }
+                Ok(Some(_)) | Err(_) => break,
+                Ok(None) => {
+                    self.whole = true;
+                    break;
+                }
+            }
+        }
+        let code = error_code(&text)
+            .map(|code| format!(" {code}"))
+            .unwrap_or_default();
+        Class::of_status(status.as_u16()).because(format!("{}{code}", status.as_u16()))
+    }
+
+    /// The next bytes of the body; None at its proper end. Trailers and empty pieces are passed over.
+    async fn next_piece(&mut self, body: &mut Incoming) -> Result<Option<Bytes>, Failure> {
+        let lost = || Class::Truncated.because("connection lost mid-stream");
+        let link = self.link.as_mut().ok_or_else(lost)?;
+        while let Some(frame) = link.next_frame(body).await {
+            match frame.map_err(|_| lost())?.into_data() {
+                Ok(data) if !data.is_empty() => return Ok(Some(data)),
+                _ => {}
+            }
+        }
+        Ok(None)
+    }
+
+    /// What the request was waiting for, in words.
+    fn phase(&self) -> &'static str {
+        if self.stamps.connected.is_none() {
+            "while connecting"
+        } else if self.stamps.headers.is_none() {
+            "before the response headers"
+        } else if self.answer.told().first_content.is_none() {
+            "before the first content"
+        } else if self.answer.told().done {
+            "after [DONE], stream left open"
+        } else {
+            "mid-stream"
+        }
+    }
+
+    fn finish(mut self, failure: Option<Failure>) -> Finished {
+        let told = self.answer.into_told();
+        let verdict = judge(&told, &self.client.ask, failure);
+        self.stamps.first_content = told.first_content;
+        self.stamps.last_content = told.last_content;
+        self.stamps.terminal = told.terminal;
+        self.stamps.end = self.client.clock.now();
+        let (usage, gaps_us) = (told.usage, told.gaps_us);
+        let record = Record {
+            stamps: self.stamps,
+            verdict,
+            usage,
+            gaps_us,
+        };
+        Finished {
+            record,
+            link: self.link.filter(|_| self.whole),
+        }
+    }
+}
+
+fn is_event_stream(response: &Response<Incoming>) -> bool {
+    let kind = response
+        .headers()
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok());
+    kind.is_some_and(|kind| {
+        let essence = kind.split(';').next().unwrap_or("").trim();
+        essence.eq_ignore_ascii_case("text/event-stream")
+    })
+}

@@ -1,0 +1,214 @@
+//! Where requests go: the URL of the server, resolved once, and the headers that every request carries.
+
+use std::net::SocketAddr;
+
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue};
+use http::{Uri, uri::PathAndQuery};
+
+use super::prompt::Endpoint;
+use crate::limits::MAX_HEADERS;
+
+/// The endpoint under test.
+#[derive(Debug, Clone)]
+pub struct Target {
+    /// Host and port as written.
+    authority: String,
+    host: String,
+    port: u16,
+    path: PathAndQuery,
+    headers: HeaderMap,
+}
+
+/// Why a target cannot be driven. Never shows a header's value.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TargetError {
+    /// Not a URL, or one without a host.
+    #[error("--url {0:?} is no URL of the form http://host:port[/v1]")]
+    Url(String),
+    /// TLS is not spoken yet.
+    #[error(
+        "--url: https is not supported yet; use http, or put a TLS-terminating proxy in between"
+    )]
+    Https,
+    /// Secrets do not belong into a URL.
+    #[error("--url holds a user name or password; use --api-key or --header instead")]
+    UserInfo,
+    /// A header that HTTP does not allow, or that the client sets itself.
+    #[error("--header {0:?}: expected name:value, and none that HTTP or this client sets itself")]
+    Header(String),
+    /// The key has bytes that no header may hold.
+    #[error("the API key holds characters that no header may hold")]
+    ApiKey,
+    /// Too many headers.
+    #[error("more than {MAX_HEADERS} --header")]
+    TooManyHeaders,
+    /// The host's name leads nowhere.
+    #[error("cannot resolve host {0:?}")]
+    Resolve(String),
+}
+
+impl Target {
+    /// Reads a base URL; `/v1` is added where it does not end with it.
+    ///
+    /// # Errors
+    /// No http URL with a host, or one that holds credentials.
+    pub fn parse(url: &str, endpoint: Endpoint) -> Result<Self, TargetError> {
+        let unusable = || TargetError::Url(url.chars().take(200).collect());
+        if url.contains('@') {
+            return Err(TargetError::UserInfo);
+        }
+        let uri: Uri = url.parse().map_err(|_| unusable())?;
+        match uri.scheme_str() {
+            Some("http") => {}
+            Some("https") => return Err(TargetError::Https),
+            _ => return Err(unusable()),
+        }
+        let host = uri
+            .host()
+            .filter(|host| !host.is_empty())
+            .ok_or_else(unusable)?;
+        let base = uri.path().trim_end_matches('/').trim_end_matches("/v1");
+        let path = format!("{base}/v1{}", endpoint.path());
+        let authority = uri.authority().ok_or_else(unusable)?.to_string();
+        let mut headers = HeaderMap::new();
+        let host_value = HeaderValue::from_str(&authority).map_err(|_| unusable())?;
+        headers.insert(HOST, host_value);
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(ACCEPT, HeaderValue::from_static("text/event-stream"));
+        Ok(Self {
+            authority,
+            host: host
+                .trim_start_matches('[')
+                .trim_end_matches(']')
+                .to_owned(),
+            port: uri.port_u16().unwrap_or(80),
+            path: path.parse().map_err(|_| unusable())?,
+            headers,
+        })
+    }
+
+    /// Adds `authorization: Bearer KEY`.
+    ///
+    /// # Errors
+    /// The key has characters that no header may hold.
+    pub fn set_api_key(&mut self, key: &str) -> Result<(), TargetError> {
+        let mut value = HeaderValue::from_str(&format!("Bearer {}", key.trim()))
+            .map_err(|_| TargetError::ApiKey)?;
+        value.set_sensitive(true);
+        self.headers.insert(AUTHORIZATION, value);
+        Ok(())
+    }
+
+    /// Adds a header written as `name:value`; one of the same name is replaced.
+    ///
+    /// # Errors
+    /// Not of that form, too many, or a header that frames the request.
+    pub fn add_header(&mut self, text: &str) -> Result<(), TargetError> {
+        if self.headers.len() >= MAX_HEADERS {
+            return Err(TargetError::TooManyHeaders);
+        }
+        let name_only = || TargetError::Header(text.split(':').next().unwrap_or("").to_owned());
+        let (name, value) = text.split_once(':').ok_or_else(name_only)?;
+        let name: HeaderName = name.trim().parse().map_err(|_| name_only())?;
+        if matches!(
+            name.as_str(),
+            "host" | "content-length" | "transfer-encoding" | "connection"
+        ) {
+            return Err(name_only());
+        }
+        let mut value = HeaderValue::from_str(value.trim()).map_err(|_| name_only())?;
+        value.set_sensitive(true);
+        self.headers.insert(name, value);
+        Ok(())
+    }
+
+    /// Looks the host up. Done once: a name server's speed is not what is measured.
+    ///
+    /// # Errors
+    /// The name leads nowhere.
+    pub async fn resolve(&self) -> Result<Vec<SocketAddr>, TargetError> {
+        let unknown = || TargetError::Resolve(self.host.clone());
+        let found = tokio::net::lookup_host((self.host.as_str(), self.port)).await;
+        let addresses: Vec<SocketAddr> = found.map_err(|_| unknown())?.collect();
+        if addresses.is_empty() {
+            Err(unknown())
+        } else {
+            Ok(addresses)
+        }
+    }
+
+    /// The full URL of the endpoint, for reports.
+    pub fn url(&self) -> String {
+        format!("http://{}{}", self.authority, self.path)
+    }
+
+    /// Path of the endpoint.
+    pub fn path(&self) -> &PathAndQuery {
+        &self.path
+    }
+
+    /// Headers of every request.
+    pub fn headers(&self) -> &HeaderMap {
+        &self.headers
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn url(url: &str) -> Result<String, TargetError> {
+        Target::parse(url, Endpoint::Chat).map(|target| target.url())
+    }
+
+    #[test]
+    fn a_base_url_may_end_with_v1_or_not() {
+        let full = "http://h:8080/v1/chat/completions";
+        for base in [
+            "http://h:8080",
+            "http://h:8080/",
+            "http://h:8080/v1",
+            "http://h:8080/v1/",
+        ] {
+            assert_eq!(url(base).as_deref(), Ok(full), "{base}");
+        }
+        assert_eq!(
+            url("http://[::1]/x").as_deref(),
+            Ok("http://[::1]/x/v1/chat/completions")
+        );
+    }
+
+    #[test]
+    fn unusable_urls_are_refused_by_name() {
+        assert_eq!(url("https://h"), Err(TargetError::Https));
+        assert_eq!(url("http://u:p@h"), Err(TargetError::UserInfo));
+        for bad in ["", "h:80", "/v1", "ftp://h", "http://", "http:// h"] {
+            assert!(matches!(url(bad), Err(TargetError::Url(_))), "{bad}");
+        }
+    }
+
+    #[test]
+    fn headers_are_checked_and_never_shown() {
+        let mut target = Target::parse("http://h", Endpoint::Completions).unwrap();
+        target.add_header("x-tenant: a:b").unwrap();
+        assert_eq!(target.headers()["x-tenant"], "a:b");
+        target.set_api_key("sk-secret\n").unwrap();
+        assert_eq!(target.headers()["authorization"], "Bearer sk-secret");
+        assert!(!format!("{target:?}").contains("secret"));
+        for bad in [
+            "novalue",
+            "a b:c",
+            "x:\u{1}",
+            "Host: x",
+            "content-length: 1",
+        ] {
+            assert!(
+                matches!(target.add_header(bad), Err(TargetError::Header(_))),
+                "{bad}"
+            );
+        }
+        assert_eq!(target.set_api_key("a\u{0}b"), Err(TargetError::ApiKey));
+        let refused = (0..=MAX_HEADERS).find_map(|n| target.add_header(&format!("x-{n}: 1")).err());
+        assert_eq!(refused, Some(TargetError::TooManyHeaders));
+    }
+}

@@ -1,0 +1,301 @@
+//! Good or not, and why not. A request is good only when its stream ended the way a whole answer ends; everything else
+//! has a class. Strict on purpose: a broken stream is short, and short looks fast.
+
+use std::borrow::Cow;
+
+use super::answer::{ModelSeen, Told};
+use super::prompt::Ask;
+
+/// The judgement of one request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// Finish reason, `[DONE]`, no error inside the stream, the model asked for, consistent usage, some content.
+    Good,
+    /// Anything else.
+    Failed(Failure),
+}
+
+/// What was wrong. Holds no word of a prompt or an answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}: {reason}", class.name())]
+pub struct Failure {
+    /// The class.
+    pub class: Class,
+    /// The particular reason, in a few words; for error answers the server's error code.
+    pub reason: Cow<'static, str>,
+}
+
+/// Classes of failure, in the order of a request's life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Class {
+    /// The client could not send it in time: its time ran out, or a limit of the client was reached.
+    NotSent,
+    /// No connection.
+    Connect,
+    /// The connection was lost, or spoke no HTTP, before the response headers.
+    NoAnswer,
+    /// Its time limit passed.
+    Timeout,
+    /// Status 429.
+    Http429,
+    /// Another status of 400 to 499.
+    Http4xx,
+    /// A status of 500 to 599.
+    Http5xx,
+    /// A status that is neither 200 nor an error.
+    HttpOther,
+    /// Not an event stream of completion chunks.
+    MalformedSse,
+    /// An error inside a stream that began with status 200.
+    StreamError,
+    /// The stream ended before its finish reason or `[DONE]`.
+    Truncated,
+    /// Another model answered, or no model was named.
+    WrongModel,
+    /// No usage, or one that contradicts the stream; with the token check, text that is not what its seed leads to.
+    TokenMismatch,
+    /// A whole stream without content.
+    Empty,
+}
+
+/// Every class, in order.
+pub const CLASSES: [Class; 14] = [
+    Class::NotSent,
+    Class::Connect,
+    Class::NoAnswer,
+    Class::Timeout,
+    Class::Http429,
+    Class::Http4xx,
+    Class::Http5xx,
+    Class::HttpOther,
+    Class::MalformedSse,
+    Class::StreamError,
+    Class::Truncated,
+    Class::WrongModel,
+    Class::TokenMismatch,
+    Class::Empty,
+];
+
+impl Class {
+    /// The name in reports, for people and machines.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::NotSent => "not_sent",
+            Self::Connect => "connect",
+            Self::NoAnswer => "no_answer",
+            Self::Timeout => "timeout",
+            Self::Http429 => "http_429",
+            Self::Http4xx => "http_4xx",
+            Self::Http5xx => "http_5xx",
+            Self::HttpOther => "http_other",
+            Self::MalformedSse => "malformed_sse",
+            Self::StreamError => "stream_error",
+            Self::Truncated => "truncated",
+            Self::WrongModel => "wrong_model",
+            Self::TokenMismatch => "token_mismatch",
+            Self::Empty => "empty",
+        }
+    }
+
+    /// A failure of this class.
+    pub fn because(self, reason: impl Into<Cow<'static, str>>) -> Failure {
+        Failure {
+            class: self,
+            reason: reason.into(),
+        }
+    }
+
+    /// The class of a status other than 200.
+    pub fn of_status(status: u16) -> Self {
+        match status {
+            429 => Self::Http429,
+            400..=499 => Self::Http4xx,
+            500..=599 => Self::Http5xx,
+            _ => Self::HttpOther,
+        }
+    }
+}
+
+/// Judges what a stream told; `transport` is what went wrong below it, if anything did.
+/// What the server said comes before how the connection ended: an error event explains the end that follows it.
+pub fn judge(told: &Told, ask: &Ask, transport: Option<Failure>) -> Verdict {
+    let failure = told
+        .error
+        .clone()
+        .map(|code| Class::StreamError.because(code))
+        .or_else(|| told.malformed.map(|what| Class::MalformedSse.because(what)))
+        .or(transport)
+        .or_else(|| ending(told))
+        .or_else(|| model(told))
+        .or_else(|| tokens(told, ask))
+        .or_else(|| (told.content_events == 0).then(|| Class::Empty.because("no content")));
+    failure.map_or(Verdict::Good, Verdict::Failed)
+}
+
+fn ending(told: &Told) -> Option<Failure> {
+    let missing = match (told.finished, told.done) {
+        (true, true) => return None,
+        (true, false) => "no [DONE]",
+        (false, true) => "no finish_reason",
+        (false, false) => "neither finish_reason nor [DONE]",
+    };
+    Some(Class::Truncated.because(missing))
+}
+
+fn model(told: &Told) -> Option<Failure> {
+    match told.model {
+        ModelSeen::AsAsked => None,
+        ModelSeen::Other => Some(Class::WrongModel.because("another model answered")),
+        ModelSeen::None => Some(Class::WrongModel.because("no model named")),
+    }
+}
+
+fn tokens(told: &Told, ask: &Ask) -> Option<Failure> {
+    let Some(usage) = told.usage else {
+        return Some(Class::TokenMismatch.because("no usage, though asked for"));
+    };
+    let sum = usage.prompt_tokens.checked_add(usage.completion_tokens);
+    let whole = told
+        .tokens
+        .as_ref()
+        .is_none_or(|check| check.is_whole(usage.completion_tokens));
+    let wrong = if usage.completion_tokens > u64::from(ask.output_tokens) {
+        "more tokens than asked for"
+    } else if told.content_events as u64 > usage.completion_tokens {
+        "more content events than tokens"
+    } else if usage.prompt_tokens == 0 {
+        "no prompt tokens"
+    } else if sum.is_none() || usage.total_tokens.is_some_and(|total| Some(total) != sum) {
+        "total is not the sum"
+    } else if !whole {
+        "text is not what its seed leads to"
+    } else {
+        return None;
+    };
+    Some(Class::TokenMismatch.because(wrong))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::drive::chunk::Usage;
+    use crate::drive::prompt::Endpoint;
+
+    fn ask() -> Ask {
+        Ask {
+            endpoint: Endpoint::Chat,
+            model: "m".to_owned(),
+            prompt_tokens: 4,
+            output_tokens: 8,
+            seed: 0,
+            ignore_eos: false,
+            send_seed: false,
+        }
+    }
+
+    fn whole() -> Told {
+        Told {
+            finished: true,
+            done: true,
+            model: ModelSeen::AsAsked,
+            usage: Some(Usage {
+                prompt_tokens: 9,
+                completion_tokens: 8,
+                total_tokens: Some(17),
+            }),
+            content_events: 8,
+            ..Told::default()
+        }
+    }
+
+    fn class(change: impl FnOnce(&mut Told)) -> Class {
+        let mut told = whole();
+        change(&mut told);
+        match judge(&told, &ask(), None) {
+            Verdict::Failed(failure) => failure.class,
+            Verdict::Good => panic!("judged good"),
+        }
+    }
+
+    #[test]
+    fn only_a_whole_answer_is_good() {
+        assert_eq!(judge(&whole(), &ask(), None), Verdict::Good);
+        assert_eq!(class(|told| told.finished = false), Class::Truncated);
+        assert_eq!(class(|told| told.done = false), Class::Truncated);
+        assert_eq!(
+            class(|told| told.error = Some("x".into())),
+            Class::StreamError
+        );
+        assert_eq!(
+            class(|told| told.malformed = Some("x")),
+            Class::MalformedSse
+        );
+        assert_eq!(
+            class(|told| told.model = ModelSeen::Other),
+            Class::WrongModel
+        );
+        assert_eq!(
+            class(|told| told.model = ModelSeen::None),
+            Class::WrongModel
+        );
+        assert_eq!(class(|told| told.content_events = 0), Class::Empty);
+    }
+
+    #[test]
+    fn usage_must_agree_with_the_stream() {
+        let usage = |prompt_tokens, completion_tokens, total_tokens| {
+            class(|told| {
+                told.usage = Some(Usage {
+                    prompt_tokens,
+                    completion_tokens,
+                    total_tokens,
+                });
+            })
+        };
+        assert_eq!(class(|told| told.usage = None), Class::TokenMismatch);
+        assert_eq!(
+            usage(9, 9, None),
+            Class::TokenMismatch,
+            "more than asked for"
+        );
+        assert_eq!(usage(9, 7, None), Class::TokenMismatch, "fewer than events");
+        assert_eq!(usage(0, 8, None), Class::TokenMismatch, "no prompt");
+        assert_eq!(usage(9, 8, Some(16)), Class::TokenMismatch, "wrong sum");
+        assert_eq!(
+            usage(u64::MAX, 8, None),
+            Class::TokenMismatch,
+            "a sum that overflows"
+        );
+    }
+
+    #[test]
+    fn what_the_server_said_comes_before_how_the_connection_ended() {
+        let lost = || Some(Class::Truncated.because("connection lost"));
+        let mut told = whole();
+        assert!(matches!(
+            judge(&told, &ask(), lost()),
+            Verdict::Failed(Failure {
+                class: Class::Truncated,
+                ..
+            })
+        ));
+        told.error = Some("overloaded".into());
+        assert!(matches!(
+            judge(&told, &ask(), lost()),
+            Verdict::Failed(Failure {
+                class: Class::StreamError,
+                ..
+            })
+        ));
+    }
+
+    #[test]
+    fn every_status_has_a_class() {
+        let classes = [200, 302, 400, 404, 429, 499, 500, 503, 600].map(Class::of_status);
+        use Class::{Http4xx, Http5xx, Http429, HttpOther};
+        let expected = [
+            HttpOther, HttpOther, Http4xx, Http4xx, Http429, Http4xx, Http5xx, Http5xx, HttpOther,
+        ];
+        assert_eq!(classes, expected);
+    }
+}

@@ -1,0 +1,250 @@
+//! The report for people: plain text, fixed columns, no colours, good to paste into an issue.
+
+use std::io::{self, Write};
+
+use super::{Load, Report, Summary};
+
+/// Writes the report.
+///
+/// # Errors
+/// Those of the writer.
+pub fn write(report: &Report, out: &mut impl Write) -> io::Result<()> {
+    write_run(report, out)?;
+    write_amounts(report, out)?;
+    write_latencies(report, out)?;
+    write_failures(report, out)?;
+    write_client(report, out)
+}
+
+fn write_run(report: &Report, out: &mut impl Write) -> io::Result<()> {
+    let run = &report.run;
+    let load = match run.load {
+        Load::Open {
+            rate,
+            poisson: true,
+        } => format!("open loop, Poisson, {rate}/s"),
+        Load::Open {
+            rate,
+            poisson: false,
+        } => format!("open loop, constant, {rate}/s"),
+        Load::Closed { users } => format!("closed loop, {users} users"),
+    };
+    writeln!(out, "{}  {}", run.url, run.model)?;
+    writeln!(
+        out,
+        "{load}; prompts of about {} words, answers of at most {} tokens; seed {}",
+        run.prompt_tokens, run.output_tokens, run.seed
+    )?;
+    if run.warmup_requests > 0 {
+        let (good, all) = (run.warmup_good, run.warmup_requests);
+        writeln!(out, "warm-up: {good} good of {all}, not counted below")?;
+    }
+    writeln!(out)
+}
+
+fn write_amounts(report: &Report, out: &mut impl Write) -> io::Result<()> {
+    let (requests, through) = (&report.requests, &report.throughput);
+    writeln!(
+        out,
+        "requests  {} good of {} ({:.2} %), {:.2}/s, in {:.2} s",
+        requests.good,
+        requests.total,
+        requests.good_fraction * 100.0,
+        through.requests_per_s,
+        through.wall_s
+    )?;
+    if requests.interrupted {
+        writeln!(
+            out,
+            "          stopped early: {} cut off in flight, {} not yet due",
+            requests.cut_off, requests.not_reached
+        )?;
+    }
+    let rows = [
+        (
+            "output",
+            through.output_tok_s,
+            through.output_tokens,
+            through.output_tokens_mean,
+        ),
+        (
+            "prompt",
+            through.prompt_tok_s,
+            through.prompt_tokens,
+            through.prompt_tokens_mean,
+        ),
+    ];
+    for (name, rate, sum, mean) in rows {
+        writeln!(
+            out,
+            "{name:<8}  {rate:.1} tok/s, {sum} tokens, {mean:.1} per request"
+        )?;
+    }
+    writeln!(out)
+}
+
+fn write_latencies(report: &Report, out: &mut impl Write) -> io::Result<()> {
+    let header = ["count", "mean", "p50", "p90", "p95", "p99", "max"];
+    write!(out, "{:<15}", "ms")?;
+    for name in header {
+        write!(out, "{name:>11}")?;
+    }
+    writeln!(out)?;
+    let view = if report.response.is_some() {
+        " (service)"
+    } else {
+        ""
+    };
+    row(out, &format!("ttfb{view}"), &report.service.ttfb_ms)?;
+    row(out, &format!("ttft{view}"), &report.service.ttft_ms)?;
+    row(out, &format!("e2e{view}"), &report.service.e2e_ms)?;
+    if let Some(response) = &report.response {
+        row(out, "ttfb (response)", &response.ttfb_ms)?;
+        row(out, "ttft (response)", &response.ttft_ms)?;
+        row(out, "e2e (response)", &response.e2e_ms)?;
+    }
+    row(out, "tpot", &report.tpot_ms)?;
+    row(out, "itl", &report.itl_ms)?;
+    writeln!(out)
+}
+
+fn row(out: &mut impl Write, name: &str, summary: &Summary) -> io::Result<()> {
+    write!(out, "{name:<15}{:>11}", summary.count)?;
+    let Summary {
+        mean,
+        p50,
+        p90,
+        p95,
+        p99,
+        max,
+        ..
+    } = *summary;
+    for value in [mean, p50, p90, p95, p99, max] {
+        if summary.count == 0 {
+            write!(out, "{:>11}", "-")?;
+        } else {
+            write!(out, "{value:>11.3}")?;
+        }
+    }
+    writeln!(out)
+}
+
+fn write_failures(report: &Report, out: &mut impl Write) -> io::Result<()> {
+    if report.requests.failures.is_empty() {
+        return Ok(());
+    }
+    writeln!(out, "{:<16}{:>9}  reason", "failed", "requests")?;
+    for failure in &report.requests.failures {
+        writeln!(
+            out,
+            "{:<16}{:>9}  {}",
+            failure.class, failure.count, failure.reason
+        )?;
+    }
+    writeln!(out)
+}
+
+fn write_client(report: &Report, out: &mut impl Write) -> io::Result<()> {
+    let client = &report.client;
+    writeln!(
+        out,
+        "client    lag p99 {:.3} ms (max {:.3}), CPU {:.1} %, in flight {:.2} (by Little's law {:.2})",
+        client.lag_ms.p99,
+        client.lag_ms.max,
+        client.cpu_share * 100.0,
+        client.in_flight_sampled,
+        client.in_flight_by_law
+    )?;
+    for warning in &client.warnings {
+        writeln!(out, "CLIENT-BOUND: {warning}")?;
+    }
+    if client.client_bound {
+        writeln!(
+            out,
+            "These figures measure the client; they are no verdict on the server."
+        )?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::drive::Outcome;
+    use crate::drive::prompt::Endpoint;
+    use crate::drive::verdict::Class;
+    use crate::report::Run;
+    use crate::self_check::SelfCheck;
+    use crate::stats::Stats;
+
+    pub(crate) fn report() -> Report {
+        let mut stats = Stats {
+            good: 3,
+            sent: 4,
+            ..Stats::default()
+        };
+        stats
+            .failures
+            .entry(Class::Truncated)
+            .or_default()
+            .insert("no [DONE]".to_owned(), 1);
+        for latencies in [&mut stats.service, &mut stats.response] {
+            latencies.ttft.record(12_345);
+        }
+        let outcome = Outcome {
+            began: 0,
+            ended: 2_000_000_000,
+            interrupted: true,
+            cut_off: 2,
+            not_reached: 7,
+        };
+        let run = Run {
+            url: "http://h/v1/chat/completions".to_owned(),
+            model: "m".to_owned(),
+            endpoint: Endpoint::Chat,
+            load: Load::Open {
+                rate: 2.0,
+                poisson: true,
+            },
+            duration_s: Some(30.0),
+            requests: None,
+            prompt_tokens: 128,
+            output_tokens: 64,
+            seed: 0,
+            timeout_s: 60.0,
+            check_sim_tokens: false,
+            warmup_requests: 2,
+            warmup_good: 1,
+        };
+        let client = SelfCheck {
+            client_bound: true,
+            warnings: vec!["requests left late".to_owned()],
+            lag_ms: Summary::default(),
+            cpu_share: 0.5,
+            in_flight_sampled: 1.0,
+            in_flight_by_law: 1.0,
+        };
+        Report::new(run, 0, &outcome, &stats, client)
+    }
+
+    #[test]
+    fn a_reader_finds_verdict_latencies_failures_and_warnings() {
+        let mut text = Vec::new();
+        write(&report(), &mut text).unwrap();
+        let text = String::from_utf8(text).unwrap();
+        for expected in [
+            "3 good of 4 (75.00 %), 1.50/s",
+            "2 cut off in flight, 7 not yet due",
+            "ttft (response)          1     12.345",
+            "tpot                     0          -",
+            "truncated               1  no [DONE]",
+            "CLIENT-BOUND: requests left late",
+            "warm-up: 1 good of 2",
+        ] {
+            assert!(
+                text.contains(expected),
+                "{expected:?} is missing in\n{text}"
+            );
+        }
+    }
+}

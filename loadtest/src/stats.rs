@@ -1,0 +1,338 @@
+//! Folds finished requests into distributions and totals, so that a run of any length needs the same memory.
+//! Latencies are those of good requests; failures are counted, by class and reason, and never mixed in.
+
+use std::collections::BTreeMap;
+
+use hdrhistogram::Histogram;
+use serde::Serialize;
+
+use crate::drive::record::{Record, View};
+use crate::drive::verdict::{Class, Failure, Verdict};
+use crate::limits::{MAX_DURATION, MAX_REASONS};
+
+/// A distribution of times in microseconds, exact to three digits; count, mean and maximum are exact.
+#[derive(Debug, Clone)]
+pub struct Distribution {
+    histogram: Histogram<u64>,
+    sum_us: u128,
+    max_us: u64,
+}
+
+/// What reports show of a distribution, in milliseconds. All zero where `count` is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub struct Summary {
+    /// Number of values.
+    pub count: u64,
+    /// Arithmetic mean.
+    pub mean: f64,
+    /// Median.
+    pub p50: f64,
+    /// 90th percentile: the smallest value that at least 90 % of all do not exceed.
+    pub p90: f64,
+    /// 95th percentile.
+    pub p95: f64,
+    /// 99th percentile.
+    pub p99: f64,
+    /// Largest value.
+    pub max: f64,
+}
+
+/// Times counted from one moment on.
+#[derive(Debug, Clone)]
+pub struct Latencies {
+    /// Time to first byte.
+    pub ttfb: Distribution,
+    /// Time to first token.
+    pub ttft: Distribution,
+    /// End to end.
+    pub e2e: Distribution,
+}
+
+/// Everything a run is judged by.
+#[derive(Debug, Clone)]
+pub struct Stats {
+    /// Good requests.
+    pub good: u64,
+    /// Failed requests by class and reason.
+    pub failures: BTreeMap<Class, BTreeMap<String, u64>>,
+    /// Requests that were sent, good or not.
+    pub sent: u64,
+    /// Tokens of good requests' prompts, as the server counted them.
+    pub prompt_tokens: u64,
+    /// Tokens of good requests' answers, as the server counted them.
+    pub output_tokens: u64,
+    /// Content events of good requests.
+    pub content_events: u64,
+    /// Sum of all sent requests' times from sending to end, in nanoseconds.
+    pub time_in_flight_ns: u128,
+    /// Counted from the actual send.
+    pub service: Latencies,
+    /// Counted from the due time.
+    pub response: Latencies,
+    /// Time per output token, one value a request.
+    pub tpot: Distribution,
+    /// Gaps between content events, pooled over requests.
+    pub itl: Distribution,
+    /// Lateness of all sends.
+    pub lag: Distribution,
+    /// Time to get a connection.
+    pub connect: Distribution,
+}
+
+impl Default for Distribution {
+    fn default() -> Self {
+        let longest = u64::try_from(MAX_DURATION.as_micros()).unwrap_or(u64::MAX);
+        #[expect(clippy::expect_used, reason = "constant arguments that a test covers")]
+        let histogram =
+            Histogram::new_with_max(longest, 3).expect("bounds that hdrhistogram takes");
+        Self {
+            histogram,
+            sum_us: 0,
+            max_us: 0,
+        }
+    }
+}
+
+impl Distribution {
+    /// Adds a value in microseconds. One beyond a day still counts as a day in the percentiles.
+    pub fn record(&mut self, value_us: u64) {
+        self.histogram.saturating_record(value_us);
+        self.sum_us += u128::from(value_us);
+        self.max_us = self.max_us.max(value_us);
+    }
+
+    fn record_if(&mut self, value_us: Option<u64>) {
+        if let Some(value_us) = value_us {
+            self.record(value_us);
+        }
+    }
+
+    /// The value at `percent`, in microseconds; zero where there is none.
+    pub fn percentile_us(&self, percent: f64) -> u64 {
+        self.histogram.value_at_percentile(percent).min(self.max_us)
+    }
+
+    /// What reports show.
+    pub fn summary(&self) -> Summary {
+        let count = self.histogram.len();
+        let at = |percent| ms(self.percentile_us(percent));
+        Summary {
+            count,
+            mean: if count == 0 {
+                0.0
+            } else {
+                self.sum_us as f64 / count as f64 / 1e3
+            },
+            p50: at(50.0),
+            p90: at(90.0),
+            p95: at(95.0),
+            p99: at(99.0),
+            max: ms(self.max_us),
+        }
+    }
+}
+
+impl Latencies {
+    fn new() -> Self {
+        let empty = Distribution::default;
+        Self {
+            ttfb: empty(),
+            ttft: empty(),
+            e2e: empty(),
+        }
+    }
+
+    fn fold(&mut self, record: &Record, view: View) {
+        self.ttfb.record_if(record.ttfb_us(view));
+        self.ttft.record_if(record.ttft_us(view));
+        self.e2e.record_if(record.e2e_us(view));
+    }
+}
+
+impl Stats {
+    /// Adds a finished request.
+    pub fn fold(&mut self, record: &Record) {
+        self.lag.record_if(record.lag_us());
+        self.connect.record_if(record.connect_us());
+        if let Some(sent) = record.stamps.sent {
+            self.sent += 1;
+            self.time_in_flight_ns += u128::from(record.stamps.end.saturating_sub(sent));
+        }
+        match &record.verdict {
+            Verdict::Good => self.fold_good(record),
+            Verdict::Failed(failure) => self.fold_failure(failure),
+        }
+    }
+
+    /// Requests judged, good or not.
+    pub fn judged(&self) -> u64 {
+        self.good + self.failed()
+    }
+
+    /// Requests that failed.
+    pub fn failed(&self) -> u64 {
+        self.failures.values().flat_map(BTreeMap::values).sum()
+    }
+
+    fn fold_good(&mut self, record: &Record) {
+        self.good += 1;
+        if let Some(usage) = record.usage {
+            self.prompt_tokens = self.prompt_tokens.saturating_add(usage.prompt_tokens);
+            self.output_tokens = self.output_tokens.saturating_add(usage.completion_tokens);
+        }
+        self.content_events += 1 + record.gaps_us.len() as u64;
+        self.service.fold(record, View::Service);
+        self.response.fold(record, View::Response);
+        self.tpot.record_if(record.tpot_us());
+        for &gap in &record.gaps_us {
+            self.itl.record(u64::from(gap));
+        }
+    }
+
+    fn fold_failure(&mut self, failure: &Failure) {
+        let reasons = self.failures.entry(failure.class).or_default();
+        let known = reasons.contains_key(&*failure.reason);
+        let reason = if known || reasons.len() < MAX_REASONS {
+            &failure.reason
+        } else {
+            "other"
+        };
+        *reasons.entry(reason.to_owned()).or_default() += 1;
+    }
+}
+
+impl Default for Stats {
+    fn default() -> Self {
+        Self {
+            good: 0,
+            failures: BTreeMap::new(),
+            sent: 0,
+            prompt_tokens: 0,
+            output_tokens: 0,
+            content_events: 0,
+            time_in_flight_ns: 0,
+            service: Latencies::new(),
+            response: Latencies::new(),
+            tpot: Distribution::default(),
+            itl: Distribution::default(),
+            lag: Distribution::default(),
+            connect: Distribution::default(),
+        }
+    }
+}
+
+fn ms(us: u64) -> f64 {
+    us as f64 / 1e3
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::drive::chunk::Usage;
+    use crate::drive::record::Stamps;
+
+    fn of(values: impl IntoIterator<Item = u64>) -> Summary {
+        let mut distribution = Distribution::default();
+        values
+            .into_iter()
+            .for_each(|value| distribution.record(value));
+        distribution.summary()
+    }
+
+    #[test]
+    fn percentiles_are_those_of_the_nearest_rank() {
+        let summary = of((1..=1_000).map(|value| value * 1_000));
+        let near = |value: f64, exact: f64| (value / exact - 1.0).abs() < 0.001;
+        assert!(
+            near(summary.p50, 500.0) && near(summary.p90, 900.0),
+            "{summary:?}"
+        );
+        assert!(
+            near(summary.p95, 950.0) && near(summary.p99, 990.0),
+            "{summary:?}"
+        );
+        assert_eq!((summary.count, summary.max), (1_000, 1_000.0));
+        assert!((summary.mean - 500.5).abs() < 1e-9);
+    }
+
+    #[test]
+    fn the_order_of_values_does_not_matter_and_one_value_is_every_percentile() {
+        assert_eq!(of([3, 1, 2]), of([1, 2, 3]));
+        let one = of([1_234_567]);
+        assert!(
+            [one.p50, one.p90, one.p95, one.p99, one.max]
+                .iter()
+                .all(|&at| at == 1_234.567)
+        );
+    }
+
+    #[test]
+    fn nothing_and_the_absurd_are_survived() {
+        assert_eq!(of([]), Summary::default());
+        let absurd = of([0, u64::MAX, u64::MAX]);
+        assert!(absurd.count == 3 && absurd.p50 > 0.0 && absurd.mean.is_finite());
+    }
+
+    fn record(verdict: Verdict) -> Record {
+        let stamps = Stamps {
+            sent: Some(1_000_000),
+            first_byte: Some(2_000_000),
+            first_content: Some(3_000_000),
+            last_content: Some(5_000_000),
+            terminal: Some(6_000_000),
+            end: 7_000_000,
+            ..Stamps::default()
+        };
+        let usage = Usage {
+            prompt_tokens: 10,
+            completion_tokens: 3,
+            total_tokens: None,
+        };
+        Record {
+            stamps,
+            verdict,
+            usage: Some(usage),
+            gaps_us: vec![500, 1_500],
+        }
+    }
+
+    #[test]
+    fn failed_requests_leave_latencies_and_tokens_alone() {
+        let mut stats = Stats::default();
+        stats.fold(&record(Verdict::Good));
+        stats.fold(&record(Verdict::Failed(
+            Class::Truncated.because("no [DONE]"),
+        )));
+        assert_eq!((stats.good, stats.failed(), stats.sent), (1, 1, 2));
+        assert_eq!((stats.prompt_tokens, stats.output_tokens), (10, 3));
+        assert_eq!(
+            (
+                stats.service.ttft.summary().count,
+                stats.itl.summary().count
+            ),
+            (1, 2)
+        );
+        assert_eq!(
+            stats.lag.summary().count,
+            2,
+            "lateness is the client's: all requests count"
+        );
+        assert_eq!(stats.time_in_flight_ns, 12_000_000);
+        assert_eq!(stats.response.ttft.summary().p50, 3.0);
+        assert_eq!(stats.service.ttft.summary().p50, 2.0);
+    }
+
+    #[test]
+    fn reasons_are_bounded() {
+        let mut stats = Stats::default();
+        for reason in 0..2 * MAX_REASONS {
+            let failure = Class::Http4xx.because(reason.to_string());
+            stats.fold(&record(Verdict::Failed(failure)));
+        }
+        let reasons = &stats.failures[&Class::Http4xx];
+        assert_eq!(
+            (reasons.len(), reasons["other"]),
+            (MAX_REASONS + 1, MAX_REASONS as u64)
+        );
+    }
+}

