@@ -74,11 +74,6 @@ impl GgufFile {
         self.header.metadata.get(key)
     }
 
-    /// Every metadata key and value, in order of key.
-    pub fn metadata_iter(&self) -> impl Iterator<Item = (&str, &Value)> {
-        self.header.metadata.iter().map(|(k, v)| (k.as_str(), v))
-    }
-
     /// The entry of a tensor in the directory.
     #[must_use]
     pub fn tensor(&self, name: &str) -> Option<&TensorInfo> {
@@ -126,7 +121,7 @@ macro_rules! accessors {
             ///
             /// # Errors
             /// [`GgufError::MissingKey`] or [`GgufError::WrongType`], both with the key.
-            pub fn $get<'a>(&'a self, key: &str) -> Result<$out, GgufError> {
+            pub fn $get(&self, key: &str) -> Result<$out, GgufError> {
                 self.$opt(key)?.ok_or_else(|| GgufError::MissingKey { key: key.to_owned() })
             }
 
@@ -135,7 +130,7 @@ macro_rules! accessors {
             ///
             /// # Errors
             /// [`GgufError::WrongType`] with the key.
-            pub fn $opt<'a>(&'a self, key: &str) -> Result<Option<$out>, GgufError> {
+            pub fn $opt(&self, key: &str) -> Result<Option<$out>, GgufError> {
                 let Some(value) = self.metadata(key) else { return Ok(None) };
                 value.$view().map(Some).ok_or_else(|| GgufError::WrongType {
                     key: key.to_owned(),
@@ -149,7 +144,7 @@ macro_rules! accessors {
 
 accessors! {
     /// A string.
-    str, opt_str, as_str -> &'a str, "a string";
+    str, opt_str, as_str -> &str, "a string";
     /// An integer from 0 to 2^32 - 1.
     u32, opt_u32, as_u32 -> u32, "an unsigned integer of 32 bits";
     /// A floating point number, narrowed to 32 bits.
@@ -157,13 +152,13 @@ accessors! {
     /// A truth value.
     bool, opt_bool, as_bool -> bool, "a boolean";
     /// A list of strings.
-    strings, opt_strings, as_strings -> &'a [String], "an array of strings";
+    strings, opt_strings, as_strings -> &[String], "an array of strings";
     /// A list of unsigned integers of at most 32 bits.
-    u32s, opt_u32s, as_u32s -> &'a [u32], "an array of unsigned integers";
+    u32s, opt_u32s, as_u32s -> &[u32], "an array of unsigned integers";
     /// A list of signed integers of at most 32 bits.
-    i32s, opt_i32s, as_i32s -> &'a [i32], "an array of signed integers";
+    i32s, opt_i32s, as_i32s -> &[i32], "an array of signed integers";
     /// A list of floating point numbers of 32 bits.
-    f32s, opt_f32s, as_f32s -> &'a [f32], "an array of numbers";
+    f32s, opt_f32s, as_f32s -> &[f32], "an array of numbers";
 }
 
 #[cfg(test)]

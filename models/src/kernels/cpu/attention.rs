@@ -163,6 +163,14 @@ struct PagedAttention<'a> {
     step: &'a PagedStep<'a>,
 }
 
+/// The numbers of a step's queries, keys and values side by side, and of one layer's cache.
+#[derive(Debug, Clone, Copy)]
+struct Inputs<'a, T> {
+    qkv: &'a [f32],
+    keys: &'a [T],
+    values: &'a [T],
+}
+
 impl CustomOp3 for PagedAttention<'_> {
     fn name(&self) -> &'static str {
         "cpu-paged-attention"
@@ -185,12 +193,16 @@ impl CustomOp3 for PagedAttention<'_> {
             candle_core::bail!("the cache is not contiguous")
         };
         let out = match (keys, values) {
-            (CpuStorage::F16(keys), CpuStorage::F16(values)) => {
-                self.run(qkv, &keys[k.0..k.1], &values[v.0..v.1])
-            }
-            (CpuStorage::F32(keys), CpuStorage::F32(values)) => {
-                self.run(qkv, &keys[k.0..k.1], &values[v.0..v.1])
-            }
+            (CpuStorage::F16(keys), CpuStorage::F16(values)) => self.run(Inputs {
+                qkv,
+                keys: &keys[k.0..k.1],
+                values: &values[v.0..v.1],
+            }),
+            (CpuStorage::F32(keys), CpuStorage::F32(values)) => self.run(Inputs {
+                qkv,
+                keys: &keys[k.0..k.1],
+                values: &values[v.0..v.1],
+            }),
             _ => candle_core::bail!("the cache must be F16 or F32"),
         };
         let shape = Shape::from((self.step.batch.token_count(), self.step.shape.q_width()));
@@ -201,7 +213,7 @@ impl CustomOp3 for PagedAttention<'_> {
 impl PagedAttention<'_> {
     /// One item of work is a run of tokens and a head of keys. Items write to a scratch in their own order, where each
     /// owns one piece; with one token a run, that is the order of the result already.
-    fn run<T: CacheNumber>(&self, qkv: &[f32], keys: &[T], values: &[T]) -> Vec<f32> {
+    fn run<T: CacheNumber>(&self, inputs: Inputs<'_, T>) -> Vec<f32> {
         let shape = self.step.shape;
         let group_width = shape.group() * shape.head_dim;
         let mut scratch = vec![0.0; self.step.batch.token_count() * shape.q_width()];
@@ -215,7 +227,7 @@ impl PagedAttention<'_> {
             }
         }
         for_each(items, |(run, head, out)| {
-            self.attend_run(run, head, qkv, keys, values, out);
+            self.attend_run(run, head, inputs, out);
         });
         if self.step.runs.iter().all(|run| run.tokens == 1) {
             return scratch;
@@ -228,9 +240,7 @@ impl PagedAttention<'_> {
         &self,
         run: Run,
         head: usize,
-        qkv: &[f32],
-        keys: &[T],
-        values: &[T],
+        inputs: Inputs<'_, T>,
         out: &mut [f32],
     ) {
         let step = self.step;
@@ -239,7 +249,8 @@ impl PagedAttention<'_> {
         let mut queries = vec![0.0; out.len()];
         for (i, to) in queries.chunks_exact_mut(group_width).enumerate() {
             let t = run.start + i;
-            let from = &qkv[t * step.shape.qkv_width() + head * group_width..][..group_width];
+            let from =
+                &inputs.qkv[t * step.shape.qkv_width() + head * group_width..][..group_width];
             step.rotate(t, from, step.shape.scale(), to);
         }
         let mut tile = Tile::new(head_dim, step.shape.group(), run.tokens);
@@ -255,8 +266,8 @@ impl PagedAttention<'_> {
                 let slot = table[position / step.block_size] as usize * step.block_size
                     + position % step.block_size;
                 let at = slot * width + head * head_dim;
-                T::widen(&keys[at..at + head_dim], tile.key_mut(row));
-                T::widen(&values[at..at + head_dim], tile.value_mut(row));
+                T::widen(&inputs.keys[at..at + head_dim], tile.key_mut(row));
+                T::widen(&inputs.values[at..at + head_dim], tile.value_mut(row));
             }
             attend_tile(&mut tile, first, &queries, &contexts, out);
         }

@@ -91,9 +91,7 @@ impl PackedMatrix {
             for raw_block in raw_row.chunks_exact(kind.bytes()) {
                 for part in 0..weights / BLOCK {
                     decode_block(kind, raw_block, part, &mut affine);
-                    let Some(block) = blocks.next() else {
-                        return None;
-                    };
+                    let block = blocks.next()?;
                     store(layout, block, row % TILE, &affine);
                 }
             }

@@ -20,8 +20,7 @@ pub(crate) fn multiply(
         for (i, sums) in sums.iter_mut().take(rows).enumerate() {
             add_block(
                 x,
-                row + i,
-                block,
+                (row + i) * (x.k / BLOCK) + block,
                 layout,
                 &bytes[layout.code_bytes()..],
                 &codes,
@@ -46,17 +45,15 @@ fn unpack(layout: Layout, bytes: &[u8], codes: &mut [[u8; TILE]; BLOCK]) {
     }
 }
 
-/// Adds one block's share of a row to the 16 sums.
+/// Adds the share of the rows' block number `index` to the 16 sums of its row.
 fn add_block(
     x: &QuantizedRows,
-    row: usize,
-    block: usize,
+    index: usize,
     layout: Layout,
     scales: &[u8],
     codes: &[[u8; TILE]; BLOCK],
     sums: &mut [f32; TILE],
 ) {
-    let index = row * (x.k / BLOCK) + block;
     let xs = &x.codes[index * BLOCK..][..BLOCK];
     let scale = x.scales[index];
     let group_len = BLOCK / layout.groups;

@@ -10,6 +10,8 @@ use std::time::Instant;
 
 use anyhow::Result;
 use clap::Parser;
+use hansa_models::KvType;
+use hansa_models::testing::{TinyLlama, TinyType};
 
 use ours::Ours;
 use stats::Samples;
@@ -39,46 +41,72 @@ struct Args {
 
 fn main() -> Result<()> {
     let args = Args::parse();
-    let mut ours = Ours::load(&args.model)?;
+    compare_tiny()?;
+    let mut ours = Ours::load(&args.model, KvType::F16)?;
     let mut theirs = Theirs::load(&args.model)?;
-    compare_logits(&mut ours, &mut theirs)?;
+    for seed in [3, 40, 500] {
+        compare_logits(
+            &format!("prompt {seed}"),
+            &mut ours,
+            &mut theirs,
+            &prompt(24, seed, 30_000),
+        )?;
+    }
+    println!();
     if !args.check_only {
         compare_speed(&args, &mut ours, &mut theirs)?;
     }
     Ok(())
 }
 
+/// Without quantisation on either side nothing but rounding may differ.
+fn compare_tiny() -> Result<()> {
+    println!("| model | same choice | same where the margin is clear | largest logit difference |");
+    println!("|---|---|---|---|");
+    let path = std::env::temp_dir().join(format!("hansa-peer-{}.gguf", std::process::id()));
+    let tiny = TinyLlama {
+        matrix_type: TinyType::F32,
+        ..TinyLlama::default()
+    };
+    // The peer wants this key, which is ours by default.
+    tiny.writer()
+        .u32("llama.rope.dimension_count", 16)
+        .write_to(&path)?;
+    let loaded = Ours::load(&path, KvType::F32).and_then(|ours| Ok((ours, Theirs::load(&path)?)));
+    std::fs::remove_file(&path)?;
+    let (mut ours, mut theirs) = loaded?;
+    compare_logits("tiny, F32", &mut ours, &mut theirs, &prompt(24, 1, 90))
+}
+
 /// Feeds both the same tokens, chosen by theirs, and compares every distribution.
-fn compare_logits(ours: &mut Ours, theirs: &mut Theirs) -> Result<()> {
+fn compare_logits(name: &str, ours: &mut Ours, theirs: &mut Theirs, prompt: &[u32]) -> Result<()> {
     const STEPS: usize = 32;
     const CLEAR_MARGIN: f32 = 0.5;
-    println!("| prompt | same choice | same where the margin is clear | largest logit difference |");
-    println!("|---|---|---|---|");
-    for seed in [3u32, 40, 500] {
-        let prompt = prompt(24, seed);
-        let (mut same, mut clear, mut clear_same, mut largest) = (0, 0, 0, 0f32);
-        let mut a = ours.prefill(0, &prompt)?;
-        let mut b = theirs.prefill(&prompt)?;
-        for _ in 0..STEPS {
-            let (choice, margin) = top(&b);
-            let agree = usize::from(top(&a).0 == choice);
-            same += agree;
-            if margin > CLEAR_MARGIN {
-                clear += 1;
-                clear_same += agree;
-            }
-            largest = a.iter().zip(&b).map(|(a, b)| (a - b).abs()).fold(largest, f32::max);
-            a = ours.decode(&[choice])?.remove(0);
-            b = theirs.decode(choice)?;
+    let (mut same, mut clear, mut clear_same, mut largest) = (0, 0, 0, 0f32);
+    let mut a = ours.prefill(0, prompt)?;
+    let mut b = theirs.prefill(prompt)?;
+    for _ in 0..STEPS {
+        let (choice, margin) = top(&b);
+        let agree = usize::from(top(&a).0 == choice);
+        same += agree;
+        if margin > CLEAR_MARGIN {
+            clear += 1;
+            clear_same += agree;
         }
-        println!("| {seed} | {same}/{STEPS} | {clear_same}/{clear} | {largest:.3} |");
+        largest = a
+            .iter()
+            .zip(&b)
+            .map(|(a, b)| (a - b).abs())
+            .fold(largest, f32::max);
+        a = ours.decode(&[choice])?.remove(0);
+        b = theirs.decode(choice)?;
     }
-    println!();
+    println!("| {name} | {same}/{STEPS} | {clear_same}/{clear} | {largest:.5} |");
     Ok(())
 }
 
 fn compare_speed(args: &Args, ours: &mut Ours, theirs: &mut Theirs) -> Result<()> {
-    let long = prompt(args.prefill, 7);
+    let long = prompt(args.prefill, 7, 30_000);
     let mut rates: [Samples; 5] = Default::default();
     // The first round warms caches and threads and is thrown away.
     for round in 0..=args.repeat {
@@ -90,19 +118,46 @@ fn compare_speed(args: &Args, ours: &mut Ours, theirs: &mut Theirs) -> Result<()
             decode_ours(args, ours, args.streams)?,
         ];
         if round > 0 {
-            rates.iter_mut().zip(measured).for_each(|(all, one)| all.push(one));
+            rates
+                .iter_mut()
+                .zip(measured)
+                .for_each(|(all, one)| all.push(one));
         }
     }
-    let [their_prefill, our_prefill, their_decode, our_decode, our_streams] = rates;
+    let [
+        their_prefill,
+        our_prefill,
+        their_decode,
+        our_decode,
+        our_streams,
+    ] = rates;
     println!("| tokens per second | candle-transformers | ours | ratio |");
     println!("|---|---|---|---|");
-    print_row(&format!("prefill {}", args.prefill), &their_prefill, &our_prefill);
-    print_row(&format!("decode {}", args.decode), &their_decode, &our_decode);
+    print_row(
+        &format!("prefill {}", args.prefill),
+        &their_prefill,
+        &our_prefill,
+    );
+    print_row(
+        &format!("decode {}", args.decode),
+        &their_decode,
+        &our_decode,
+    );
     println!();
-    println!("| tokens per second | 1 stream | {} streams | ratio |", args.streams);
+    println!(
+        "| tokens per second | 1 stream | {} streams | ratio |",
+        args.streams
+    );
     println!("|---|---|---|---|");
-    print_row(&format!("decode {}, ours", args.decode), &our_decode, &our_streams);
-    println!("\nPeak resident memory of both together: {} MB", stats::peak_resident_mb());
+    print_row(
+        &format!("decode {}, ours", args.decode),
+        &our_decode,
+        &our_streams,
+    );
+    println!(
+        "\nPeak resident memory of both together: {} MB",
+        stats::peak_resident_mb()
+    );
     Ok(())
 }
 
@@ -111,7 +166,7 @@ fn print_row(name: &str, base: &Samples, other: &Samples) {
 }
 
 fn decode_theirs(args: &Args, theirs: &mut Theirs) -> Result<f64> {
-    theirs.prefill(&prompt(16, 1))?;
+    theirs.prefill(&prompt(16, 1, 30_000))?;
     rate(args.decode, || {
         (0..args.decode).try_for_each(|i| theirs.decode(100 + i as u32).map(drop))
     })
@@ -120,7 +175,7 @@ fn decode_theirs(args: &Args, theirs: &mut Theirs) -> Result<f64> {
 fn decode_ours(args: &Args, ours: &mut Ours, streams: usize) -> Result<f64> {
     ours.clear();
     for stream in 0..streams {
-        ours.prefill(stream, &prompt(16, 1 + stream as u32))?;
+        ours.prefill(stream, &prompt(16, 1 + stream as u32, 30_000))?;
     }
     rate(args.decode * streams, || {
         (0..args.decode).try_for_each(|i| ours.decode(&vec![100 + i as u32; streams]).map(drop))
@@ -135,8 +190,10 @@ fn rate(tokens: usize, work: impl FnOnce() -> Result<()>) -> Result<f64> {
 }
 
 /// Token ids that look like nothing in particular.
-fn prompt(len: usize, seed: u32) -> Vec<u32> {
-    (0..len as u32).map(|i| (i * i * 31 + i * 977 + seed * 7919) % 30_000 + 500).collect()
+fn prompt(len: usize, seed: u32, vocab: u32) -> Vec<u32> {
+    (0..len as u32)
+        .map(|i| (i * i * 31 + i * 977 + seed * 7919) % vocab)
+        .collect()
 }
 
 /// The likeliest token and by how much its logit is ahead.

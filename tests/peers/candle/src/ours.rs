@@ -19,12 +19,19 @@ pub struct Ours {
 }
 
 impl Ours {
-    pub fn load(path: &Path) -> Result<Self> {
-        let options = LoadOptions { device: Device::Cpu, kv_type: KvType::F16 };
+    pub fn load(path: &Path, kv_type: KvType) -> Result<Self> {
+        let options = LoadOptions {
+            device: Device::Cpu,
+            kv_type,
+        };
         let model = load_tensors(&GgufFile::open(path)?, &options)?;
         let blocks = BLOCKS_PER_STREAM * STREAMS_MAX;
-        let kv = PagedKv::new(model.spec(), blocks, BLOCK, KvType::F16, &Device::Cpu)?;
-        Ok(Self { model, kv, lens: Vec::new() })
+        let kv = PagedKv::new(model.spec(), blocks, BLOCK, kv_type, &Device::Cpu)?;
+        Ok(Self {
+            model,
+            kv,
+            lens: Vec::new(),
+        })
     }
 
     pub fn clear(&mut self) {
@@ -60,7 +67,9 @@ impl Ours {
         self.lens[stream] = start + tokens.len();
         batch.q_lens.push(tokens.len() as u32);
         batch.kv_lens.push(self.lens[stream] as u32);
-        batch.block_tables.push((first_block..first_block + BLOCKS_PER_STREAM).collect());
+        batch
+            .block_tables
+            .push((first_block..first_block + BLOCKS_PER_STREAM).collect());
         batch.logit_rows.push(batch.tokens.len() as u32 - 1);
     }
 
