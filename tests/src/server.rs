@@ -4,16 +4,20 @@ use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
+use tokio::time::{sleep, timeout};
 
 use crate::build::hansa_binary;
 use crate::client::Client;
 
 /// Time within which a server must be ready: loading the default model takes a second or two, fetching it may take longer.
 const READY_WITHIN: Duration = Duration::from_secs(300);
+
+/// Pause between two looks at something that is awaited.
+const POLL: Duration = Duration::from_millis(10);
 
 /// A running `hansa serve`. Dropping it kills the process.
 #[derive(Debug)]
@@ -138,17 +142,17 @@ impl Server {
     /// # Errors
     /// Where it still runs after `within`.
     pub async fn exit(&mut self, within: Duration) -> Result<ExitStatus> {
-        let deadline = Instant::now() + within;
-        loop {
-            if let Some(status) = self.child.try_wait()? {
-                return Ok(status);
+        let ended = timeout(within, async {
+            loop {
+                if let Some(status) = self.child.try_wait()? {
+                    return anyhow::Ok(status);
+                }
+                sleep(POLL).await;
             }
-            anyhow::ensure!(
-                Instant::now() < deadline,
-                "hansa still runs after {within:?}"
-            );
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        });
+        ended
+            .await
+            .with_context(|| format!("hansa still runs after {within:?}"))?
     }
 
     /// Waits until every model is ready.
@@ -156,20 +160,19 @@ impl Server {
     /// # Errors
     /// Where it is not within [`READY_WITHIN`].
     pub async fn ready(&self) -> Result<()> {
-        let deadline = Instant::now() + READY_WITHIN;
-        loop {
-            if let Ok(reply) = self.client().get("/health/ready").await
-                && reply.status == 200
+        let ready = timeout(READY_WITHIN, async {
+            while !self
+                .client()
+                .get("/health/ready")
+                .await
+                .is_ok_and(|reply| reply.status == 200)
             {
-                return Ok(());
+                sleep(POLL).await;
             }
-            anyhow::ensure!(
-                Instant::now() < deadline,
-                "hansa is not ready; its log:\n{}",
-                self.log()
-            );
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        });
+        ready
+            .await
+            .with_context(|| format!("hansa is not ready; its log:\n{}", self.log()))
     }
 
     /// One sample of the metrics, summed over its labels.
@@ -200,18 +203,16 @@ impl Server {
     /// # Errors
     /// Where it has not within 10 seconds; the error says what it had.
     pub async fn metric_becomes(&self, name: &str, wanted: f64) -> Result<()> {
-        let deadline = Instant::now() + Duration::from_secs(10);
-        loop {
-            let value = self.metric(name).await?;
-            if (value - wanted).abs() < 1e-9 {
-                return Ok(());
+        let mut value = f64::NAN;
+        let reached = timeout(Duration::from_secs(10), async {
+            while (value - wanted).abs() > 1e-9 || value.is_nan() {
+                value = self.metric(name).await?;
+                sleep(POLL).await;
             }
-            anyhow::ensure!(
-                Instant::now() < deadline,
-                "{name} is {value}, wanted {wanted}"
-            );
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+            anyhow::Ok(())
+        });
+        let reached = reached.await;
+        reached.with_context(|| format!("{name} is {value}, wanted {wanted}"))?
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::process::Command;
 
+use anyhow::{Context, Result};
 use hansa_tests::repository_root;
 use hansa_tests::source_tree::{SourceFile, source_files};
 use serde_json::Value;
@@ -18,7 +19,7 @@ const FILE_LINES_MAX: usize = 600;
 const FUNCTION_LINES_MAX: usize = 70;
 
 #[test]
-fn crates_depend_on_each_other_only_along_the_arrows() {
+fn crates_depend_on_each_other_only_along_the_arrows() -> Result<()> {
     let allowed: BTreeMap<&str, &[&str]> = BTreeMap::from([
         ("hansa-config", [].as_slice()),
         ("hansa-models", &[]),
@@ -30,7 +31,7 @@ fn crates_depend_on_each_other_only_along_the_arrows() {
         ("hansa-loadtest", &["hansa-gateway"]),
         ("hansa-tests", &[]),
     ]);
-    for (package, dependencies) in workspace_dependencies() {
+    for (package, dependencies) in workspace_dependencies()? {
         let allowed = allowed.get(package.as_str()).copied().unwrap_or_default();
         for dependency in dependencies {
             assert!(
@@ -39,6 +40,7 @@ fn crates_depend_on_each_other_only_along_the_arrows() {
             );
         }
     }
+    Ok(())
 }
 
 #[test]
@@ -164,7 +166,7 @@ fn product_files() -> Vec<SourceFile> {
 }
 
 /// Dependencies of each package of the workspace on other packages of it, normal ones only.
-fn workspace_dependencies() -> Vec<(String, Vec<String>)> {
+fn workspace_dependencies() -> Result<Vec<(String, Vec<String>)>> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
         .current_dir(repository_root())
@@ -175,23 +177,26 @@ fn workspace_dependencies() -> Vec<(String, Vec<String>)> {
             "1",
             "--offline",
         ])
-        .output()
-        .expect("cargo metadata runs");
-    let metadata: Value =
-        serde_json::from_slice(&output.stdout).expect("cargo metadata prints JSON");
-    let packages = metadata["packages"].as_array().expect("packages");
-    packages
+        .output()?;
+    let metadata: Value = serde_json::from_slice(&output.stdout)?;
+    let packages = metadata["packages"]
+        .as_array()
+        .context("packages in the metadata")?;
+    Ok(packages
         .iter()
-        .map(|package| {
-            let dependencies = package["dependencies"].as_array().into_iter().flatten();
-            let ours = dependencies
-                .filter(|dependency| dependency["kind"].is_null())
-                .filter_map(|dependency| dependency["name"].as_str())
-                .filter(|name| name.starts_with("hansa-"));
-            (
-                package["name"].as_str().unwrap_or_default().to_owned(),
-                ours.map(str::to_owned).collect(),
-            )
-        })
+        .map(|package| (name_of(package), dependencies_of(package)))
+        .collect())
+}
+
+fn name_of(package: &Value) -> String {
+    package["name"].as_str().unwrap_or_default().to_owned()
+}
+
+fn dependencies_of(package: &Value) -> Vec<String> {
+    let dependencies = package["dependencies"].as_array().into_iter().flatten();
+    let normal = dependencies.filter(|dependency| dependency["kind"].is_null());
+    normal
+        .map(name_of)
+        .filter(|name| name.starts_with("hansa-"))
         .collect()
 }
