@@ -2,6 +2,10 @@
 //!
 //! The tokens were written once by `scripts/golden-tokens`; each was the best by a clear margin there.
 #![cfg(feature = "candle")]
+#![expect(
+    clippy::expect_used,
+    reason = "a test program: what is missing fails it"
+)]
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
