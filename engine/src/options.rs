@@ -77,7 +77,8 @@ pub struct CandleOptions {
     pub device: DeviceOptions,
     /// Number type of the KV cache.
     pub kv_type: KvType,
-    /// Threads for kernels on a CPU; `None` takes the physical cores.
+    /// Threads that draw tokens; `None` takes the physical cores. The kernels run on Candle's own worker threads, whose
+    /// number the environment variable `CANDLE_NUM_THREADS` sets.
     pub threads: Option<usize>,
 }
 

@@ -19,8 +19,8 @@ pub trait CausalLm: Send {
     /// Runs one ragged step: writes keys and values of every token to its slot, attends each token to its sequence's
     /// context, and returns the logits of the wanted rows, `[R, vocab_size]` in F32.
     ///
-    /// On a CPU a row's logits are bit for bit the same whatever else is in the batch and however its prompt was cut
-    /// into chunks.
+    /// On a CPU, for heads of a multiple of 16 numbers, a row's logits are bit for bit the same whatever else is in the
+    /// batch and however its prompt was cut into chunks.
     ///
     /// # Errors
     /// A batch whose parts do not fit together is refused before anything is written. Otherwise whatever Candle

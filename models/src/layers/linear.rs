@@ -6,7 +6,7 @@ use candle_core::quantized::{GgmlDType, QStorage, QTensor};
 use candle_core::{D, Result, Tensor};
 
 use crate::causal_lm::LoadError;
-use crate::kernels::cpu::{BlockKind, Isa, PackedLinear, PackedMatrix};
+use crate::kernels::cpu::{BlockKind, PackedLinear, PackedMatrix};
 use crate::weights::gguf::TensorType;
 use crate::weights::tensors::{GgufTensors, Matrix};
 
@@ -22,8 +22,8 @@ pub(crate) struct Linear {
 pub(crate) enum Weight {
     /// Repacked for the processor's vector unit.
     Packed(PackedLinear),
-    /// Candle's quantised product. Each row of the result is computed alone on a CPU, so it does not depend on the rows
-    /// beside it. Plain F16 and F32 matrices take this path on a CPU too, for that reason and to stay one copy.
+    /// Candle's quantised product: every type on other devices, and on a CPU those that are not repacked. Plain F16 and
+    /// F32 matrices take this path on a CPU too, to stay one copy and because each row of the result is computed alone.
     Quantised(Arc<QTensor>),
     /// Dense product of the device's library.
     Dense(Tensor),
@@ -93,7 +93,7 @@ impl Weight {
     }
 
     fn pack(matrix: &Matrix, tensors: &GgufTensors<'_>) -> Option<PackedLinear> {
-        if !tensors.device().is_cpu() || Isa::detect() == Isa::Portable {
+        if !tensors.device().is_cpu() {
             return None;
         }
         let kind = block_kind(matrix.tensor_type)?;

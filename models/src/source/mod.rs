@@ -15,13 +15,14 @@ mod verify;
 mod wheel;
 
 use std::ffi::OsString;
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 pub use catalogue::{Entry, catalogue};
 pub use error::SourceError;
 
 /// What the search for a model file depends on besides its name.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct SourceOptions {
     /// Folder that keeps fetched files; `None` where neither `HANSA_CACHE` nor a home folder is known.
     pub cache_dir: Option<PathBuf>,
@@ -33,6 +34,18 @@ pub struct SourceOptions {
     pub hub_token: Option<String>,
     /// Whether a progress bar may be drawn on standard error; it is only drawn on a terminal.
     pub progress: bool,
+}
+
+/// Without the token, which must not reach a log.
+impl fmt::Debug for SourceOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SourceOptions")
+            .field("cache_dir", &self.cache_dir)
+            .field("python", &self.python)
+            .field("hub_endpoint", &self.hub_endpoint)
+            .field("progress", &self.progress)
+            .finish_non_exhaustive()
+    }
 }
 
 impl SourceOptions {

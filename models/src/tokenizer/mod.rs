@@ -1,8 +1,8 @@
 //! The tokenizer of a real model, built from the metadata of its GGUF file.
 //!
 //! Byte-level BPE with the crate `tokenizers`; the ids are those of llama.cpp, which is what people compare a GGUF file
-//! with. Two things are done here and not by that crate. Control tokens are cut out first, so that text of a user cannot
-//! turn into one; and the vocabulary that BPE sees has no control tokens at all, so that it could not make one either.
+//! with. Two things are done here and not by that crate. Control tokens are cut out first, where the caller says that the
+//! text may hold them; and the vocabulary that BPE sees has no control tokens at all, so that plain text cannot become one.
 //! It must not know tensors or requests.
 
 mod alphabet;

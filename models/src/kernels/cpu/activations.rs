@@ -5,6 +5,8 @@
 //! independent, so a row's bytes never depend on its neighbours (batch invariance).
 
 use super::packed::{BLOCK, Layout};
+use super::pool::{for_each, rows_per_piece};
+use super::simd::{Simd, simd_dispatch};
 
 /// Quantised rows `[m, k]`.
 #[derive(Debug, Default)]
@@ -23,19 +25,33 @@ pub struct QuantizedRows {
 }
 
 impl QuantizedRows {
+    /// Memory for no rows.
+    pub(crate) const fn new() -> Self {
+        Self {
+            m: 0,
+            k: 0,
+            codes: Vec::new(),
+            scales: Vec::new(),
+            sums: Vec::new(),
+            scaled_sums: Vec::new(),
+            groups: 1,
+        }
+    }
+
     /// Quantises `x`, `[m, k]`, for products with matrices of `layout`. Keeps its memory from call to call.
     pub(crate) fn fill(&mut self, x: &[f32], k: usize, layout: Layout) {
         self.reset(x.len() / k, k, layout.groups);
-        let blocks = k / BLOCK;
-        for row in 0..self.m {
-            let codes = &mut self.codes[row * k..][..k];
-            let scales = &mut self.scales[row * blocks..][..blocks];
-            let sums = &mut self.sums[row * blocks * self.groups..][..blocks * self.groups];
-            quantize_row(&x[row * k..][..k], codes, scales, sums);
-        }
-        for (index, scaled) in self.scaled_sums.iter_mut().enumerate() {
-            *scaled = self.scales[index / self.groups] * self.sums[index] as f32;
-        }
+        let rows = rows_per_piece(self.m, k);
+        let blocks = rows * k / BLOCK;
+        let codes = self.codes.chunks_mut(rows * k);
+        let scales = self.scales.chunks_mut(blocks);
+        let sums = self.sums.chunks_mut(blocks * self.groups);
+        let scaled_sums = self.scaled_sums.chunks_mut(blocks * self.groups);
+        let outs = codes.zip(scales).zip(sums).zip(scaled_sums);
+        let pieces = x.chunks(rows * k).zip(outs).collect();
+        for_each(pieces, |(x, (((codes, scales), sums), scaled_sums))| {
+            quantize(x, codes, scales, sums, scaled_sums);
+        });
     }
 
     fn reset(&mut self, m: usize, k: usize, groups: usize) {
@@ -48,33 +64,63 @@ impl QuantizedRows {
     }
 }
 
-fn quantize_row(x: &[f32], codes: &mut [i8], scales: &mut [f32], sums: &mut [i32]) {
+simd_dispatch! {
+    /// Quantises whole blocks; the number of sums says how many groups a block has.
+    fn quantize = quantize_body(
+        x: &[f32],
+        codes: &mut [i8],
+        scales: &mut [f32],
+        sums: &mut [i32],
+        scaled_sums: &mut [f32],
+    )
+}
+
+#[inline(always)]
+fn quantize_body<S: Simd>(
+    x: &[f32],
+    codes: &mut [i8],
+    scales: &mut [f32],
+    sums: &mut [i32],
+    scaled_sums: &mut [f32],
+) {
     let groups = sums.len() / scales.len();
-    let blocks = x
-        .chunks_exact(BLOCK)
-        .zip(codes.chunks_exact_mut(BLOCK))
-        .zip(scales);
-    for (((x, codes), scale), sums) in blocks.zip(sums.chunks_exact_mut(groups)) {
-        *scale = quantize_block(x, codes);
-        for (sum, codes) in sums.iter_mut().zip(codes.chunks_exact(BLOCK / groups)) {
-            *sum = codes.iter().map(|&code| i32::from(code)).sum();
+    let blocks = x.chunks_exact(BLOCK).zip(codes.chunks_exact_mut(BLOCK));
+    for (index, (x, codes)) in blocks.enumerate() {
+        let scale = quantize_block::<S>(x, codes);
+        scales[index] = scale;
+        for (group, codes) in codes.chunks_exact(BLOCK / groups).enumerate() {
+            let sum: i32 = codes.iter().map(|&code| i32::from(code)).sum();
+            sums[index * groups + group] = sum;
+            scaled_sums[index * groups + group] = scale * sum as f32;
         }
     }
 }
 
+/// Lanes of the search for the largest input.
+const LANES: usize = 16;
+
 /// Quantises 32 inputs and returns their scale. A run that holds an infinity or NaN gets a NaN scale: it poisons its own
 /// row, which the sampler then reports, and no other.
-fn quantize_block(x: &[f32], codes: &mut [i8]) -> f32 {
-    let largest = x.iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
-    let finite = x.iter().fold(0.0f32, |poison, x| poison + x * 0.0);
-    if largest == 0.0 || finite.is_nan() {
+#[inline(always)]
+fn quantize_block<S: Simd>(x: &[f32], codes: &mut [i8]) -> f32 {
+    /// Adding 1.5 * 2^23 rounds to the nearest integer, ties to even, in the low bits of the sum.
+    const ROUND: f32 = 12_582_912.0;
+    let (mut largest, mut poison) = ([0.0f32; LANES], [0.0f32; LANES]);
+    for x in x.chunks_exact(LANES) {
+        for lane in 0..LANES {
+            largest[lane] = largest[lane].max(x[lane].abs());
+            poison[lane] += x[lane] * 0.0;
+        }
+    }
+    let largest = largest.iter().fold(0.0f32, |a, &b| a.max(b));
+    let poison: f32 = poison.iter().sum();
+    if largest == 0.0 || poison.is_nan() {
         codes.fill(0);
-        return finite;
+        return poison;
     }
     let inverse = 127.0 / largest;
-    for (code, x) in codes.iter_mut().zip(x) {
-        // Adding 1.5 * 2^23 rounds to the nearest integer, ties to even, in the low bits of the sum.
-        *code = (x.mul_add(inverse, 12_582_912.0).to_bits() & 255) as u8 as i8;
+    for (code, &x) in codes.iter_mut().zip(x) {
+        *code = (S::mul_add(x, inverse, ROUND).to_bits() & 255) as u8 as i8;
     }
     largest / 127.0
 }

@@ -27,6 +27,7 @@ pub(crate) fn multiply(
     tile: usize,
     sums: &mut [[f32; TILE]; ROWS],
 ) {
+    assert!((1..=ROWS).contains(&rows), "rows of one call");
     assert!(
         row + rows <= x.m && x.codes.len() >= x.m * x.k,
         "rows out of range"

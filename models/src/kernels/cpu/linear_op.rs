@@ -8,13 +8,15 @@ use super::activations::QuantizedRows;
 use super::matmul::{Isa, matmul};
 use super::packed::PackedMatrix;
 
+/// The quantised rows of the product in hand. One for the process: products run one at a time anyway, since they share one
+/// pool, and a copy for each matrix would add up to more than a small model's weights.
+static ROWS: Mutex<QuantizedRows> = Mutex::new(QuantizedRows::new());
+
 /// `x * w^T` for a packed `w`, `[n, k]`.
 #[derive(Debug, Clone)]
 pub struct PackedLinear {
     weight: Arc<PackedMatrix>,
     isa: Isa,
-    /// The quantised rows of the last call: their memory serves the next one.
-    rows: Arc<Mutex<QuantizedRows>>,
 }
 
 impl PackedLinear {
@@ -24,7 +26,6 @@ impl PackedLinear {
         Self {
             weight: Arc::new(weight),
             isa: Isa::detect(),
-            rows: Arc::default(),
         }
     }
 
@@ -62,7 +63,7 @@ impl CustomOp1 for PackedLinear {
         let Some(x) = x else {
             candle_core::bail!("packed-linear: the input is not contiguous F32")
         };
-        let mut rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut rows = ROWS.lock().unwrap_or_else(PoisonError::into_inner);
         rows.fill(x, k, self.weight.layout);
         let mut out = vec![0.0; m * self.weight.n()];
         matmul(self.isa, &rows, &self.weight, &mut out);

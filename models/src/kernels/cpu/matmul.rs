@@ -4,12 +4,11 @@
 //! computed by the same operations in the same order whatever the number of rows, so results are independent of the
 //! batch (invariant: rows independent of `m`).
 
-use candle_core::utils::barrier_pool;
-
 use super::activations::QuantizedRows;
 #[cfg(target_arch = "x86_64")]
 use super::avx512;
 use super::packed::{PackedMatrix, TILE};
+use super::pool::for_ranges;
 use super::portable;
 
 /// Rows that share one unpacking of a tile.
@@ -86,7 +85,7 @@ pub fn matmul(isa: Isa, x: &QuantizedRows, w: &PackedMatrix, out: &mut [f32]) {
         start: out.as_mut_ptr(),
         stride: w.n,
     };
-    barrier_pool().execute_chunked(w.tiles(), |tiles| {
+    for_ranges(w.tiles(), |tiles| {
         for tile in tiles {
             multiply_tile(isa, x, w, tile, out);
         }

@@ -3,9 +3,22 @@
 use super::activations::QuantizedRows;
 use super::matmul::ROWS;
 use super::packed::{BLOCK, Layout, PackedMatrix, TILE, read_f16};
+use super::simd::{Simd, simd_dispatch};
 
-/// Rows `row .. row + rows` times tile `tile`.
-pub(crate) fn multiply(
+simd_dispatch! {
+    /// Rows `row .. row + rows` times tile `tile`.
+    fn multiply = multiply_body(
+        x: &QuantizedRows,
+        row: usize,
+        rows: usize,
+        w: &PackedMatrix,
+        tile: usize,
+        sums: &mut [[f32; TILE]; ROWS],
+    )
+}
+
+#[inline(always)]
+fn multiply_body<S: Simd>(
     x: &QuantizedRows,
     row: usize,
     rows: usize,
@@ -31,6 +44,7 @@ pub(crate) fn multiply(
 }
 
 /// Codes of a block as `[position][output]`.
+#[inline(always)]
 fn unpack(layout: Layout, bytes: &[u8], codes: &mut [[u8; TILE]; BLOCK]) {
     for (i, codes) in codes.iter_mut().enumerate() {
         let (step, byte) = (i / 4, i % 4);
@@ -46,6 +60,7 @@ fn unpack(layout: Layout, bytes: &[u8], codes: &mut [[u8; TILE]; BLOCK]) {
 }
 
 /// Adds the share of the rows' block number `index` to the 16 sums of its row.
+#[inline(always)]
 fn add_block(
     x: &QuantizedRows,
     index: usize,
