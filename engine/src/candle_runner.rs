@@ -1,14 +1,13 @@
 //! A real model: Candle runs the forward pass, the rows come to the host and are sampled there.
 //!
-//! The only file of this crate that touches tensors. It lives on the engine's thread. The kernels run on Candle's own
-//! worker threads, of which a process has one set; the pool here draws tokens and runs those Candle operations that are
-//! parallel through rayon.
+//! The only file of this crate that touches tensors. It lives on the engine's thread; its own pool of threads serves our
+//! kernels and the sampling, so that the number of threads is the operator's and not the process's. Only weights that Candle
+//! multiplies itself (F16, F32 and the types that are not repacked) use Candle's own workers.
 
 use std::fmt;
 use std::sync::Arc;
 
 use candle_core::Device;
-use candle_core::utils::barrier_pool;
 use hansa_models::text::TextCodec;
 use hansa_models::{Batch, LoadOptions, LoadedModel, PagedKv, load_gguf};
 use rayon::ThreadPool;
@@ -62,7 +61,7 @@ impl CandleRunner {
         let (blocks, block_size) = (profile.kv_blocks, engine.block_size);
         let kv = PagedKv::new(spec, blocks, block_size, options.kv_type, &device);
         let kv_bytes = bytes_per_token * u64::from(blocks) * u64::from(block_size);
-        tracing::info!(architecture = %spec.architecture, kv_bytes, kernel_threads = barrier_pool().n_workers() + 1, "the model is loaded");
+        tracing::info!(architecture = %spec.architecture, kv_bytes, threads = pool.current_num_threads(), "the model is loaded");
         Ok(Self {
             kv: kv.map_err(load_error)?,
             loaded,

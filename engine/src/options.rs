@@ -77,8 +77,7 @@ pub struct CandleOptions {
     pub device: DeviceOptions,
     /// Number type of the KV cache.
     pub kv_type: KvType,
-    /// Threads that draw tokens; `None` takes the physical cores. The kernels run on Candle's own worker threads, whose
-    /// number the environment variable `CANDLE_NUM_THREADS` sets.
+    /// Threads for kernels on a CPU; `None` takes the physical cores.
     pub threads: Option<usize>,
 }
 
