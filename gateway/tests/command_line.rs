@@ -83,8 +83,7 @@ fn losing_the_log_costs_the_log_alone() {
         stdout.read_line(&mut line).unwrap();
         let addresses: Value = serde_json::from_str(&line).unwrap();
         let mut stream = TcpStream::connect(addresses["listen"].as_str().unwrap()).unwrap();
-        let request =
-            "GET /health/live HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+        let request = "GET /health/live HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
         stream.write_all(request.as_bytes()).unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();

@@ -5,4 +5,3 @@ pub mod fence;
 pub mod gate;
 pub mod observe;
 pub mod request_id;
-pub mod unread;

@@ -31,7 +31,6 @@ impl Stack {
             },
             body_bytes_max: 1024,
             body_timeout: Duration::from_secs(30),
-            write_timeout: Duration::from_secs(30),
             tasks: TaskTracker::new(),
         };
         let router = build(api, &shared);
