@@ -258,6 +258,33 @@ async fn the_context_bounds_prompt_and_completion_together() {
 }
 
 #[tokio::test]
+async fn what_can_never_fit_is_not_called_overload() {
+    let mut config = config();
+    config.models[0].sequences_max = 2;
+    config.models[0].queue_max = 2;
+    let server = Server::start(config).await;
+    for (body, param) in [
+        (
+            r#"{"model":"sim","prompt":["a","b","c","d","e"],"max_tokens":1}"#,
+            "prompt",
+        ),
+        (
+            r#"{"model":"sim","prompt":["a","b","c"],"n":2,"max_tokens":1}"#,
+            "prompt",
+        ),
+        (r#"{"model":"sim","prompt":"a","n":5,"max_tokens":1}"#, "n"),
+    ] {
+        let answer = server.send(&post("/v1/completions", body)).await;
+        assert_eq!(answer.status, 400, "{answer:?}");
+        assert_eq!(answer.error()["param"], param);
+        assert!(answer.head.contains("x-should-retry: false"), "{answer:?}");
+    }
+    let fits = r#"{"model":"sim","prompt":["a","b"],"n":2,"max_tokens":1}"#;
+    let answer = server.send(&post("/v1/completions", fits)).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+}
+
+#[tokio::test]
 async fn a_drain_ends_an_open_stream_with_an_error_event_within_the_grace_period() {
     let mut config = config();
     // 8000 tokens of 5 ms: far longer than the grace period.
