@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{from_fn, from_fn_with_state};
 use tokio_util::task::TaskTracker;
 use tower::ServiceBuilder;
 
@@ -13,7 +13,7 @@ use crate::clock::Clock;
 use crate::health::Health;
 use crate::layers::body::BodyLimits;
 use crate::layers::observe::Observer;
-use crate::layers::{body, fence, gate, observe, request_id};
+use crate::layers::{body, fence, gate, host, observe, request_id};
 use crate::telemetry::Metrics;
 
 /// Id of a request, ours or the client's: in its log line, in `x-request-id`, and in its extensions.
@@ -52,7 +52,10 @@ pub fn build(api: Router, shared: &Shared) -> Router {
         // Span, log line and counts: inside the id, which they name, and outside the fence, so that panics are counted.
         .layer(from_fn_with_state(observer(shared), observe::observe))
         // Panic fence: outside of all code that handles content.
-        .layer(from_fn_with_state(shared.metrics.clone(), fence::contain));
+        .layer(from_fn_with_state(shared.metrics.clone(), fence::contain))
+        // Host: before any handler and probes too, since a web page whose name is made to resolve to this machine (DNS
+        // rebinding) must learn nothing; inside the id and the log line, so that an operator sees who is refused.
+        .layer(from_fn(host::check));
     let of_api = ServiceBuilder::new()
         // Drain gate: before any work on a request that will not be served. Probes pass beside it: they must go on.
         .layer(from_fn_with_state(

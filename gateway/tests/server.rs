@@ -71,7 +71,7 @@ impl Server {
 
     async fn get(&self, path: &str) -> Answer {
         self.send(&format!(
-            "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
+            "GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
         ))
         .await
     }
@@ -147,7 +147,7 @@ fn chat(body: &str) -> String {
 fn post(path: &str, body: &str) -> String {
     let length = body.len();
     format!(
-        "POST {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\
+        "POST {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\
          content-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
     )
 }
@@ -168,7 +168,7 @@ async fn a_ready_server_answers_and_says_so() {
     assert_eq!(answer.status, 200, "{answer:?}");
     let metrics = exchange(
         server.operators,
-        "GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n",
+        "GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n",
     )
     .await;
     for line in [
@@ -190,25 +190,37 @@ async fn every_refusal_has_openais_shape_and_the_requests_id() {
     let chunk = "x".repeat(1 << 20);
     let chunked = format!("100000\r\n{chunk}\r\n").repeat(5);
     let chunked = format!(
-        "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\
+        "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\
          content-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n{chunked}0\r\n\r\n"
     );
     let cases = [
         (404, post("/v1/nothing", "{}")),
         (
             404,
-            "GET //v1/models HTTP/1.1\r\nhost: x\r\n\r\n".to_owned(),
+            "GET //v1/models HTTP/1.1\r\nhost: localhost\r\n\r\n".to_owned(),
         ),
         (
             404,
-            "GET /v1/%2e%2e/metrics HTTP/1.1\r\nhost: evil\r\n\r\n".to_owned(),
+            "GET /v1/%2e%2e/metrics HTTP/1.1\r\nhost: localhost\r\n\r\n".to_owned(),
         ),
-        (404, "GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n".to_owned()),
+        (
+            403,
+            "GET /v1/models HTTP/1.1\r\nhost: evil.example\r\n\r\n".to_owned(),
+        ),
+        (
+            403,
+            "GET /health/live HTTP/1.1\r\nhost: evil.example\r\n\r\n".to_owned(),
+        ),
+        (400, "GET /v1/models HTTP/1.1\r\n\r\n".to_owned()),
+        (
+            404,
+            "GET /metrics HTTP/1.1\r\nhost: localhost\r\n\r\n".to_owned(),
+        ),
         (405, post("/v1/models", "{}")),
         (405, post("/health/live", "{}")),
         (
             405,
-            "GET /v1/chat/completions HTTP/1.1\r\nhost: x\r\n\r\n".to_owned(),
+            "GET /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\n\r\n".to_owned(),
         ),
         (400, chat("{")),
         (413, chat(&large)),
@@ -227,6 +239,9 @@ async fn every_refusal_has_openais_shape_and_the_requests_id() {
             "{start}: {answer:?}"
         );
     }
+    let request = "GET /metrics HTTP/1.1\r\nhost: evil.example\r\nconnection: close\r\n\r\n";
+    let refused = exchange(server.operators, request).await;
+    assert_eq!(refused.status, 403, "{refused:?}");
     let made = server.get("/v1/models").await;
     assert!(made.head.contains("x-request-id: "), "{made:?}");
 }
@@ -328,7 +343,7 @@ async fn a_client_that_leaves_frees_its_blocks() {
     drop(stream);
     let freed = async {
         loop {
-            let scrape = "GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+            let scrape = "GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
             let metrics = exchange(server.operators, scrape).await.body;
             let idle = metrics.contains(r#"hansa_engine_running{model="sim"} 0"#);
             if idle && metrics.contains("hansa_requests_in_flight 0") {

@@ -42,7 +42,10 @@ impl Stack {
     }
 
     async fn get(&self, path: &str) -> Response {
-        let request = Request::get(path).body(Body::empty()).unwrap();
+        let request = Request::get(path)
+            .header("host", "localhost")
+            .body(Body::empty())
+            .unwrap();
         self.router.clone().oneshot(request).await.unwrap()
     }
 
