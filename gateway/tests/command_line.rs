@@ -30,8 +30,12 @@ fn output(args: &[&str]) -> Output {
 }
 
 fn terminate(child: &Child) {
+    signal(child, "-TERM");
+}
+
+fn signal(child: &Child, name: &str) {
     let pid = child.id().to_string();
-    let sent = Command::new("kill").args(["-TERM", &pid]).status().unwrap();
+    let sent = Command::new("kill").args([name, &pid]).status().unwrap();
     assert!(sent.success());
 }
 
@@ -91,6 +95,20 @@ fn losing_the_log_costs_the_log_alone() {
         terminate(&child);
         assert_eq!(child.wait().unwrap().code(), Some(0), "{filter}");
     }
+}
+
+#[test]
+fn a_terminal_that_closes_ends_it_in_order() {
+    let config = file("hangup.toml", SIM);
+    let mut child = hansa(&["serve", "--config", config.to_str().unwrap()])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    let mut stdout = BufReader::new(child.stdout.take().unwrap());
+    stdout.read_line(&mut line).unwrap();
+    signal(&child, "-HUP");
+    assert_eq!(child.wait().unwrap().code(), Some(0));
 }
 
 #[test]
