@@ -91,6 +91,7 @@ fn body_limits(shared: &Shared) -> BodyLimits {
     BodyLimits {
         bytes_max: shared.body_bytes_max,
         timeout: shared.body_timeout,
+        drain: shared.health.drain.clone(),
         tasks: shared.tasks.clone(),
     }
 }

@@ -258,6 +258,34 @@ async fn a_body_that_does_not_come_is_not_waited_for() {
 }
 
 #[tokio::test]
+async fn an_upload_that_a_drain_meets_is_told_so() {
+    let mut config = config();
+    config.server.grace_ms = 5_000;
+    let server = Server::start(config).await;
+    let mut stream = TcpStream::connect(server.clients).await.unwrap();
+    let request = chat(QUESTION);
+    // The server asks for the body, so it has taken the request.
+    let expecting = request.replacen("\r\n", "\r\nexpect: 100-continue\r\n", 1);
+    let cut = expecting.len() - 9;
+    stream
+        .write_all(&expecting.as_bytes()[..cut])
+        .await
+        .unwrap();
+    let mut asked = [0; 12];
+    timeout(PATIENCE, stream.read_exact(&mut asked))
+        .await
+        .unwrap()
+        .unwrap();
+    server.signal.send(()).await.unwrap();
+    let mut rest = Vec::new();
+    // What was read before a reset counts.
+    let _ = timeout(PATIENCE, stream.read_to_end(&mut rest)).await;
+    let rest = String::from_utf8_lossy(&rest);
+    assert!(rest.contains("HTTP/1.1 503"), "{rest}");
+    assert!(rest.contains("shutting_down"), "{rest}");
+}
+
+#[tokio::test]
 async fn the_context_bounds_prompt_and_completion_together() {
     let server = Server::start(config()).await;
     let body = r#"{"model":"sim","max_tokens":9000,"prompt":"hi"}"#;
