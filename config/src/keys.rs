@@ -99,7 +99,8 @@ pub(crate) const ROOT: &[Key<Config>] = &[
     ),
     key(
         "server.header_timeout_ms",
-        "Time for a client to send the whole request head, then its connection is closed.",
+        "Time for a client to send the whole request head, then its connection is closed. Also how \
+         long a kept HTTP/1 connection may stay without a request.",
         |c| Slot::U64(&mut c.server.header_timeout_ms, limits::CLIENT_TIMEOUT_MS),
     ),
     key(
@@ -231,7 +232,7 @@ pub(crate) const MODEL: &[Key<Model>] = &[
     ),
     key(
         "queue_max",
-        "Sequences that wait in line; further requests are refused with 429.",
+        "Sequences that wait in line; further requests are refused with 503 and Retry-After.",
         |m| Slot::U32(&mut m.queue_max, limits::QUEUE),
     ),
     key(
@@ -249,7 +250,9 @@ pub(crate) const MODEL: &[Key<Model>] = &[
     .example("512"),
     key(
         "threads",
-        "Threads for kernels on a CPU. Left out: the physical cores.",
+        "Threads that draw tokens and run small tensor operations. Matrix products and attention \
+         have threads of their own: as many as the environment variable CANDLE_NUM_THREADS says, or \
+         else the physical cores. Left out: as many as these.",
         |m: &mut Model| Slot::MaybeU32(&mut m.threads, limits::THREADS),
     )
     .only(Runner::Candle)

@@ -94,7 +94,8 @@ pub struct Model {
     /// Tokens to produce where the client names no number; as many as the context holds where
     /// unset.
     pub default_max_tokens: Option<u32>,
-    /// Threads for kernels on a CPU; the physical cores where unset.
+    /// Threads that draw tokens and run small tensor operations; as many as the kernels have (`CANDLE_NUM_THREADS`, or
+    /// else the physical cores) where unset.
     pub threads: Option<u32>,
     /// `[model.sim]`: cost of the simulated runner's steps.
     pub sim: Sim,

@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::State;
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use http::header::CONTENT_TYPE;
 
 use crate::health::Health;
-use crate::layers::fence;
+use crate::layers::{fence, host};
 use crate::telemetry::Metrics;
 use crate::upstream::registry::Models;
 
@@ -33,6 +33,8 @@ pub fn router(metrics: &Metrics, health: Health) -> Router {
         .route("/metrics", get(scrape))
         .with_state(admin)
         .merge(health.router())
+        // As in `stack`: a web page must not read this through a name that is made to resolve here.
+        .layer(from_fn(host::check))
         .layer(from_fn_with_state(metrics.clone(), fence::contain))
 }
 

@@ -1,5 +1,5 @@
-//! What each connection carries: a count of its requests, a guard against clients that do not read, and an executor
-//! whose tasks somebody waits for.
+//! What each connection carries: a count of its requests, guards against clients that do not read, and an executor whose
+//! tasks somebody waits for.
 
 use std::future::Future;
 use std::io;
@@ -19,6 +19,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::watch;
 use tokio::time::{Sleep, sleep, timeout};
 use tokio_util::task::TaskTracker;
+
+use crate::unread::{Progress, run_while_read};
 
 /// The requests of one connection. Clones share it.
 #[derive(Debug, Clone)]
@@ -116,18 +118,22 @@ where
         let answer = self.inner.call(request);
         Box::pin(async move {
             let response = answer.await?;
+            let progress = Progress::of_this_stream();
+            progress.as_ref().inspect(|progress| progress.offered());
             Ok(response.map(|body| CountedBody {
                 body,
+                progress,
                 _in_flight: in_flight,
             }))
         })
     }
 }
 
-/// An answer's body, and with it the request's place in the count.
+/// An answer's body, and with it the request's place in the count. It tells how far it has come.
 #[derive(Debug)]
 pub(crate) struct CountedBody {
     body: Body,
+    progress: Option<Progress>,
     _in_flight: InFlight,
 }
 
@@ -139,7 +145,13 @@ impl HttpBody for CountedBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        match &self.progress {
+            Some(progress) if polled.is_ready() => progress.offered(),
+            Some(progress) => progress.awaited(),
+            None => {}
+        }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {
@@ -233,15 +245,19 @@ impl<Io: AsyncWrite + Unpin> AsyncWrite for StallGuard<Io> {
     }
 }
 
-/// Runs hyper's tasks (one for each HTTP/2 stream) where the drain waits for them.
+/// Runs hyper's tasks (one for each HTTP/2 stream) where the drain waits for them, each for as long as its client reads.
 #[derive(Debug, Clone)]
 pub(crate) struct TrackedExecutor {
     tasks: TaskTracker,
+    write_timeout: Duration,
 }
 
 impl TrackedExecutor {
-    pub(crate) fn new(tasks: TaskTracker) -> Self {
-        Self { tasks }
+    pub(crate) fn new(tasks: TaskTracker, write_timeout: Duration) -> Self {
+        Self {
+            tasks,
+            write_timeout,
+        }
     }
 }
 
@@ -251,6 +267,6 @@ where
     F::Output: Send + 'static,
 {
     fn execute(&self, task: F) {
-        self.tasks.spawn(task);
+        self.tasks.spawn(run_while_read(task, self.write_timeout));
     }
 }

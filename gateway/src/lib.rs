@@ -16,4 +16,5 @@ pub mod signals;
 pub mod stack;
 pub mod start;
 pub mod telemetry;
+mod unread;
 pub mod upstream;

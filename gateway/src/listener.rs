@@ -50,7 +50,7 @@ pub struct ListenerOptions {
     pub connections_max: u32,
     /// Time for a client to send a whole request head.
     pub header_timeout: Duration,
-    /// Time after which a client that reads nothing loses its connection.
+    /// Time after which a client that reads nothing loses its connection, or its stream on HTTP/2.
     pub write_timeout: Duration,
 }
 
@@ -73,7 +73,7 @@ impl Listener {
         drain: DrainWatch,
         tasks: TaskTracker,
     ) -> Self {
-        let http = Arc::new(http_builder(options.header_timeout, &tasks));
+        let http = Arc::new(http_builder(&options, &tasks));
         Self {
             options,
             drain,
@@ -140,11 +140,12 @@ impl Listener {
 }
 
 /// HTTP as this server speaks it. Without a timer hyper drops its header timeout silently.
-fn http_builder(header_timeout: Duration, tasks: &TaskTracker) -> auto::Builder<TrackedExecutor> {
-    let mut http = auto::Builder::new(TrackedExecutor::new(tasks.clone()));
+fn http_builder(options: &ListenerOptions, tasks: &TaskTracker) -> auto::Builder<TrackedExecutor> {
+    let executor = TrackedExecutor::new(tasks.clone(), options.write_timeout);
+    let mut http = auto::Builder::new(executor);
     http.http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(header_timeout)
+        .header_read_timeout(options.header_timeout)
         .max_headers(limits::HEADERS_MAX)
         .max_buf_size(limits::H1_BUFFER_BYTES_MAX)
         // A client that closes its side in the middle of a stream has left: its sequence must not run on.

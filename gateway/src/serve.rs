@@ -190,7 +190,6 @@ impl Core {
             health,
             body_bytes_max: self.config.limits.body_bytes_max,
             body_timeout: Duration::from_millis(self.config.server.body_timeout_ms),
-            write_timeout: Duration::from_millis(self.config.server.write_timeout_ms),
             tasks: self.tasks.clone(),
         }
     }

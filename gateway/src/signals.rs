@@ -4,15 +4,16 @@ use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// SIGTERM and SIGINT, from now on.
+/// SIGTERM, SIGINT and SIGHUP (a terminal that closes, or a manager that asks to reload what is fixed), from now on.
 #[derive(Debug)]
 pub struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    hang_up: Signal,
 }
 
 impl Signals {
-    /// Takes both signals over from their defaults.
+    /// Takes the signals over from their defaults.
     ///
     /// # Errors
     /// Where the system refuses to.
@@ -20,14 +21,16 @@ impl Signals {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
         })
     }
 
-    /// The next of either.
+    /// The next of any.
     pub async fn next(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
+            _ = self.hang_up.recv() => {}
         }
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{from_fn, from_fn_with_state};
 use tokio_util::task::TaskTracker;
 use tower::ServiceBuilder;
 
@@ -13,8 +13,7 @@ use crate::clock::Clock;
 use crate::health::Health;
 use crate::layers::body::BodyLimits;
 use crate::layers::observe::Observer;
-use crate::layers::unread::ReadLimits;
-use crate::layers::{body, fence, gate, observe, request_id, unread};
+use crate::layers::{body, fence, gate, host, observe, request_id};
 use crate::telemetry::Metrics;
 
 /// Id of a request, ours or the client's: in its log line, in `x-request-id`, and in its extensions.
@@ -34,16 +33,15 @@ pub struct Shared {
     pub body_bytes_max: u64,
     /// Time for a client to send it.
     pub body_timeout: Duration,
-    /// Time after which a client that reads nothing of its stream loses it.
-    pub write_timeout: Duration,
     /// Tasks that the drain waits for.
     pub tasks: TaskTracker,
 }
 
 /// Puts the layers around `api`, which answers every path that is not a health probe.
 ///
-/// The first two stand outside, in [`crate::listener`]: connection caps (a connection beyond them must cost nothing), and
-/// caps and timers of a request's head (nothing can be said of a request before its head is there).
+/// Three stand outside, in [`crate::listener`]: connection caps (a connection beyond them must cost nothing), caps and
+/// timers of a request's head (nothing can be said of a request before its head is there), and the end of streams that
+/// nobody reads (it drops a request with all that its layers hold).
 pub fn build(api: Router, shared: &Shared) -> Router {
     let of_all = ServiceBuilder::new()
         // Request id: outside of everything that can refuse, so that each answer and each log line carries it.
@@ -54,10 +52,11 @@ pub fn build(api: Router, shared: &Shared) -> Router {
         // Span, log line and counts: inside the id, which they name, and outside the fence, so that panics are counted.
         .layer(from_fn_with_state(observer(shared), observe::observe))
         // Panic fence: outside of all code that handles content.
-        .layer(from_fn_with_state(shared.metrics.clone(), fence::contain));
+        .layer(from_fn_with_state(shared.metrics.clone(), fence::contain))
+        // Host: before any handler and probes too, since a web page whose name is made to resolve to this machine (DNS
+        // rebinding) must learn nothing; inside the id and the log line, so that an operator sees who is refused.
+        .layer(from_fn(host::check));
     let of_api = ServiceBuilder::new()
-        // Unread streams: outside of everything that holds something for a stream, since it drops the whole answer.
-        .layer(from_fn_with_state(read_limits(shared), unread::watch))
         // Drain gate: before any work on a request that will not be served. Probes pass beside it: they must go on.
         .layer(from_fn_with_state(
             shared.health.drain.clone(),
@@ -88,17 +87,11 @@ fn observer(shared: &Shared) -> Observer {
     }
 }
 
-fn read_limits(shared: &Shared) -> ReadLimits {
-    ReadLimits {
-        timeout: shared.write_timeout,
-        tasks: shared.tasks.clone(),
-    }
-}
-
 fn body_limits(shared: &Shared) -> BodyLimits {
     BodyLimits {
         bytes_max: shared.body_bytes_max,
         timeout: shared.body_timeout,
+        drain: shared.health.drain.clone(),
         tasks: shared.tasks.clone(),
     }
 }

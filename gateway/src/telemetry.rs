@@ -5,7 +5,7 @@
 //! series without end. Prompts and outputs appear nowhere (I8).
 
 use std::fmt;
-use std::io::{IsTerminal, stderr};
+use std::io::{IsTerminal, Write, stderr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -175,17 +175,23 @@ impl LogOptions {
     #[must_use]
     pub fn from_env() -> Self {
         Self {
-            filter: std::env::var("HANSA_LOG").unwrap_or_else(|_| "info".to_owned()),
+            filter: std::env::var("HANSA_LOG").unwrap_or_else(|_| DEFAULT_FILTER.to_owned()),
             json: std::env::var("HANSA_LOG_FORMAT").is_ok_and(|format| format == "json"),
         }
     }
 }
 
+/// What is logged where nobody says otherwise.
+const DEFAULT_FILTER: &str = "info";
+
 /// Starts logging to stderr for the whole process. Call it once, from the binary; a second call changes nothing.
+///
+/// A stderr that is full or closed costs the log lines and nothing else.
 pub fn start_logging(options: &LogOptions) {
-    let filter = EnvFilter::builder().parse_lossy(&options.filter);
     let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+        .with_env_filter(filter(&options.filter))
+        // It would tell stderr about a failed write to stderr, and panic where that fails too.
+        .log_internal_errors(false)
         .with_writer(stderr);
     let started = if options.json {
         log.json()
@@ -200,7 +206,17 @@ pub fn start_logging(options: &LogOptions) {
     }
 }
 
+/// The lossy parser would do this as well, but panic where stderr cannot be written.
+fn filter(text: &str) -> EnvFilter {
+    EnvFilter::builder().parse(text).unwrap_or_else(|error| {
+        let _ = writeln!(stderr(), "hansa: HANSA_LOG is not a filter: {error}");
+        EnvFilter::new(DEFAULT_FILTER)
+    })
+}
+
 /// A panic's message may quote the text it stumbled over (a slice out of bounds does), so only its place is logged (I8).
+///
+/// A panic in here ends the process, so nothing may be used that panics: the log is started without its own complaints.
 fn log_panics_without_message() {
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(ToString::to_string);

@@ -2,7 +2,8 @@
 #![cfg(all(feature = "engine", unix))]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 
@@ -29,8 +30,12 @@ fn output(args: &[&str]) -> Output {
 }
 
 fn terminate(child: &Child) {
+    signal(child, "-TERM");
+}
+
+fn signal(child: &Child, name: &str) {
     let pid = child.id().to_string();
-    let sent = Command::new("kill").args(["-TERM", &pid]).status().unwrap();
+    let sent = Command::new("kill").args([name, &pid]).status().unwrap();
     assert!(sent.success());
 }
 
@@ -62,6 +67,48 @@ fn serve_says_where_it_listens_and_leaves_on_sigterm() {
     let mut rest = String::new();
     stdout.read_to_string(&mut rest).unwrap();
     assert_eq!(rest, "");
+}
+
+#[test]
+fn losing_the_log_costs_the_log_alone() {
+    let config = file("mute.toml", SIM);
+    let serve = ["serve", "--config", config.to_str().unwrap()];
+    for filter in ["debug", "no=such=filter"] {
+        let mut child = hansa(&serve)
+            .env("HANSA_LOG", filter)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // Whoever read the log is gone.
+        drop(child.stderr.take());
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        let mut line = String::new();
+        stdout.read_line(&mut line).unwrap();
+        let addresses: Value = serde_json::from_str(&line).unwrap();
+        let mut stream = TcpStream::connect(addresses["listen"].as_str().unwrap()).unwrap();
+        let request = "GET /health/live HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{filter}: {answer}");
+        terminate(&child);
+        assert_eq!(child.wait().unwrap().code(), Some(0), "{filter}");
+    }
+}
+
+#[test]
+fn a_terminal_that_closes_ends_it_in_order() {
+    let config = file("hangup.toml", SIM);
+    let mut child = hansa(&["serve", "--config", config.to_str().unwrap()])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    let mut stdout = BufReader::new(child.stdout.take().unwrap());
+    stdout.read_line(&mut line).unwrap();
+    signal(&child, "-HUP");
+    assert_eq!(child.wait().unwrap().code(), Some(0));
 }
 
 #[test]

@@ -71,7 +71,7 @@ impl Server {
 
     async fn get(&self, path: &str) -> Answer {
         self.send(&format!(
-            "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
+            "GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
         ))
         .await
     }
@@ -147,7 +147,7 @@ fn chat(body: &str) -> String {
 fn post(path: &str, body: &str) -> String {
     let length = body.len();
     format!(
-        "POST {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\
+        "POST {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\
          content-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
     )
 }
@@ -168,7 +168,7 @@ async fn a_ready_server_answers_and_says_so() {
     assert_eq!(answer.status, 200, "{answer:?}");
     let metrics = exchange(
         server.operators,
-        "GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n",
+        "GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n",
     )
     .await;
     for line in [
@@ -190,25 +190,37 @@ async fn every_refusal_has_openais_shape_and_the_requests_id() {
     let chunk = "x".repeat(1 << 20);
     let chunked = format!("100000\r\n{chunk}\r\n").repeat(5);
     let chunked = format!(
-        "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\
+        "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\
          content-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n{chunked}0\r\n\r\n"
     );
     let cases = [
         (404, post("/v1/nothing", "{}")),
         (
             404,
-            "GET //v1/models HTTP/1.1\r\nhost: x\r\n\r\n".to_owned(),
+            "GET //v1/models HTTP/1.1\r\nhost: localhost\r\n\r\n".to_owned(),
         ),
         (
             404,
-            "GET /v1/%2e%2e/metrics HTTP/1.1\r\nhost: evil\r\n\r\n".to_owned(),
+            "GET /v1/%2e%2e/metrics HTTP/1.1\r\nhost: localhost\r\n\r\n".to_owned(),
         ),
-        (404, "GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n".to_owned()),
+        (
+            403,
+            "GET /v1/models HTTP/1.1\r\nhost: evil.example\r\n\r\n".to_owned(),
+        ),
+        (
+            403,
+            "GET /health/live HTTP/1.1\r\nhost: evil.example\r\n\r\n".to_owned(),
+        ),
+        (400, "GET /v1/models HTTP/1.1\r\n\r\n".to_owned()),
+        (
+            404,
+            "GET /metrics HTTP/1.1\r\nhost: localhost\r\n\r\n".to_owned(),
+        ),
         (405, post("/v1/models", "{}")),
         (405, post("/health/live", "{}")),
         (
             405,
-            "GET /v1/chat/completions HTTP/1.1\r\nhost: x\r\n\r\n".to_owned(),
+            "GET /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\n\r\n".to_owned(),
         ),
         (400, chat("{")),
         (413, chat(&large)),
@@ -227,6 +239,9 @@ async fn every_refusal_has_openais_shape_and_the_requests_id() {
             "{start}: {answer:?}"
         );
     }
+    let request = "GET /metrics HTTP/1.1\r\nhost: evil.example\r\nconnection: close\r\n\r\n";
+    let refused = exchange(server.operators, request).await;
+    assert_eq!(refused.status, 403, "{refused:?}");
     let made = server.get("/v1/models").await;
     assert!(made.head.contains("x-request-id: "), "{made:?}");
 }
@@ -243,6 +258,34 @@ async fn a_body_that_does_not_come_is_not_waited_for() {
 }
 
 #[tokio::test]
+async fn an_upload_that_a_drain_meets_is_told_so() {
+    let mut config = config();
+    config.server.grace_ms = 5_000;
+    let server = Server::start(config).await;
+    let mut stream = TcpStream::connect(server.clients).await.unwrap();
+    let request = chat(QUESTION);
+    // The server asks for the body, so it has taken the request.
+    let expecting = request.replacen("\r\n", "\r\nexpect: 100-continue\r\n", 1);
+    let cut = expecting.len() - 9;
+    stream
+        .write_all(&expecting.as_bytes()[..cut])
+        .await
+        .unwrap();
+    let mut asked = [0; 12];
+    timeout(PATIENCE, stream.read_exact(&mut asked))
+        .await
+        .unwrap()
+        .unwrap();
+    server.signal.send(()).await.unwrap();
+    let mut rest = Vec::new();
+    // What was read before a reset counts.
+    let _ = timeout(PATIENCE, stream.read_to_end(&mut rest)).await;
+    let rest = String::from_utf8_lossy(&rest);
+    assert!(rest.contains("HTTP/1.1 503"), "{rest}");
+    assert!(rest.contains("shutting_down"), "{rest}");
+}
+
+#[tokio::test]
 async fn the_context_bounds_prompt_and_completion_together() {
     let server = Server::start(config()).await;
     let body = r#"{"model":"sim","max_tokens":9000,"prompt":"hi"}"#;
@@ -255,6 +298,33 @@ async fn the_context_bounds_prompt_and_completion_together() {
         message.contains("8192") && message.contains("9000"),
         "{message}"
     );
+}
+
+#[tokio::test]
+async fn what_can_never_fit_is_not_called_overload() {
+    let mut config = config();
+    config.models[0].sequences_max = 2;
+    config.models[0].queue_max = 2;
+    let server = Server::start(config).await;
+    for (body, param) in [
+        (
+            r#"{"model":"sim","prompt":["a","b","c","d","e"],"max_tokens":1}"#,
+            "prompt",
+        ),
+        (
+            r#"{"model":"sim","prompt":["a","b","c"],"n":2,"max_tokens":1}"#,
+            "prompt",
+        ),
+        (r#"{"model":"sim","prompt":"a","n":5,"max_tokens":1}"#, "n"),
+    ] {
+        let answer = server.send(&post("/v1/completions", body)).await;
+        assert_eq!(answer.status, 400, "{answer:?}");
+        assert_eq!(answer.error()["param"], param);
+        assert!(answer.head.contains("x-should-retry: false"), "{answer:?}");
+    }
+    let fits = r#"{"model":"sim","prompt":["a","b"],"n":2,"max_tokens":1}"#;
+    let answer = server.send(&post("/v1/completions", fits)).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
 }
 
 #[tokio::test]
@@ -301,7 +371,7 @@ async fn a_client_that_leaves_frees_its_blocks() {
     drop(stream);
     let freed = async {
         loop {
-            let scrape = "GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+            let scrape = "GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
             let metrics = exchange(server.operators, scrape).await.body;
             let idle = metrics.contains(r#"hansa_engine_running{model="sim"} 0"#);
             if idle && metrics.contains("hansa_requests_in_flight 0") {

@@ -1,6 +1,5 @@
 //! Receives a request's body within a cap and a time, and lets a refused one run out.
 
-use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -10,11 +9,13 @@ use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
-use tokio::time::{Sleep, sleep, timeout};
+use tokio::time::{sleep, timeout};
 use tokio_util::task::TaskTracker;
 
+use crate::drain::{DrainWatch, Phase};
 use crate::limits::{REFUSED_BODY_BYTES_MAX, REFUSED_BODY_TIME_MAX};
 use crate::openai::error::ApiError;
 
@@ -25,11 +26,14 @@ pub struct BodyLimits {
     pub bytes_max: u64,
     /// Time for the client to send all of it.
     pub timeout: Duration,
+    /// A body that is not here when the server drains is refused.
+    pub drain: DrainWatch,
     /// Where the rest of a refused body is thrown away.
     pub tasks: TaskTracker,
 }
 
-/// Hands the request on with a body that ends in an [`ApiError`] where it passes the cap or the time. A body that is
+/// Hands the request on with a body that ends in an [`ApiError`] where it passes the cap or the time, or
+/// the server drains. A body that is
 /// declared too large is refused before any of it is read.
 pub async fn bound(State(limits): State<BodyLimits>, request: Request, next: Next) -> Response {
     if request.body().is_end_stream() {
@@ -51,14 +55,15 @@ struct BoundBody {
     body: Option<Body>,
     limits: BodyLimits,
     received: u64,
-    time_up: Pin<Box<Sleep>>,
+    /// Resolves when nobody waits for the rest any more.
+    given_up: BoxFuture<'static, ApiError>,
 }
 
 impl BoundBody {
     fn new(body: Body, limits: BodyLimits) -> Self {
         Self {
             body: Some(body),
-            time_up: Box::pin(sleep(limits.timeout)),
+            given_up: Box::pin(given_up(limits.timeout, limits.drain.clone())),
             limits,
             received: 0,
         }
@@ -91,10 +96,11 @@ impl HttpBody for BoundBody {
                 self.body = None;
                 Poll::Ready(ended)
             }
-            Poll::Pending if self.time_up.as_mut().poll(cx).is_ready() => {
-                Poll::Ready(Some(Err(axum::Error::new(ApiError::request_timeout()))))
-            }
-            Poll::Pending => Poll::Pending,
+            Poll::Pending => self
+                .given_up
+                .as_mut()
+                .poll(cx)
+                .map(|verdict| Some(Err(axum::Error::new(verdict)))),
         }
     }
 
@@ -106,6 +112,13 @@ impl HttpBody for BoundBody {
         self.body
             .as_ref()
             .map_or_else(SizeHint::default, HttpBody::size_hint)
+    }
+}
+
+async fn given_up(time: Duration, drain: DrainWatch) -> ApiError {
+    tokio::select! {
+        () = sleep(time) => ApiError::request_timeout(),
+        () = drain.reached(Phase::Draining) => ApiError::shutting_down(),
     }
 }
 

@@ -3,6 +3,6 @@
 pub mod body;
 pub mod fence;
 pub mod gate;
+pub mod host;
 pub mod observe;
 pub mod request_id;
-pub mod unread;

@@ -209,6 +209,56 @@ async fn a_client_that_reads_nothing_loses_its_stream() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_http2_stream_that_nobody_reads_ends_and_its_neighbours_go_on() {
+    let mut unread_answers = Vec::new();
+    for unread in ["/endless", "/whole"] {
+        let service = hello()
+            .route(
+                "/endless",
+                get(async || {
+                    let chunk = Bytes::from_static(&[b'x'; 1024]);
+                    Body::from_stream(stream::repeat_with(move || {
+                        Ok::<_, Infallible>(chunk.clone())
+                    }))
+                }),
+            )
+            .route("/whole", get(async || vec![b'x'; 1 << 20]));
+        let served = Served::start(service);
+        let pipe = served.connect().await;
+        let (mut client, connection) =
+            hyper::client::conn::http2::Builder::new(TokioExecutor::new())
+                .timer(hyper_util::rt::TokioTimer::new())
+                .initial_stream_window_size(1024)
+                .handshake::<_, Empty<Bytes>>(TokioIo::new(pipe))
+                .await
+                .unwrap();
+        let connection = served.tasks.spawn(connection);
+        let ask = |path: &str| http::Request::get(format!("http://x{path}")).body(Empty::new());
+        let standing = client.send_request(ask(unread).unwrap()).await.unwrap();
+        let began = paused_now();
+        sleep(2 * OPTIONS.write_timeout + Duration::from_secs(1)).await;
+        if unread == "/endless" {
+            let rest = standing.into_body().collect().await;
+            assert!(rest.is_err(), "the stream was not reset");
+        } else {
+            // It is in h2's hands whole and holds nothing else, so it may stay until its connection goes.
+            unread_answers.push(standing);
+        }
+        let neighbour = client.send_request(ask("/").unwrap()).await.unwrap();
+        let body = neighbour.into_body().collect().await.unwrap().to_bytes();
+        assert_eq!(body, "hello");
+        // With nothing in flight any more, it idles out.
+        let _ = connection.await;
+        let took = began.elapsed();
+        let idle = limits::CONNECTION_IDLE_MAX + Duration::from_secs(2);
+        assert!(
+            took < 2 * OPTIONS.write_timeout + idle,
+            "{unread}: {took:?}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn http2_is_spoken_and_an_idle_connection_closed() {
     let served = Served::start(hello());
     let pipe = served.connect().await;

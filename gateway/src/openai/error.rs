@@ -45,7 +45,9 @@ enum Fault {
         context: u32,
     },
     BodyUnreadable,
+    InvalidHost,
     InvalidKey,
+    ForeignHost,
     ModelNotFound(String),
     RouteNotFound,
     MethodNotAllowed,
@@ -125,6 +127,10 @@ plain! {
     body_unreadable => BodyUnreadable,
     /// No key, or one that is not known.
     invalid_key => InvalidKey,
+    /// No `Host`, or more than one.
+    invalid_host => InvalidHost,
+    /// The request is addressed to another machine.
+    foreign_host => ForeignHost,
     /// No such path.
     route_not_found => RouteNotFound,
     /// The path exists, the method does not.
@@ -205,6 +211,8 @@ impl Fault {
                 (400, INVALID, "context_length_exceeded", Some(false))
             }
             Self::BodyUnreadable => (400, INVALID, "body_unreadable", Some(false)),
+            Self::InvalidHost => (400, INVALID, "invalid_host", Some(false)),
+            Self::ForeignHost => (403, INVALID, "host_not_allowed", Some(false)),
             Self::InvalidKey => (401, INVALID, "invalid_api_key", Some(false)),
             Self::ModelNotFound(_) => (404, INVALID, "model_not_found", Some(false)),
             Self::RouteNotFound => (404, INVALID, "unknown_url", Some(false)),
@@ -305,6 +313,11 @@ impl Fault {
             Self::EmptyBody => "The request body is empty; send a JSON object.",
             Self::NotAnObject => "The request body must be a JSON object.",
             Self::BodyUnreadable => "The request body ended early or could not be read.",
+            Self::InvalidHost => "The request must name its host once; send one 'Host' header.",
+            Self::ForeignHost => {
+                "The 'Host' of the request is not this machine; without API keys only 'localhost', 127.0.0.0/8 and \
+                 [::1] are served."
+            }
             Self::InvalidKey => {
                 "Missing or unknown API key; send it as 'Authorization: Bearer KEY'."
             }

@@ -37,6 +37,7 @@ use uuid::Uuid;
 
 use self::answer::Head;
 use self::error::ApiError;
+use self::fault::ParamFault;
 use self::params::Ask;
 use self::run::Run;
 use self::sse::Encoder;
@@ -105,6 +106,7 @@ impl Api {
             .models()
             .get(model)
             .ok_or_else(|| ApiError::model_not_found(model))?;
+        check_room(&ask, upstream.sequences_in_flight_max())?;
         let head = self.head(endpoint, Arc::clone(model));
         let stream = ask.params.stream;
         let deadline = started + Duration::from_millis(self.shared.limits.request_timeout_ms);
@@ -184,6 +186,23 @@ fn parse(endpoint: Endpoint, body: &[u8], limits: &Limits) -> Result<Ask, ApiErr
         Endpoint::Chat => chat::parse(body, limits),
         Endpoint::Completions => completions::parse(body, limits),
     }
+}
+
+/// Refuses what the upstream could not hold even if it were idle: "overloaded" would make a client try for ever.
+fn check_room(ask: &Ask, sequences_max: Option<u32>) -> Result<(), ApiError> {
+    let Some(max) = sequences_max else {
+        return Ok(());
+    };
+    let prompts = u32::try_from(ask.prompts.len()).unwrap_or(u32::MAX);
+    let n = ask.params.n;
+    if prompts.saturating_mul(n) <= max {
+        return Ok(());
+    }
+    let param = if prompts > 1 { "prompt" } else { "n" };
+    let expected = format!(
+        "at most {max} choices over all prompts, but {prompts} prompts with 'n' = {n} are more"
+    );
+    Err(ApiError::param(param, ParamFault::Value { expected }))
 }
 
 /// What the parts of a request share beside what its body says.

@@ -1,6 +1,7 @@
 //! `/v1/models`: what can be asked for.
 
-use axum::extract::{Path, State};
+use axum::extract::rejection::PathRejection;
+use axum::extract::{OriginalUri, Path, State};
 use axum::response::Response;
 use serde::Serialize;
 
@@ -18,11 +19,16 @@ pub(super) async fn list(State(api): State<Api>) -> Response {
     })
 }
 
-/// `GET /v1/models/{id}`; an id may hold slashes.
+/// `GET /v1/models/{id}`; an id may hold slashes. What is not text is nobody's id.
 pub(super) async fn get(
     State(api): State<Api>,
-    Path(id): Path<String>,
+    OriginalUri(uri): OriginalUri,
+    id: Result<Path<String>, PathRejection>,
 ) -> Result<Response, ApiError> {
+    let Ok(Path(id)) = id else {
+        let raw = uri.path().strip_prefix("/v1/models/");
+        return Err(ApiError::model_not_found(raw.unwrap_or_default()));
+    };
     let models = api.models().list();
     let model = models.iter().find(|model| *model.id == *id);
     let model = model.ok_or_else(|| ApiError::model_not_found(&id))?;

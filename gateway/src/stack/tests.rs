@@ -31,7 +31,6 @@ impl Stack {
             },
             body_bytes_max: 1024,
             body_timeout: Duration::from_secs(30),
-            write_timeout: Duration::from_secs(30),
             tasks: TaskTracker::new(),
         };
         let router = build(api, &shared);
@@ -43,7 +42,10 @@ impl Stack {
     }
 
     async fn get(&self, path: &str) -> Response {
-        let request = Request::get(path).body(Body::empty()).unwrap();
+        let request = Request::get(path)
+            .header("host", "localhost")
+            .body(Body::empty())
+            .unwrap();
         self.router.clone().oneshot(request).await.unwrap()
     }
 

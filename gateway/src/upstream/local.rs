@@ -224,6 +224,11 @@ impl Upstream for LocalUpstream {
         }
     }
 
+    fn sequences_in_flight_max(&self) -> Option<u32> {
+        let model = &self.shared.model;
+        Some(model.sequences_max.saturating_add(model.queue_max))
+    }
+
     fn drain(&self, grace: Duration) {
         self.shared.draining.store(true, Ordering::Release);
         if let Some(engine) = self.shared.engine.get() {
@@ -331,12 +336,20 @@ fn refused(error: SubmitError) -> UpstreamError {
             UpstreamErrorKind::ContextLength { prompt, context }
         }
         SubmitError::Invalid(message) => UpstreamErrorKind::InvalidRequest {
-            param: None,
+            param: named(&message),
             message,
         },
         _ => UpstreamErrorKind::NotReady,
     };
     kind.into()
+}
+
+/// The parameter that the engine's message begins with, as clients name it.
+fn named(message: &str) -> Option<&'static str> {
+    let (first, _) = message.split_once(' ')?;
+    ["n", "temperature", "top_p", "min_p", "max_tokens", "stop"]
+        .into_iter()
+        .find(|param| *param == first)
 }
 
 fn failed(error: &EngineError) -> UpstreamError {
@@ -424,5 +437,24 @@ impl fmt::Debug for LocalUpstream {
         f.debug_tuple("LocalUpstream")
             .field(&self.shared.model.id)
             .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_names_its_parameter() {
+        for (message, param) in [
+            ("n must be between 1 and 4", Some("n")),
+            ("top_p must be above 0 and at most 1", Some("top_p")),
+            ("the prompt is empty", None),
+        ] {
+            let error = refused(SubmitError::Invalid(message.to_owned()));
+            let message = message.to_owned();
+            let kind = UpstreamErrorKind::InvalidRequest { param, message };
+            assert_eq!(error.kind, kind);
+        }
     }
 }

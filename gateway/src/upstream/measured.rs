@@ -81,6 +81,10 @@ impl<U: Upstream> Upstream for Measured<U> {
         self.inner.status()
     }
 
+    fn sequences_in_flight_max(&self) -> Option<u32> {
+        self.inner.sequences_in_flight_max()
+    }
+
     fn totals(&self) -> UpstreamTotals {
         self.inner.totals()
     }

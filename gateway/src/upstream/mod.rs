@@ -190,6 +190,12 @@ pub trait Upstream: Send + Sync {
         UpstreamTotals::default()
     }
 
+    /// Sequences that it can hold at once, running and waiting; `None` where it does not tell. A request for more can
+    /// never be served, however long its client waits.
+    fn sequences_in_flight_max(&self) -> Option<u32> {
+        None
+    }
+
     /// Takes no more requests, lets what runs go on for `grace`, and fails the rest with
     /// [`UpstreamErrorKind::ShuttingDown`]. Returns at once.
     fn drain(&self, grace: Duration) {

@@ -54,6 +54,8 @@ fn what_a_client_did_wrong() {
             "400",
             "body_unreadable false -",
         ),
+        (ApiError::invalid_host(), "400", "invalid_host false -"),
+        (ApiError::foreign_host(), "403", "host_not_allowed false -"),
         (ApiError::invalid_key(), "401", "invalid_api_key false -"),
         (
             ApiError::model_not_found("x"),

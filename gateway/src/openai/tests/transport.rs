@@ -97,6 +97,9 @@ async fn unknown_paths_and_methods_get_an_error_object() {
         let (status, code, _) = error(server.post(path, "{}").await).await;
         assert_eq!((status.as_u16(), &*code), (404, "unknown_url"), "{path}");
     }
+    let request = Request::get("/v1/models/%ff").body(Body::empty()).unwrap();
+    let (status, code, _) = error(server.send(request).await).await;
+    assert_eq!((status.as_u16(), &*code), (404, "model_not_found"));
     let request = Request::get(CHAT).body(Body::empty()).unwrap();
     let response = server.send(request).await;
     assert_eq!(response.headers()["allow"], "POST");
