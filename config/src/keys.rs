@@ -250,9 +250,7 @@ pub(crate) const MODEL: &[Key<Model>] = &[
     .example("512"),
     key(
         "threads",
-        "Threads that draw tokens and run small tensor operations. Matrix products and attention \
-         have threads of their own: as many as the environment variable CANDLE_NUM_THREADS says, or \
-         else the physical cores. Left out: as many as these.",
+        "Threads of the kernels on a CPU. Left out: as many as there are physical cores.",
         |m: &mut Model| Slot::MaybeU32(&mut m.threads, limits::THREADS),
     )
     .only(Runner::Candle)

@@ -60,12 +60,26 @@ impl Batch {
         block_size: u32,
         slots: usize,
     ) -> Result<(), BatchError> {
-        let tokens = self.tokens.len();
-        let sequences = self.q_lens.len();
-        let ensure =
-            |holds: bool, what: &'static str| if holds { Ok(()) } else { Err(BatchError(what)) };
+        self.validate_lengths()?;
+        self.validate_tokens(spec, slots)?;
+        let blocks = slots / block_size.max(1) as usize;
+        let mut positions = self.positions.iter();
+        for s in 0..self.q_lens.len() {
+            self.validate_sequence(s, spec, block_size, blocks)?;
+            let (q_len, kv_len) = (self.q_lens[s], self.kv_lens[s]);
+            let in_order = (kv_len - q_len..kv_len).all(|p| positions.next() == Some(&p));
+            ensure(
+                in_order,
+                "positions are not the last ones of their sequence",
+            )?;
+        }
+        Ok(())
+    }
+
+    fn validate_lengths(&self) -> Result<(), BatchError> {
+        let (tokens, sequences) = (self.tokens.len(), self.q_lens.len());
         let q_total = self.q_lens.iter().map(|&q| q as usize).sum::<usize>();
-        ensure(tokens > 0 && block_size > 0, "there is no token")?;
+        ensure(tokens > 0, "there is no token")?;
         ensure(
             self.positions.len() == tokens,
             "positions are not as many as tokens",
@@ -85,52 +99,52 @@ impl Batch {
         ensure(
             self.block_tables.len() == sequences,
             "block tables are not as many as sequences",
-        )?;
-        ensure(
-            self.tokens.iter().all(|&id| id < spec.vocab_size),
-            "a token id is outside the vocabulary",
-        )?;
-        ensure(
-            self.slots.iter().all(|&slot| (slot as usize) < slots),
-            "a slot is outside the cache",
-        )?;
+        )
+    }
+
+    fn validate_tokens(&self, spec: &ModelSpec, slots: usize) -> Result<(), BatchError> {
+        let known = self.tokens.iter().all(|&id| id < spec.vocab_size);
+        ensure(known, "a token id is outside the vocabulary")?;
+        let cached = self.slots.iter().all(|&slot| (slot as usize) < slots);
+        ensure(cached, "a slot is outside the cache")?;
         ensure(
             self.logit_rows.is_sorted_by(|a, b| a < b),
             "rows of logits are not ascending",
         )?;
-        ensure(
-            self.logit_rows.iter().all(|&row| (row as usize) < tokens),
-            "a row of logits is no token",
-        )?;
-        let mut positions = self.positions.iter();
-        for s in 0..sequences {
-            let (q_len, kv_len) = (self.q_lens[s], self.kv_lens[s]);
-            let table = &self.block_tables[s];
-            ensure(
-                q_len > 0 && q_len <= kv_len,
-                "a sequence brings no token or more than its context",
-            )?;
-            ensure(
-                kv_len <= spec.context_len,
-                "a sequence is longer than the model's context",
-            )?;
-            ensure(
-                table.len() >= kv_len.div_ceil(block_size) as usize,
-                "a block table is too short",
-            )?;
-            let blocks = slots / block_size as usize;
-            ensure(
-                table.iter().all(|&block| (block as usize) < blocks),
-                "a block is outside the cache",
-            )?;
-            let in_order = (kv_len - q_len..kv_len).all(|p| positions.next() == Some(&p));
-            ensure(
-                in_order,
-                "positions are not the last ones of their sequence",
-            )?;
-        }
-        Ok(())
+        let rows = self
+            .logit_rows
+            .iter()
+            .all(|&row| (row as usize) < self.tokens.len());
+        ensure(rows, "a row of logits is no token")
     }
+
+    fn validate_sequence(
+        &self,
+        s: usize,
+        spec: &ModelSpec,
+        block_size: u32,
+        blocks: usize,
+    ) -> Result<(), BatchError> {
+        let (q_len, kv_len, table) = (self.q_lens[s], self.kv_lens[s], &self.block_tables[s]);
+        let brings = q_len > 0 && q_len <= kv_len;
+        ensure(
+            brings,
+            "a sequence brings no token or more than its context",
+        )?;
+        ensure(
+            kv_len <= spec.context_len,
+            "a sequence is longer than the model's context",
+        )?;
+        ensure(block_size > 0, "blocks have no size")?;
+        let reaches = table.len() >= kv_len.div_ceil(block_size) as usize;
+        ensure(reaches, "a block table is too short")?;
+        let inside = table.iter().all(|&block| (block as usize) < blocks);
+        ensure(inside, "a block is outside the cache")
+    }
+}
+
+fn ensure(holds: bool, what: &'static str) -> Result<(), BatchError> {
+    if holds { Ok(()) } else { Err(BatchError(what)) }
 }
 
 /// Why a batch was refused: the engine that made it has a fault.

@@ -61,6 +61,14 @@ fn build_binaries() -> Result<(), String> {
         .current_dir(repository_root())
         .args(["build", "--workspace", "--bins", "--quiet"]);
     command.arg("--target-dir").arg(target_dir());
+    // Cargo describes the package under test in the environment. Some build scripts look at that and would run again, and
+    // with them everything that depends on them.
+    let described =
+        |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
+    let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    for name in names.filter(|name| described(name)) {
+        command.env_remove(name);
+    }
     if profile_dir().ends_with("release") {
         command.arg("--release");
     }

@@ -63,10 +63,11 @@ fn collect(folder: &Path, paths: &mut Vec<PathBuf>) {
     reason = "a source file that cannot be parsed cannot be compiled"
 )]
 fn read(root: &Path, path: &Path) -> SourceFile {
+    let inside = path.strip_prefix(root).unwrap_or(path);
     let text = std::fs::read_to_string(path).expect("a source file can be read");
     let tree = syn::parse_file(&text).expect("a source file can be parsed");
     let mut walk = Walk::default();
-    let all_tests = tree.attrs.iter().any(is_cfg_test);
+    let all_tests = is_test_file(inside);
     if !all_tests {
         walk.visit_file(&tree);
     }
@@ -75,14 +76,19 @@ fn read(root: &Path, path: &Path) -> SourceFile {
     } else {
         text.lines().count() - walk.test_lines
     };
-    let path = path.strip_prefix(root).unwrap_or(path).to_path_buf();
     SourceFile {
-        path,
+        path: inside.to_path_buf(),
         text,
         lines,
         functions: walk.functions,
         unwraps: walk.unwraps,
     }
+}
+
+/// Whether a whole file is test code: `tests.rs`, or anything in a folder `tests` or `testing`.
+fn is_test_file(path: &Path) -> bool {
+    let mut parts = path.components().map(|part| part.as_os_str());
+    parts.any(|part| part == "tests" || part == "testing" || part == "tests.rs")
 }
 
 #[derive(Default)]

@@ -1,3 +1,5 @@
+//! Templates of real models, and hostile ones.
+
 use serde_json::{Value, json};
 
 use super::*;

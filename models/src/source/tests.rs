@@ -1,3 +1,5 @@
+//! Names that resolve, names that do not, and what the cache keeps.
+
 use super::*;
 
 fn options(cache_dir: &Path) -> SourceOptions {
