@@ -37,10 +37,16 @@ struct Args {
     /// Cut the measurement of speed; only compare what both say.
     #[arg(long)]
     check_only: bool,
+    /// Leave the peer out: our speed and memory alone, for a profiler.
+    #[arg(long)]
+    ours_only: bool,
 }
 
 fn main() -> Result<()> {
     let args = Args::parse();
+    if args.ours_only {
+        return measure_ours(&args);
+    }
     compare_tiny()?;
     let mut ours = Ours::load(&args.model, KvType::F16)?;
     let mut theirs = Theirs::load(&args.model)?;
@@ -158,6 +164,24 @@ fn compare_speed(args: &Args, ours: &mut Ours, theirs: &mut Theirs) -> Result<()
         "\nPeak resident memory of both together: {} MB",
         stats::peak_resident_mb()
     );
+    Ok(())
+}
+
+fn measure_ours(args: &Args) -> Result<()> {
+    let mut ours = Ours::load(&args.model, KvType::F16)?;
+    let long = prompt(args.prefill, 7, 30_000);
+    let mut rates: [Samples; 3] = Default::default();
+    for _ in 0..args.repeat {
+        rates[0].push(rate(long.len(), || ours.prefill(0, &long).map(drop))?);
+        rates[1].push(decode_ours(args, &mut ours, 1)?);
+        rates[2].push(decode_ours(args, &mut ours, args.streams)?);
+    }
+    let [prefill, single, streams] = rates;
+    println!(
+        "prefill {prefill}, decode {single}, {} streams {streams} tok/s",
+        args.streams
+    );
+    println!("peak resident memory {} MB", stats::peak_resident_mb());
     Ok(())
 }
 
