@@ -4,6 +4,7 @@ use candle_core::{DType, Result, Tensor};
 
 use crate::batch::Batch;
 use crate::causal_lm::{CausalLm, LoadError, LoadOptions, PagedKv};
+use crate::kernels::cpu::Activation;
 use crate::layers::attention::{AttentionPath, AttentionShape, AttentionStep};
 use crate::layers::embedding::Embedding;
 use crate::layers::linear::{Linear, Weight};
@@ -61,7 +62,7 @@ impl CausalLm for Llama {
         )?;
         let mut x = self.embedding.forward(&batch.tokens, &device)?;
         for (i, layer) in self.layers.iter().enumerate() {
-            x = layer.attend(&x, &step, &kv.keys[i], &kv.values[i])?;
+            x = layer.attend(x, &step, &kv.keys[i], &kv.values[i])?;
             if i + 1 == self.layers.len() {
                 // From here on only the rows whose logits are wanted matter.
                 if batch.logit_rows.is_empty() {
@@ -69,27 +70,23 @@ impl CausalLm for Llama {
                 }
                 x = select_rows(&x, &batch.logit_rows)?;
             }
-            x = layer.feed_forward(&x)?;
+            x = layer.mlp.add_to(x, &layer.mlp_norm)?;
         }
-        self.output.forward(&self.norm.forward(&x)?)
+        self.output.forward_normed(&self.norm, &x)
     }
 }
 
 impl Layer {
     fn attend(
         &self,
-        x: &Tensor,
+        x: Tensor,
         step: &AttentionStep<'_>,
         keys: &Tensor,
         values: &Tensor,
     ) -> Result<Tensor> {
-        let qkv = self.qkv.forward(&self.attention_norm.forward(x)?)?;
+        let qkv = self.qkv.forward_normed(&self.attention_norm, &x)?;
         let attended = step.attend(&qkv, keys, values)?;
-        x + self.attention_output.forward(&attended)?
-    }
-
-    fn feed_forward(&self, x: &Tensor) -> Result<Tensor> {
-        x + self.mlp.forward(&self.mlp_norm.forward(x)?)?
+        self.attention_output.add_to(x, &attended)
     }
 }
 
@@ -179,6 +176,7 @@ impl Layer {
             mlp: Mlp {
                 gate_up: Linear::load(tensors, &gate_up, width)?,
                 down: Linear::load(tensors, &[(&name("ffn_down"), width)], mlp_width)?,
+                activation: Activation::Silu,
             },
         })
     }
@@ -219,6 +217,7 @@ impl Config {
                 heads,
                 kv_heads,
                 head_dim,
+                window: None,
             },
             width,
             mlp_width: positive(gguf, "llama.feed_forward_length")?,

@@ -20,6 +20,8 @@ pub(crate) struct AttentionShape {
     pub(crate) kv_heads: usize,
     /// Numbers in a head.
     pub(crate) head_dim: usize,
+    /// Positions that a token sees, its own included; all where there is no window.
+    pub(crate) window: Option<usize>,
 }
 
 impl AttentionShape {

@@ -7,6 +7,8 @@ use candle_core::{Device, Result, Tensor};
 pub(crate) enum RopePairs {
     /// `(2i, 2i + 1)`: llama, whose GGUF files hold weights permuted to that end.
     Interleaved,
+    /// `(i, i + half)`: GPT-NeoX and all whose weights are as their authors published them.
+    Halves,
 }
 
 /// Rotary embedding (Su et al. 2021, <https://arxiv.org/abs/2104.09864>).

@@ -53,7 +53,7 @@ impl PlainStep {
         let members = group_sequences(batch);
         let groups = members
             .iter()
-            .map(|group| Group::new(batch, group, block_size, device))
+            .map(|group| Group::new(batch, group, block_size, shape.window, device))
             .collect::<Result<Vec<_>>>()?;
         let rows: Vec<u32> = members
             .iter()
@@ -99,6 +99,7 @@ impl PlainStep {
             .reshape((tokens, heads, 1, self.shape.head_dim))?;
         let rotated = match self.pairs {
             RopePairs::Interleaved => candle_nn::rotary_emb::rope_i(&x, &self.cos, &self.sin)?,
+            RopePairs::Halves => candle_nn::rotary_emb::rope(&x, &self.cos, &self.sin)?,
         };
         rotated.reshape((tokens, width))
     }
@@ -110,7 +111,13 @@ impl PlainStep {
 }
 
 impl Group {
-    fn new(batch: &Batch, members: &[usize], block_size: usize, device: &Device) -> Result<Self> {
+    fn new(
+        batch: &Batch,
+        members: &[usize],
+        block_size: usize,
+        window: Option<usize>,
+        device: &Device,
+    ) -> Result<Self> {
         let q_len = members.first().map_or(0, |&s| batch.q_lens[s] as usize);
         let kv_len = |s: usize| batch.kv_lens[s] as usize;
         let kv_len_max = members.iter().map(|&s| kv_len(s)).max().unwrap_or(0);
@@ -129,7 +136,7 @@ impl Group {
                 rows.push(row as u32);
                 let position = batch.positions[row] as usize;
                 mask.extend((0..kv_len_max).map(|j| {
-                    if j <= position {
+                    if j <= position && window.is_none_or(|window| position - j < window) {
                         0.0
                     } else {
                         f32::NEG_INFINITY
