@@ -8,7 +8,7 @@ use candle_core::{D, Result, Tensor};
 use crate::causal_lm::LoadError;
 use crate::kernels::cpu::{BlockKind, PackedLinear, PackedMatrix};
 use crate::weights::gguf::TensorType;
-use crate::weights::tensors::{GgufTensors, Matrix};
+use crate::weights::tensors::{Matrix, Tensors};
 
 /// `y = x W^T`: `[T, in]` to `[T, out]`.
 #[derive(Debug)]
@@ -33,7 +33,7 @@ impl Linear {
     /// One matrix, or several `(name, rows)` that share their input: one product where their types are the same, one
     /// each where they differ (`Q4_K_M` files keep some in Q6_K). The result is `[T, sum of rows]`.
     pub(crate) fn load(
-        tensors: &GgufTensors<'_>,
+        tensors: &Tensors<'_>,
         parts: &[(&str, usize)],
         columns: usize,
     ) -> std::result::Result<Self, LoadError> {
@@ -74,7 +74,7 @@ impl Linear {
 impl Weight {
     /// Matrices of one type under one another, in the best form for the device.
     pub(crate) fn load(
-        tensors: &GgufTensors<'_>,
+        tensors: &Tensors<'_>,
         parts: &[(&str, usize)],
         columns: usize,
     ) -> std::result::Result<Self, LoadError> {
@@ -92,7 +92,7 @@ impl Weight {
         Ok(Self::Quantised(Arc::new(quantised)))
     }
 
-    fn pack(matrix: &Matrix, tensors: &GgufTensors<'_>) -> Option<PackedLinear> {
+    fn pack(matrix: &Matrix, tensors: &Tensors<'_>) -> Option<PackedLinear> {
         if !tensors.device().is_cpu() {
             return None;
         }

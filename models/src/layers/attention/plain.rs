@@ -43,6 +43,7 @@ impl PlainStep {
         angles: &RopeAngles,
         batch: &Batch,
         block_size: usize,
+        window: Option<usize>,
         device: &Device,
     ) -> Result<Self> {
         let (cos, sin) = angles.tensors(device)?;
@@ -53,7 +54,7 @@ impl PlainStep {
         let members = group_sequences(batch);
         let groups = members
             .iter()
-            .map(|group| Group::new(batch, group, block_size, device))
+            .map(|group| Group::new(batch, group, block_size, window, device))
             .collect::<Result<Vec<_>>>()?;
         let rows: Vec<u32> = members
             .iter()
@@ -110,7 +111,13 @@ impl PlainStep {
 }
 
 impl Group {
-    fn new(batch: &Batch, members: &[usize], block_size: usize, device: &Device) -> Result<Self> {
+    fn new(
+        batch: &Batch,
+        members: &[usize],
+        block_size: usize,
+        window: Option<usize>,
+        device: &Device,
+    ) -> Result<Self> {
         let q_len = members.first().map_or(0, |&s| batch.q_lens[s] as usize);
         let kv_len = |s: usize| batch.kv_lens[s] as usize;
         let kv_len_max = members.iter().map(|&s| kv_len(s)).max().unwrap_or(0);
@@ -128,8 +135,9 @@ impl Group {
             for row in token_range(batch, s) {
                 rows.push(row as u32);
                 let position = batch.positions[row] as usize;
+                let first = window.map_or(0, |window| (position + 1).saturating_sub(window));
                 mask.extend((0..kv_len_max).map(|j| {
-                    if j <= position {
+                    if (first..=position).contains(&j) {
                         0.0
                     } else {
                         f32::NEG_INFINITY
