@@ -9,7 +9,7 @@ use super::norm::RmsNorm;
 use crate::causal_lm::LoadError;
 use crate::kernels::cpu::{Activation, BlockKind, PackedLinear, PackedMatrix};
 use crate::weights::gguf::TensorType;
-use crate::weights::tensors::{GgufTensors, Matrix};
+use crate::weights::tensors::{Matrix, Tensors};
 
 /// `y = x W^T`: `[T, in]` to `[T, out]`.
 #[derive(Debug)]
@@ -36,7 +36,7 @@ impl Linear {
     /// One matrix, or several `(name, rows)` that share their input: one product where their types are the same, one
     /// each where they differ (`Q4_K_M` files keep some in Q6_K). The result is `[T, sum of rows]`.
     pub(crate) fn load(
-        tensors: &GgufTensors<'_>,
+        tensors: &Tensors<'_>,
         parts: &[(&str, usize)],
         columns: usize,
     ) -> std::result::Result<Self, LoadError> {
@@ -126,7 +126,7 @@ impl Linear {
 impl Weight {
     /// Matrices of one type under one another, in the best form for the device.
     pub(crate) fn load(
-        tensors: &GgufTensors<'_>,
+        tensors: &Tensors<'_>,
         parts: &[(&str, usize)],
         columns: usize,
     ) -> std::result::Result<Self, LoadError> {
@@ -151,7 +151,7 @@ impl Weight {
         }
     }
 
-    fn pack(matrix: &Matrix, tensors: &GgufTensors<'_>) -> Option<PackedMatrix> {
+    fn pack(matrix: &Matrix, tensors: &Tensors<'_>) -> Option<PackedMatrix> {
         if !tensors.device().is_cpu() {
             return None;
         }

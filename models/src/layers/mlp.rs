@@ -4,7 +4,7 @@ use candle_core::{Result, Tensor};
 
 use super::linear::Linear;
 use super::norm::RmsNorm;
-use crate::kernels::cpu::Activation;
+pub(crate) use crate::kernels::cpu::Activation;
 
 /// `down(activation(gate(x)) * up(x))`: SwiGLU and its kin (Shazeer 2020, <https://arxiv.org/abs/2002.05202>).
 #[derive(Debug)]
@@ -16,9 +16,8 @@ pub(crate) struct Mlp {
 }
 
 impl Mlp {
-    /// `x` plus the block's result for its normed rows.
-    pub(crate) fn add_to(&self, x: Tensor, norm: &RmsNorm) -> Result<Tensor> {
-        let hidden = self.gate_up.gated(norm, &x, self.activation)?;
-        self.down.add_to(x, &hidden)
+    /// `activation(gate(x)) * up(x)` of the normed rows of `x`, which [`Self::down`] brings back to the model's width.
+    pub(crate) fn hidden(&self, x: &Tensor, norm: &RmsNorm) -> Result<Tensor> {
+        self.gate_up.gated(norm, x, self.activation)
     }
 }

@@ -4,7 +4,7 @@ use candle_core::{Result, Tensor};
 
 use crate::causal_lm::LoadError;
 use crate::kernels::cpu;
-use crate::weights::tensors::GgufTensors;
+use crate::weights::tensors::Tensors;
 
 /// `y = x / sqrt(mean(x^2) + eps) * weight`, row by row (Zhang and Sennrich 2019, <https://arxiv.org/abs/1910.07467>).
 #[derive(Debug)]
@@ -15,7 +15,7 @@ pub(crate) struct RmsNorm {
 
 impl RmsNorm {
     pub(crate) fn load(
-        tensors: &GgufTensors<'_>,
+        tensors: &Tensors<'_>,
         name: &str,
         width: usize,
         eps: f32,
@@ -26,6 +26,15 @@ impl RmsNorm {
             eps,
         };
         Ok(Self { weight, host })
+    }
+
+    /// The same norm with its result multiplied.
+    pub(crate) fn scaled(mut self, by: f32) -> Result<Self> {
+        if by != 1.0 {
+            self.weight = (self.weight * f64::from(by))?;
+            self.host.weight.iter_mut().for_each(|weight| *weight *= by);
+        }
+        Ok(self)
     }
 
     /// `[T, width]` to the same.

@@ -17,8 +17,8 @@ use super::matmul::{Finish, OutPtr, written};
 use super::pool::{for_each, pieces_max};
 use super::simd::{LANES, Simd, simd_dispatch};
 use crate::batch::Batch;
-use crate::layers::attention::AttentionShape;
-use crate::layers::rope::{RopeAngles, RopePairs};
+use crate::layers::attention::{AttentionKind, AttentionShape};
+use crate::layers::rope::RopeAngles;
 
 /// New tokens of one sequence that share the conversion of a tile.
 const TOKENS_PER_RUN: usize = 32;
@@ -28,6 +28,7 @@ const CHUNK: usize = 256;
 /// A step over the paged cache: what every layer's attention shares.
 pub(crate) struct PagedStep<'a> {
     shape: AttentionShape,
+    window: Option<usize>,
     angles: RopeAngles,
     batch: &'a Batch,
     block_size: usize,
@@ -45,7 +46,7 @@ struct Run {
 impl<'a> PagedStep<'a> {
     /// `batch` has been validated against the cache.
     pub(crate) fn new(
-        shape: AttentionShape,
+        kind: &AttentionKind,
         angles: RopeAngles,
         batch: &'a Batch,
         block_size: usize,
@@ -65,7 +66,8 @@ impl<'a> PagedStep<'a> {
             }
         }
         Self {
-            shape,
+            shape: kind.shape,
+            window: kind.window,
             angles,
             batch,
             block_size,
@@ -100,22 +102,10 @@ impl<'a> PagedStep<'a> {
             .chunks_exact(head_dim)
             .zip(to.chunks_exact_mut(head_dim))
         {
-            match self.angles.pairs {
-                RopePairs::Interleaved => {
-                    let pairs = from.chunks_exact(2).zip(to.chunks_exact_mut(2));
-                    for ((from, to), (cos, sin)) in pairs.zip(cos.iter().zip(sin)) {
-                        to[0] = (from[0] * cos - from[1] * sin) * scale;
-                        to[1] = (from[0] * sin + from[1] * cos) * scale;
-                    }
-                }
-                RopePairs::Halves => {
-                    let half = self.angles.width;
-                    for (i, (cos, sin)) in cos.iter().zip(sin).enumerate() {
-                        let (a, b) = (from[i], from[i + half]);
-                        to[i] = (a * cos - b * sin) * scale;
-                        to[i + half] = (a * sin + b * cos) * scale;
-                    }
-                }
+            let pairs = from.chunks_exact(2).zip(to.chunks_exact_mut(2));
+            for ((from, to), (cos, sin)) in pairs.zip(cos.iter().zip(sin)) {
+                to[0] = (from[0] * cos - from[1] * sin) * scale;
+                to[1] = (from[0] * sin + from[1] * cos) * scale;
             }
             for (from, to) in from.iter().zip(to).skip(rotated) {
                 *to = from * scale;
@@ -317,8 +307,9 @@ impl PagedAttention<'_> {
     /// Positions that token `t` may look at.
     fn sees(&self, t: usize) -> Range<usize> {
         let end = self.step.batch.positions[t] as usize + 1;
-        let window = self.step.shape.window;
-        window.map_or(0, |window| end.saturating_sub(window))..end
+        self.step
+            .window
+            .map_or(0, |window| end.saturating_sub(window))..end
     }
 
     /// What the item's rows see at its positions, chunk by chunk: `[tokens, group]` rows.
