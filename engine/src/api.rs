@@ -21,6 +21,11 @@ pub struct Submission {
     pub stop: StopParams,
     /// Seed of every draw. Token `i` of choice `c` depends on `(seed, c, i)` and the logits alone.
     pub seed: u64,
+    /// Whether somebody waits for it.
+    pub priority: Priority,
+    /// Tokens that each choice has produced already, elsewhere or before a fault; empty for one that begins. They are
+    /// replayed, not told again: events and usage hold only what comes after them.
+    pub resume: Vec<Vec<u32>>,
     /// Opaque fair-share flow.
     pub flow: u64,
     /// Opaque prefix-sharing pool.
@@ -29,6 +34,16 @@ pub struct Submission {
     pub deadline: Option<Duration>,
     /// Whether token events carry ids.
     pub want_token_ids: bool,
+}
+
+/// Classes of work, the higher one first. A lower one is never starved: see the scheduler.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Priority {
+    /// Somebody waits for it.
+    #[default]
+    Interactive,
+    /// It may wait, and yields its room to those who may not.
+    Batch,
 }
 
 /// How a token is drawn. The neutral value of each field leaves the distribution as it is.
@@ -184,6 +199,10 @@ pub struct Stats {
     pub waiting: u32,
     /// Tokens still to prefill, running and waiting.
     pub waiting_prefill_tokens: u64,
+    /// Prompt tokens looked for in the prefix cache since the start.
+    pub prefix_tokens: u64,
+    /// Of these, found there.
+    pub prefix_hit_tokens: u64,
     /// KV blocks in all.
     pub blocks_total: u32,
     /// KV blocks free.

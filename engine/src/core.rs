@@ -29,6 +29,7 @@ pub(crate) struct Core {
     next_deadline: Option<Duration>,
     batch: BatchBuilder,
     outcomes: Vec<RowOutcome>,
+    last_step: Step,
     meter: Meter,
 }
 
@@ -63,12 +64,13 @@ impl Core {
             next_deadline: None,
             batch: BatchBuilder::default(),
             outcomes: Vec::new(),
+            last_step: Step::default(),
             meter: Meter::default(),
         }
     }
 
     /// Takes a submission in and puts its choices in line.
-    pub(crate) fn accept(&mut self, request: Request) {
+    pub(crate) fn accept(&mut self, request: Request, now: Duration) {
         let id = self.arrivals;
         self.arrivals += 1;
         let submission = &request.submission;
@@ -78,7 +80,7 @@ impl Core {
                 choice,
             };
             self.scheduler
-                .enqueue(Sequence::new(sequence, submission.clone()));
+                .enqueue(Sequence::new(sequence, submission.clone(), now));
         }
         self.next_deadline = earliest(self.next_deadline, submission.deadline);
         self.requests.insert(id, request);
@@ -91,6 +93,7 @@ impl Core {
         }
         let step = self.scheduler.schedule(now);
         self.meter.scheduled(step);
+        self.last_step = step;
         if step.is_empty() {
             return if self.requests.is_empty() {
                 Turn::Idle
@@ -127,9 +130,10 @@ impl Core {
         }
     }
 
-    /// Notes how long the last turn took.
-    pub(crate) fn took(&mut self, step: Duration) {
-        self.meter.took(step);
+    /// Notes how long the last step took, from its schedule to its last event.
+    pub(crate) fn took(&mut self, took: Duration) {
+        self.scheduler.observe(self.last_step, took);
+        self.meter.took(took);
     }
 
     /// Figures of this moment.
@@ -179,17 +183,19 @@ impl Core {
         let mut after = Aftermath::default();
         let (requests, meter) = (&mut self.requests, &mut self.meter);
         self.scheduler.advance(&self.outcomes, |sequence, outcome| {
-            let Some(request) = requests.get_mut(&sequence.request) else {
+            let id = sequence.id;
+            let Some(request) = requests.get_mut(&id.request) else {
                 return Fate::Ends;
             };
             let RowOutcome::Token(token) = outcome else {
-                after
-                    .failed
-                    .push((sequence.request, EngineError::InvalidLogits));
+                after.failed.push((id.request, EngineError::InvalidLogits));
                 return Fate::Ends;
             };
             meter.produced();
-            after.note(sequence, request, token)
+            if id.choice == 0 {
+                request.note_cached(sequence.cached());
+            }
+            after.note(id, request, token)
         });
         for id in after.done {
             self.requests.remove(&id);

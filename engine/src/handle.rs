@@ -11,13 +11,12 @@ use crate::admissions::Admissions;
 use crate::api::{Clock, EngineState, Stats, Submission, SubmitError};
 #[cfg(feature = "candle")]
 use crate::candle_runner::CandleRunner;
-use crate::choice::Choice;
 use crate::doorbell::{Doorbell, door};
 pub use crate::events::EventStream;
 use crate::events::{Link, open};
 use crate::limits::QUEUE_MAX;
 use crate::options::{EngineOptions, RunnerOptions};
-use crate::request::Request;
+use crate::request::{Request, choices};
 use crate::runner::{Runner, RunnerError};
 use crate::shared::{Loaded, Shared};
 use crate::sim_runner::SimRunner;
@@ -77,14 +76,12 @@ impl EngineHandle {
     pub fn submit(&self, submission: Submission) -> Result<EventStream, SubmitError> {
         let loaded = self.accepting()?;
         validate(&submission, &self.bounds(loaded))?;
+        let choices = choices(&submission, &loaded.text, loaded.context_len)?;
         let link = Arc::new(Link::default());
         let admission = self
             .admissions
             .admit(&submission.id, &link, submission.n)
             .ok_or(SubmitError::QueueFull)?;
-        let choices = (0..submission.n)
-            .map(|index| Choice::new(&submission, index, &loaded.text, loaded.context_len))
-            .collect();
         let (outlet, stream) = open(link, admission, self.bell.clone());
         let request = Request::new(Arc::new(submission), choices, outlet);
         if self.bell.submit(Box::new(request)) {

@@ -27,6 +27,8 @@ pub struct EngineOptions {
     pub context_max: Option<u32>,
     /// Bytes of KV cache.
     pub kv_bytes_max: u64,
+    /// How far apart the tokens of a stream should be at most while prompts are prefilled beside it.
+    pub inter_token_target: Duration,
 }
 
 impl fmt::Debug for EngineOptions {
@@ -38,6 +40,7 @@ impl fmt::Debug for EngineOptions {
             .field("block_size", &self.block_size)
             .field("context_max", &self.context_max)
             .field("kv_bytes_max", &self.kv_bytes_max)
+            .field("inter_token_target", &self.inter_token_target)
             .finish_non_exhaustive()
     }
 }

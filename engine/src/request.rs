@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::api::{EngineError, Event, Submission, Usage};
+use hansa_models::text::TextCodec;
+
+use crate::api::{EngineError, Event, Submission, SubmitError, Usage};
 use crate::choice::Choice;
 use crate::events::Outlet;
 use crate::scheduler::Fate;
@@ -18,8 +20,27 @@ pub(crate) struct Request {
     outlet: Outlet,
 }
 
+/// The choices of a submission, each past the tokens that it resumes from.
+///
+/// # Errors
+/// [`SubmitError::Invalid`] where a choice has nothing left to produce.
+pub(crate) fn choices(
+    submission: &Submission,
+    text: &Arc<dyn TextCodec>,
+    context_len: u32,
+) -> Result<Vec<Choice>, SubmitError> {
+    let resumed = |index| {
+        let mut choice = Choice::new(submission, index, text, context_len);
+        let emitted = submission.resume.get(index as usize);
+        let goes_on = emitted.is_none_or(|tokens| choice.replay(tokens));
+        goes_on.then_some(choice)
+    };
+    let choices: Option<_> = (0..submission.n).map(resumed).collect();
+    choices.ok_or_else(|| SubmitError::Invalid("resume ends a choice that is over".to_owned()))
+}
+
 impl Request {
-    /// A submission whose choices have produced nothing yet.
+    /// A submission whose choices have produced nothing here yet.
     pub(crate) fn new(submission: Arc<Submission>, choices: Vec<Choice>, outlet: Outlet) -> Self {
         Self {
             usage: Usage {
@@ -59,6 +80,11 @@ impl Request {
             self.outlet.end(Event::Done(self.usage));
         }
         Fate::Ends
+    }
+
+    /// Prompt tokens that came from the prefix cache.
+    pub(crate) fn note_cached(&mut self, tokens: u32) {
+        self.usage.cached_tokens = tokens;
     }
 
     /// Ends it with an error; the usage tells what was really produced.

@@ -41,6 +41,8 @@ impl Meter {
             running: scheduler.running().len() as u32,
             waiting: scheduler.waiting().len() as u32,
             waiting_prefill_tokens: scheduler.waiting_prefill_tokens(),
+            prefix_tokens: scheduler.counts().looked_up,
+            prefix_hit_tokens: scheduler.counts().found,
             blocks_total: scheduler.blocks().total(),
             blocks_free: scheduler.blocks().free(),
             steps: self.steps,

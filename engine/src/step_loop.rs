@@ -12,6 +12,7 @@ use crate::core::{Core, Turn};
 use crate::doorbell::{Command, Door};
 use crate::limits::PARK_MAX;
 use crate::options::EngineOptions;
+use crate::pace::Pace;
 use crate::runner::{Runner, RunnerError};
 use crate::scheduler::Scheduler;
 use crate::shared::{Loaded, Shared};
@@ -61,7 +62,8 @@ fn start(shared: &Shared, options: &EngineOptions, load: Load) -> Result<Core, R
         "the engine is ready"
     );
     let text = runner.text();
-    let scheduler = Scheduler::new(options.sequences_max, options.step_tokens_max, blocks);
+    let pace = Pace::new(options.inter_token_target);
+    let scheduler = Scheduler::new(options.sequences_max, options.step_tokens_max, blocks, pace);
     let core = Core::new(runner, scheduler);
     shared.publish(core.stats());
     shared.set_loaded(Loaded {
@@ -161,7 +163,7 @@ impl StepLoop<'_> {
 
     fn obey(&mut self, command: Command) {
         match command {
-            Command::Submit(request) => self.core.accept(*request),
+            Command::Submit(request) => self.core.accept(*request, (self.options.clock)()),
             // The ring itself is a flag, which the loop looks at next.
             Command::Wake => {}
         }

@@ -1,6 +1,8 @@
 //! Tests of the engine as a whole: over simulated time turn by turn, and over its real thread.
 
 mod model;
+mod order;
+mod sharing;
 mod simulation;
 mod threads;
 mod turns;

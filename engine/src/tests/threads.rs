@@ -24,6 +24,7 @@ fn options(sequences_max: u32, queue_max: u32) -> EngineOptions {
         block_size: 16,
         context_max: None,
         kv_bytes_max: 1 << 20,
+        inter_token_target: Duration::from_millis(50),
     }
 }
 
