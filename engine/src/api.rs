@@ -133,10 +133,13 @@ pub enum SubmitError {
     /// The waiting line is full: another node, or later.
     #[error("the engine's queue is full")]
     QueueFull,
+    /// Its deadline has passed already.
+    #[error("the deadline passed")]
+    DeadlineExceeded,
     /// The engine takes no more work.
     #[error("the engine is draining")]
     Draining,
-    /// Loading, warming up or failed.
+    /// Loading, warming up, stalled or failed.
     #[error("the engine is not ready")]
     NotReady,
     /// The prompt leaves no room for a single token.
@@ -168,7 +171,7 @@ pub enum EngineError {
     /// The model's output for this sequence was not a number.
     #[error("the model produced no valid probabilities")]
     InvalidLogits,
-    /// The step that held this sequence failed.
+    /// The step that held this sequence failed because of it, or the engine itself did.
     #[error("the engine step failed")]
     StepFailed,
 }
@@ -182,9 +185,11 @@ pub enum EngineState {
     Warming,
     /// Accepting work.
     Ready,
+    /// A step has been running for far too long; ready again when it ends.
+    Stalled,
     /// Finishing what it has.
     Draining,
-    /// Loading failed; the text says what to do.
+    /// Loading failed, or step after step did; the text says what to do.
     Failed(String),
     /// The thread ended.
     Stopped,
@@ -205,8 +210,10 @@ pub struct Stats {
     pub prefix_hit_tokens: u64,
     /// KV blocks in all.
     pub blocks_total: u32,
-    /// KV blocks free.
+    /// KV blocks free, those of the prefix cache that nobody holds among them.
     pub blocks_free: u32,
+    /// KV blocks that the prefix cache keeps and nobody holds.
+    pub blocks_cached: u32,
     /// Steps since the start.
     pub steps: u64,
     /// Prompt tokens computed since the start.
@@ -217,4 +224,10 @@ pub struct Stats {
     pub preemptions: u64,
     /// Duration of the last step.
     pub last_step: Duration,
+    /// Mean duration of a step, over the recent ones.
+    pub mean_step: Duration,
+    /// Prompt tokens computed in a second of steps that held any, over the recent ones.
+    pub prefill_tokens_per_s: f64,
+    /// Tokens produced in a second of steps that decoded, over the recent ones.
+    pub decode_tokens_per_s: f64,
 }

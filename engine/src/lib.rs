@@ -22,6 +22,7 @@ mod validate;
 
 mod core;
 mod step_loop;
+mod watchdog;
 
 mod batch;
 mod block_manager;

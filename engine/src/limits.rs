@@ -55,3 +55,10 @@ pub const AGES_AFTER: Duration = Duration::from_secs(5); // longer than most pro
 
 /// Steps with prefills in which class and flow decide before the oldest sequence has the first pick.
 pub const PASSED_OVER_MAX: u32 = 7; // steps; so age gets an eighth of the time of prompts
+
+/// Steps that fail wholly one after another, each with a harmless one behind it that fails as well, before the engine
+/// gives up: one may be a hiccup of a driver.
+pub const FAILED_STEPS_MAX: u32 = 3; // steps
+
+/// How often the watchdog looks at most.
+pub const WATCH_PERIOD_MAX: Duration = Duration::from_millis(500); // a stall is noticed that late

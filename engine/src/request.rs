@@ -10,7 +10,7 @@ use crate::events::Outlet;
 use crate::scheduler::Fate;
 
 /// An accepted submission. Held here: I2, it ends exactly once, with [`Event::Done`], by [`Request::fail`], or by being
-/// dropped, as when the engine's thread stops or panics.
+/// dropped, as when the engine's thread stops, or panics: then it says so.
 pub(crate) struct Request {
     /// What was asked.
     pub(crate) submission: Arc<Submission>,
@@ -56,6 +56,7 @@ impl Request {
 
     /// Takes the next token of a choice and tells the reader.
     pub(crate) fn push(&mut self, choice: u32, token: u32) -> Fate {
+        self.outlet.is_prefilled();
         self.usage.completion_tokens += 1;
         let mut text = String::new();
         let finished = self.choices[choice as usize].push(token, &mut text);
@@ -113,8 +114,12 @@ impl Request {
 
 impl Drop for Request {
     fn drop(&mut self) {
-        self.outlet
-            .end(Event::Failed(EngineError::ShuttingDown, self.usage));
+        let error = if std::thread::panicking() {
+            EngineError::StepFailed
+        } else {
+            EngineError::ShuttingDown
+        };
+        self.outlet.end(Event::Failed(error, self.usage));
     }
 }
 

@@ -16,7 +16,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::api::Priority;
-use crate::block_manager::BlockManager;
+use crate::block_manager::{BlockManager, BlockTable};
 use crate::flows::Flows;
 use crate::limits::{AGES_AFTER, PASSED_OVER_MAX, PAUSE_KEEPS_BLOCKS};
 use crate::pace::Pace;
@@ -370,6 +370,21 @@ impl Scheduler {
     /// The sequences of the step in hand, in the order of its batch.
     pub(crate) fn scheduled(&self) -> impl Iterator<Item = &Sequence> {
         self.running.iter().filter(|s| s.scheduled > 0)
+    }
+
+    /// Takes a sequence out of the step in hand.
+    pub(crate) fn unschedule(&mut self, id: SequenceId) {
+        let sequence = self.running.iter_mut().find(|s| s.id == id);
+        sequence.into_iter().for_each(|s| s.scheduled = 0);
+    }
+
+    /// Lends a free block that nobody can find; `None` where there is none.
+    pub(crate) fn with_spare_block<T>(&mut self, f: impl FnOnce(u32) -> T) -> Option<T> {
+        let mut table = BlockTable::new(0);
+        let granted = self.blocks.grow(1, &mut table);
+        let result = granted.then(|| f(table.blocks()[0]));
+        self.blocks.release(&mut table);
+        result
     }
 
     /// Books a step that went well: `outcomes` are those of the sequences that sampled, in the order of

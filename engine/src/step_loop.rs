@@ -98,8 +98,24 @@ impl StepLoop<'_> {
                 flow = self.turn();
             }
         }
-        self.core.fail_all(&EngineError::ShuttingDown);
+        self.end(&EngineError::ShuttingDown);
+    }
+
+    /// Ends everything, also what came while nobody listened.
+    fn end(&mut self, error: &EngineError) {
+        while let Ok(command) = self.door.commands.try_recv() {
+            self.obey(command);
+        }
+        self.core.fail_all(error);
         self.shared.publish(self.core.stats());
+    }
+
+    /// Gives up: no step succeeds any more, so that another node must serve.
+    fn give_up(&mut self) -> Flow {
+        let reason = "step after step failed; the log says why, restart the engine".to_owned();
+        self.shared.set_state(EngineState::Failed(reason));
+        self.end(&EngineError::StepFailed);
+        Flow::End
     }
 
     /// Takes in what came, without waiting.
@@ -126,13 +142,16 @@ impl StepLoop<'_> {
         if drained {
             return Flow::End;
         }
+        self.shared.begin_step(now);
         let turn = self.core.turn(now);
+        self.shared.end_step();
         if turn == Turn::Stepped {
             self.core.took((self.options.clock)().saturating_sub(now));
         }
         self.shared.publish(self.core.stats());
         match turn {
             Turn::Stepped => Flow::GoOn,
+            Turn::Broken => self.give_up(),
             Turn::Paused => self.wait(Some(PARK_MAX)),
             Turn::Idle => self.idle(),
         }

@@ -85,6 +85,8 @@ fn engine(kv_type: KvType) -> EngineHandle {
         context_max: None,
         kv_bytes_max: 64 << 20,
         inter_token_target: Duration::from_millis(50),
+        queue_tokens_max: 1 << 20,
+        stall_after: Duration::from_secs(30),
     };
     let candle = CandleOptions {
         model_path: model.path,

@@ -206,7 +206,7 @@ impl Bench {
             core: Core::new(Box::new(model), scheduler),
             now: Duration::ZERO,
             context_len,
-            admissions: Admissions::new(10_000),
+            admissions: Admissions::new(10_000, u64::MAX),
             bell,
             door,
         }
@@ -216,7 +216,12 @@ impl Bench {
         let link = Arc::new(Link::default());
         let admission = self
             .admissions
-            .admit(&submission.id, &link, submission.n)
+            .admit(
+                &submission.id,
+                &link,
+                submission.n,
+                submission.prompt.len() as u64,
+            )
             .expect("a seat");
         let text: Arc<dyn TextCodec> = Arc::new(NumberCodec);
         let choices = choices(&submission, &text, self.context_len).expect("choices go on");

@@ -11,9 +11,9 @@ use crate::sim_runner::token_text;
 use crate::{EngineHandle, EngineOptions, EventStream, RunnerOptions, SimOptions};
 
 /// Far longer than anything here takes: a test that gets there has failed.
-const TIMEOUT: Duration = Duration::from_secs(30);
+pub(super) const TIMEOUT: Duration = Duration::from_secs(30);
 
-fn options(sequences_max: u32, queue_max: u32) -> EngineOptions {
+pub(super) fn options(sequences_max: u32, queue_max: u32) -> EngineOptions {
     #[expect(clippy::disallowed_methods, reason = "the tests bring the clock")]
     let start = Instant::now();
     EngineOptions {
@@ -25,6 +25,8 @@ fn options(sequences_max: u32, queue_max: u32) -> EngineOptions {
         context_max: None,
         kv_bytes_max: 1 << 20,
         inter_token_target: Duration::from_millis(50),
+        queue_tokens_max: 1 << 20,
+        stall_after: Duration::from_secs(30),
     }
 }
 
@@ -44,7 +46,7 @@ async fn start(options: EngineOptions, step_base: Duration) -> EngineHandle {
     engine
 }
 
-async fn reach(engine: &EngineHandle, wanted: impl FnMut(&EngineState) -> bool) {
+pub(super) async fn reach(engine: &EngineHandle, wanted: impl FnMut(&EngineState) -> bool) {
     let mut state = engine.watch_state();
     let reached = tokio::time::timeout(TIMEOUT, state.wait_for(wanted)).await;
     reached
@@ -64,7 +66,7 @@ fn is_at_rest(stats: &Stats) -> bool {
     stats.blocks_free == stats.blocks_total && stats.running == 0 && stats.waiting == 0
 }
 
-async fn read_all(stream: &mut EventStream) -> Vec<Event> {
+pub(super) async fn read_all(stream: &mut EventStream) -> Vec<Event> {
     let mut events = Vec::new();
     while let Some(event) = tokio::time::timeout(TIMEOUT, stream.recv())
         .await
