@@ -186,7 +186,8 @@ impl Core {
     fn run(&mut self) -> Vec<SequenceId> {
         self.outcomes.clear();
         let mut guilty = Vec::new();
-        let mut parts = vec![0..self.scheduler.scheduled().count()];
+        let whole = 0..self.scheduler.scheduled().count();
+        let mut parts = vec![whole];
         while let Some(part) = parts.pop() {
             let Err(error) = self.run_part(part.clone()) else {
                 continue;

@@ -110,8 +110,9 @@ fn solve(mut left: [[f64; 3]; 3], mut right: [f64; 3]) -> [f64; 3] {
     for pivot in 0..3 {
         for row in pivot + 1..3 {
             let factor = left[row][pivot] / left[pivot][pivot];
-            for column in pivot..3 {
-                left[row][column] -= factor * left[pivot][column];
+            let above = left[pivot];
+            for (cell, above) in left[row].iter_mut().zip(above).skip(pivot) {
+                *cell -= factor * above;
             }
             right[row] -= factor * right[pivot];
         }

@@ -5,5 +5,6 @@ mod model;
 mod order;
 mod sharing;
 mod simulation;
+mod soak;
 mod threads;
 mod turns;

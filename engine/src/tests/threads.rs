@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::model::{HashModel, PANICS, completion, ids_of, submission, text_of};
+use super::model::{HashModel, PANICS, after_text, completion, ids_of, submission, text_of};
 use crate::api::{EngineError, EngineState, Event, Stats, Submission, SubmitError};
 use crate::limits::EVENTS_MAX;
 use crate::runner::RunnerError;
@@ -313,4 +313,55 @@ async fn the_thread_ends_with_the_last_handle() {
         .await
         .expect("in time")
         .expect("the state is told");
+}
+
+#[tokio::test]
+async fn a_thousand_disconnects_at_any_moment_leave_every_block_free() {
+    let engine = start(options(8, 2000), Duration::ZERO).await;
+    for round in 0..10 {
+        let mut streams: Vec<_> = (0..100)
+            .map(|i| {
+                engine
+                    .submit(after_text(i % 5, 60, round * 100 + i, 20, 60))
+                    .unwrap()
+            })
+            .collect();
+        // Some leave before their first token, some in the middle, some at the end. None has so much to say that it pauses.
+        for (i, stream) in streams.iter_mut().enumerate() {
+            for _ in 0..i % 7 * 10 {
+                stream.recv().await;
+            }
+        }
+        drop(streams);
+    }
+    settle(&engine, is_at_rest).await;
+    let stats = engine.stats();
+    assert!(stats.prefix_hit_tokens > 0 && stats.blocks_cached > 0);
+    assert_eq!(stats.blocks_free, stats.blocks_total);
+}
+
+#[tokio::test]
+async fn a_flood_stays_within_the_budget() {
+    // The model has no slot beyond its blocks, and a write outside of them would be a panic.
+    let model = || HashModel::new(50, 16, 800);
+    let engine = EngineHandle::start_with(options(16, 500), move |_| Ok(Box::new(model())));
+    reach(&engine, |state| *state == EngineState::Ready).await;
+    let mut streams = Vec::new();
+    let mut refused = 0;
+    for id in 0..2000 {
+        match engine.submit(submission(id, 1 + (id % 600) as u32, 100)) {
+            Ok(stream) => streams.push(stream),
+            Err(SubmitError::QueueFull) => refused += 1,
+            Err(error) => panic!("{error}"),
+        }
+        let stats = engine.stats();
+        assert!(stats.blocks_free <= stats.blocks_total && stats.blocks_total == 50);
+        assert!(stats.running <= 16 && stats.running + stats.waiting <= 516);
+    }
+    assert!(refused > 0);
+    let readers = streams.iter_mut().map(read_all);
+    for events in futures_join(readers).await {
+        assert!(matches!(events.last(), Some(Event::Done(_))));
+    }
+    settle(&engine, is_at_rest).await;
 }
