@@ -28,7 +28,8 @@ pub(crate) struct Pace {
     xy: [f64; 3],
     /// Seconds by feature, scaled.
     estimate: [f64; 3],
-    has_seen_prefill: bool,
+    /// Prompt tokens of the largest step so far: no step goes far beyond what is known.
+    prefill_seen: u32,
 }
 
 impl Pace {
@@ -39,21 +40,24 @@ impl Pace {
             xx: [[0.0; 3]; 3],
             xy: [0.0; 3],
             estimate: [0.0; 3],
-            has_seen_prefill: false,
+            prefill_seen: 0,
         }
     }
 
-    /// Prompt tokens that fit into a step with `decodes` decodes; all where nobody waits for the step, or nothing is known.
+    /// Prompt tokens that fit into a step with `decodes` decodes; all where nobody waits for the step.
     pub(crate) fn prefill_tokens_max(&self, decodes: u32) -> u32 {
-        let token_s = self.estimate[1].max(0.0) / SCALE[1];
-        if decodes == 0 || !self.has_seen_prefill || token_s <= 0.0 {
+        if decodes == 0 {
             return u32::MAX;
         }
+        let token_s = self.estimate[1].max(0.0) / SCALE[1];
         let alone_s = self.step_s(0, decodes).max(0.0);
         // Where the decodes alone take the target and more, prompts still get a share of the time.
         let allowed_s = self.target_s.max(alone_s * DECODE_STRETCH_MAX);
-        let tokens = (allowed_s - alone_s) / token_s;
-        (tokens as u32).max(PREFILL_CHUNK_MIN)
+        // Where a token seems to cost nothing the quotient is infinite, and saturates.
+        let tokens = ((allowed_s - alone_s) / token_s) as u32;
+        tokens
+            .min(self.prefill_seen.saturating_mul(2))
+            .max(PREFILL_CHUNK_MIN)
     }
 
     /// Takes note of a step and how long it took.
@@ -70,7 +74,7 @@ impl Pace {
             }
             self.xy[row] = MEMORY * self.xy[row] + x[row] * took_s;
         }
-        self.has_seen_prefill |= step.prefill_tokens > 0;
+        self.prefill_seen = self.prefill_seen.max(step.prefill_tokens);
         self.fit();
     }
 
@@ -82,7 +86,7 @@ impl Pace {
 
     /// Whether steps like this one were seen before.
     fn knows(&self, step: Step) -> bool {
-        self.xx[0][0] >= 1.0 && (self.has_seen_prefill || step.prefill_tokens == 0)
+        self.xx[0][0] >= 1.0 && step.prefill_tokens <= self.prefill_seen
     }
 
     /// Solves `(xx + inertia) e = xy + inertia x previous e`.
@@ -146,7 +150,7 @@ mod tests {
         let mut pace = Pace::new(Duration::from_millis(50));
         assert_eq!(
             pace.prefill_tokens_max(15),
-            u32::MAX,
+            PREFILL_CHUNK_MIN,
             "nothing is known yet"
         );
         for prefill in [64, 512, 128, 300, 20, 0, 0, 40] {
@@ -165,6 +169,19 @@ mod tests {
         let tokens = f64::from(pace.prefill_tokens_max(100));
         let allowed = 105.0 * (DECODE_STRETCH_MAX - 1.0) / 2.0;
         assert!((tokens - allowed).abs() < 3.0, "{tokens} for {allowed}");
+    }
+
+    #[test]
+    fn after_a_small_prompt_a_large_one_does_not_take_a_step_of_its_own() {
+        let mut pace = Pace::new(Duration::from_millis(50));
+        pace.observe(step(10, 0), took(step(10, 0)));
+        let mut worst = Duration::ZERO;
+        for _ in 0..50 {
+            let step = step(pace.prefill_tokens_max(4), 4);
+            worst = worst.max(took(step));
+            pace.observe(step, took(step));
+        }
+        assert!(worst <= Duration::from_millis(100), "{worst:?}");
     }
 
     #[test]

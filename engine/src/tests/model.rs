@@ -239,6 +239,14 @@ impl Bench {
 
     /// What the engine's thread does in a turn, and a millisecond passes.
     pub(crate) fn turn(&mut self) -> Turn {
+        let turn = self.untimed_turn();
+        if turn == Turn::Stepped {
+            self.core.took(Duration::from_millis(1));
+        }
+        turn
+    }
+
+    fn untimed_turn(&mut self) -> Turn {
         while let Ok(command) = self.door.commands.try_recv() {
             if let Command::Submit(request) = command {
                 self.core.accept(*request, self.now);
@@ -256,7 +264,7 @@ impl Bench {
     /// A turn on a machine whose steps take `base + prefill tokens x token + decodes x decode` milliseconds; that time.
     pub(crate) fn timed_turn(&mut self, base: u64, token: u64, decode: u64) -> u64 {
         let before = self.core.stats();
-        self.turn();
+        self.untimed_turn();
         let after = self.core.stats();
         let prefill = after.prefill_tokens - before.prefill_tokens;
         let took_ms = base + prefill * token + u64::from(after.running) * decode;
