@@ -114,12 +114,9 @@ impl Scheduler {
     /// Puts a running sequence back in line, at its place; what it had computed is computed again, unless it is found.
     fn preempt(&mut self, running_index: usize, step: &mut Step) {
         let mut sequence = self.running.remove(running_index);
-        let in_step = if sequence.is_decoding() {
-            &mut step.decodes
-        } else {
-            &mut step.prefill_tokens
-        };
-        *in_step -= sequence.scheduled;
+        let decodes = sequence.scheduled.min(u32::from(sequence.is_decoding()));
+        step.decodes -= decodes;
+        step.prefill_tokens -= sequence.scheduled - decodes;
         step.preemptions += 1;
         self.blocks.release(&mut sequence.table);
         sequence.forget();
