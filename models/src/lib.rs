@@ -29,6 +29,7 @@ pub mod limits;
 pub use batch::{Batch, BatchError};
 #[cfg(feature = "candle")]
 pub use causal_lm::{
-    CausalLm, LoadError, LoadOptions, LoadedModel, PagedKv, load_gguf, load_tensors,
+    CausalLm, LoadError, LoadOptions, LoadedModel, PagedKv, Quantise, load, load_folder,
+    load_folder_tensors, load_gguf, load_tensors,
 };
 pub use spec::{KvType, ModelSpec};
