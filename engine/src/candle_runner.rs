@@ -9,9 +9,7 @@ use std::sync::Arc;
 
 use candle_core::Device;
 use hansa_models::text::TextCodec;
-use hansa_models::{Batch, LoadOptions, LoadedModel, PagedKv};
-use rayon::ThreadPool;
-use rayon::prelude::*;
+use hansa_models::{Batch, LoadOptions, LoadedModel, PagedKv, ThreadPool};
 
 use crate::limits::{WARM_UP_PREFILL_TOKENS, WARM_UP_SEQUENCES};
 use crate::options::{CandleOptions, DeviceOptions, EngineOptions};
@@ -62,7 +60,7 @@ impl CandleRunner {
         let (blocks, block_size) = (profile.kv_blocks, engine.block_size);
         let kv = PagedKv::new(spec, blocks, block_size, options.kv_type, &device);
         let kv_bytes = bytes_per_token * u64::from(blocks) * u64::from(block_size);
-        tracing::info!(architecture = %spec.architecture, kv_bytes, threads = pool.current_num_threads(), "the model is loaded");
+        tracing::info!(architecture = %spec.architecture, kv_bytes, threads = pool.threads(), "the model is loaded");
         Ok(Self {
             kv: kv.map_err(load_error)?,
             loaded,
@@ -146,19 +144,32 @@ impl Runner for CandleRunner {
                 "the logits have another shape than the rows".to_owned(),
             ));
         }
-        let drawn = self.pool.install(|| sample(&mut logits, width, rows));
-        outcomes.extend(drawn);
+        sample(&self.pool, &mut logits, rows, outcomes);
         Ok(())
     }
 }
 
 /// Draws the token of every row, rows in parallel.
-fn sample(logits: &mut [f32], width: usize, rows: &[SampleRow<'_>]) -> Vec<RowOutcome> {
-    let each = logits.par_chunks_mut(width).zip(rows);
-    each.map_init(Sampler::default, |sampler, (logits, row)| {
-        sampler.sample(logits, row)
-    })
-    .collect()
+fn sample(
+    pool: &ThreadPool,
+    logits: &mut [f32],
+    rows: &[SampleRow<'_>],
+    outcomes: &mut Vec<RowOutcome>,
+) {
+    let width = logits.len() / rows.len().max(1);
+    let mut drawn: Vec<Option<RowOutcome>> = rows.iter().map(|_| None).collect();
+    let per_piece = rows.len().div_ceil(pool.threads()).max(1);
+    let pieces = logits
+        .chunks_mut(width.max(1) * per_piece)
+        .zip(rows.chunks(per_piece))
+        .zip(drawn.chunks_mut(per_piece));
+    pool.for_each(pieces.collect(), |((logits, rows), drawn)| {
+        let mut sampler = Sampler::default();
+        for ((logits, row), drawn) in logits.chunks_mut(width).zip(rows).zip(drawn) {
+            *drawn = Some(sampler.sample(logits, row));
+        }
+    });
+    outcomes.extend(drawn.into_iter().flatten());
 }
 
 fn open(device: DeviceOptions) -> Result<Device, RunnerError> {
@@ -171,9 +182,7 @@ fn open(device: DeviceOptions) -> Result<Device, RunnerError> {
 
 fn thread_pool(threads: Option<usize>) -> Result<ThreadPool, RunnerError> {
     let threads = threads.unwrap_or_else(candle_core::utils::get_num_threads);
-    let builder = rayon::ThreadPoolBuilder::new().num_threads(threads);
-    let named = builder.thread_name(|index| format!("hansa-kernel-{index}"));
-    named.build().map_err(load_error)
+    ThreadPool::new(threads).map_err(load_error)
 }
 
 fn load_error(error: impl fmt::Display) -> RunnerError {

@@ -69,7 +69,7 @@ impl CausalLm for Decoder {
         }
         for (i, layer) in self.layers.iter().enumerate() {
             let shape = self.kinds[layer.kind].shape;
-            x = layer.attend(&x, shape, &steps[layer.kind], (&kv.keys[i], &kv.values[i]))?;
+            x = layer.attend(x, shape, &steps[layer.kind], (&kv.keys[i], &kv.values[i]))?;
             if i + 1 == self.layers.len() {
                 // From here on only the rows whose logits are wanted matter.
                 if batch.logit_rows.is_empty() {
@@ -77,9 +77,9 @@ impl CausalLm for Decoder {
                 }
                 x = select_rows(&x, &batch.logit_rows)?;
             }
-            x = layer.feed_forward(&x)?;
+            x = layer.feed_forward(x)?;
         }
-        self.output.forward(&self.norm.forward(&x)?)
+        self.output.forward_normed(&self.norm, &x)
     }
 }
 
@@ -87,12 +87,12 @@ impl Layer {
     /// `cache` is keys and values.
     fn attend(
         &self,
-        x: &Tensor,
+        x: Tensor,
         shape: AttentionShape,
         step: &AttentionStep<'_>,
         cache: (&Tensor, &Tensor),
     ) -> Result<Tensor> {
-        let mut qkv = self.qkv.forward(&self.attention_norm.forward(x)?)?;
+        let mut qkv = self.qkv.forward_normed(&self.attention_norm, &x)?;
         if let Some(bias) = &self.qkv_bias {
             qkv = qkv.broadcast_add(bias)?;
         }
@@ -100,20 +100,30 @@ impl Layer {
             qkv = norm.forward(&qkv, shape)?;
         }
         let attended = step.attend(&qkv, cache.0, cache.1)?;
-        let output = self.attention_output.forward(&attended)?;
-        x + normed(output, self.attention_post_norm.as_ref())?
+        add_normed(
+            x,
+            &self.attention_output,
+            &attended,
+            self.attention_post_norm.as_ref(),
+        )
     }
 
-    fn feed_forward(&self, x: &Tensor) -> Result<Tensor> {
-        let output = self.mlp.forward(&self.mlp_norm.forward(x)?)?;
-        x + normed(output, self.mlp_post_norm.as_ref())?
+    fn feed_forward(&self, x: Tensor) -> Result<Tensor> {
+        let hidden = self.mlp.hidden(&x, &self.mlp_norm)?;
+        add_normed(x, &self.mlp.down, &hidden, self.mlp_post_norm.as_ref())
     }
 }
 
-fn normed(x: Tensor, norm: Option<&RmsNorm>) -> Result<Tensor> {
+/// `x` plus the projection of `hidden`, which some architectures norm before.
+fn add_normed(
+    x: Tensor,
+    project: &Linear,
+    hidden: &Tensor,
+    norm: Option<&RmsNorm>,
+) -> Result<Tensor> {
     match norm {
-        Some(norm) => norm.forward(&x),
-        None => Ok(x),
+        Some(norm) => x + norm.forward(&project.forward(hidden)?)?,
+        None => project.add_to(x, hidden),
     }
 }
 

@@ -95,16 +95,13 @@ impl AttentionKind {
     ) -> Result<AttentionStep<'a>> {
         let angles: RopeAngles = self.rope.angles(&batch.positions);
         let block_size = block_size as usize;
-        // The kernels know no window. Where none of the contexts is longer than it, there is none to know.
-        let reach = batch.kv_lens.iter().max().map_or(0, |&len| len as usize);
-        let window = self.window.filter(|&window| window < reach);
         match self.path {
-            AttentionPath::Cpu if window.is_none() => Ok(AttentionStep::Cpu(cpu::PagedStep::new(
-                self.shape, angles, batch, block_size,
+            AttentionPath::Cpu => Ok(AttentionStep::Cpu(cpu::PagedStep::new(
+                self, angles, batch, block_size,
             ))),
-            AttentionPath::Cpu | AttentionPath::Plain => {
+            AttentionPath::Plain => {
                 let device = cache.device();
-                plain::PlainStep::new(self.shape, &angles, batch, block_size, window, device)
+                plain::PlainStep::new(self.shape, &angles, batch, block_size, self.window, device)
                     .map(AttentionStep::Plain)
             }
         }

@@ -10,7 +10,7 @@ use crate::weights::tensors::Tensors;
 #[derive(Debug)]
 pub(crate) struct RmsNorm {
     weight: Tensor,
-    eps: f32,
+    host: cpu::RmsNorm,
 }
 
 impl RmsNorm {
@@ -20,25 +20,30 @@ impl RmsNorm {
         width: usize,
         eps: f32,
     ) -> std::result::Result<Self, LoadError> {
-        Ok(Self {
-            weight: tensors.vector(name, width)?,
+        let weight = tensors.vector(name, width)?;
+        let host = cpu::RmsNorm {
+            weight: weight.to_vec1()?,
             eps,
-        })
+        };
+        Ok(Self { weight, host })
     }
 
     /// The same norm with its result multiplied.
     pub(crate) fn scaled(mut self, by: f32) -> Result<Self> {
         if by != 1.0 {
             self.weight = (self.weight * f64::from(by))?;
+            self.host.weight.iter_mut().for_each(|weight| *weight *= by);
         }
         Ok(self)
     }
 
     /// `[T, width]` to the same.
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        if x.device().is_cpu() {
-            return x.apply_op2_no_bwd(&self.weight, &cpu::RmsNorm { eps: self.eps });
-        }
-        candle_nn::ops::rms_norm(x, &self.weight, self.eps)
+        candle_nn::ops::rms_norm(&x.contiguous()?, &self.weight, self.host.eps)
+    }
+
+    /// The norm in the processor's memory, for kernels that norm on the way.
+    pub(crate) fn host(&self) -> &cpu::RmsNorm {
+        &self.host
     }
 }

@@ -2,21 +2,14 @@
 
 use candle_core::{Device, Result, Tensor};
 
-/// Which numbers of a head form the pairs that are rotated.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum RopePairs {
-    /// `(2i, 2i + 1)`. Files that pair the halves of a head have their rows reordered when they are read, which changes
-    /// no score: queries and keys are reordered alike.
-    Interleaved,
-}
-
-/// Rotary embedding (Su et al. 2021, <https://arxiv.org/abs/2104.09864>).
+/// Rotary embedding (Su et al. 2021, <https://arxiv.org/abs/2104.09864>) of the pairs `(2i, 2i + 1)`. Files that pair the
+/// halves of a head have their rows reordered when they are read, which changes no score: queries and keys are reordered
+/// alike.
 ///
 /// Angles are computed for the positions of a step and not kept in a table: that costs less than one row of a product,
 /// and a table for 131,072 positions would take 67 MB.
 #[derive(Debug)]
 pub(crate) struct Rope {
-    pub(crate) pairs: RopePairs,
     /// Radians per position, for each pair.
     frequencies: Vec<f32>,
     /// What cosines and sines are multiplied with.
@@ -109,7 +102,6 @@ pub(crate) struct RopeAngles {
     pub(crate) sin: Vec<f32>,
     /// Pairs in a head.
     pub(crate) width: usize,
-    pub(crate) pairs: RopePairs,
 }
 
 impl Rope {
@@ -122,7 +114,6 @@ impl Rope {
             RopeScaling::None | RopeScaling::Linear { .. } => 1.0,
         };
         Self {
-            pairs: RopePairs::Interleaved,
             frequencies,
             amplitude,
         }
@@ -138,7 +129,6 @@ impl Rope {
             cos: all().map(|angle| angle.cos() * self.amplitude).collect(),
             sin: all().map(|angle| angle.sin() * self.amplitude).collect(),
             width: self.frequencies.len(),
-            pairs: self.pairs,
         }
     }
 }

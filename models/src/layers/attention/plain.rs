@@ -8,7 +8,7 @@ use candle_core::{DType, Device, Result, Tensor};
 
 use super::AttentionShape;
 use crate::batch::Batch;
-use crate::layers::rope::{RopeAngles, RopePairs};
+use crate::layers::rope::RopeAngles;
 use crate::limits::ATTENTION_GATHER_POSITIONS_MAX;
 
 /// A step's indices and masks on the device.
@@ -16,7 +16,6 @@ pub(crate) struct PlainStep {
     shape: AttentionShape,
     cos: Tensor,
     sin: Tensor,
-    pairs: RopePairs,
     /// Slot of each token, repeated over the width of the cache: `[T, kv_width]`.
     slots: Tensor,
     groups: Vec<Group>,
@@ -66,7 +65,6 @@ impl PlainStep {
             shape,
             cos,
             sin,
-            pairs: angles.pairs,
             slots,
             groups,
             order: inverse_order(&rows, device)?,
@@ -98,10 +96,7 @@ impl PlainStep {
         let x = x
             .contiguous()?
             .reshape((tokens, heads, 1, self.shape.head_dim))?;
-        let rotated = match self.pairs {
-            RopePairs::Interleaved => candle_nn::rotary_emb::rope_i(&x, &self.cos, &self.sin)?,
-        };
-        rotated.reshape((tokens, width))
+        candle_nn::rotary_emb::rope_i(&x, &self.cos, &self.sin)?.reshape((tokens, width))
     }
 
     fn write(&self, cache: &Tensor, rows: &Tensor) -> Result<()> {
