@@ -9,6 +9,8 @@ mod arch;
 #[cfg(feature = "candle")]
 pub mod causal_lm;
 #[cfg(feature = "candle")]
+pub mod embed;
+#[cfg(feature = "candle")]
 pub mod kernels;
 #[cfg(feature = "candle")]
 mod layers;

@@ -78,4 +78,4 @@ fn load_decoder(gguf: &GgufFile, options: &LoadOptions) -> Result<Decoder, LoadE
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

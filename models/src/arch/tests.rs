@@ -130,7 +130,7 @@ fn folders_that_are_not_what_they_say_are_refused() {
         let name = "model.layers.0.self_attn.sinks.weight".to_owned();
         let mut tensors = case.tensors.clone();
         tensors.insert(name, vec![4]);
-        write_safetensors(&dir.join(weights), &tensors, &case.config);
+        write_safetensors(&dir.join(weights), &tensors, |name| case.offset(name));
     });
     assert!(unknown.contains("sinks"), "{unknown}");
 }
@@ -173,7 +173,9 @@ impl Case {
     fn write_folder(&self, dir: &Path, shards: usize) {
         std::fs::write(dir.join("config.json"), self.config.to_string()).unwrap();
         if shards == 1 {
-            write_safetensors(&dir.join("model.safetensors"), &self.tensors, &self.config);
+            write_safetensors(&dir.join("model.safetensors"), &self.tensors, |name| {
+                self.offset(name)
+            });
             return;
         }
         let mut weight_map = BTreeMap::new();
@@ -184,11 +186,19 @@ impl Case {
             let tensors: BTreeMap<_, _> = mine
                 .map(|(_, (name, shape))| (name.clone(), shape.clone()))
                 .collect();
-            write_safetensors(&dir.join(&file), &tensors, &self.config);
+            write_safetensors(&dir.join(&file), &tensors, |name| self.offset(name));
             weight_map.extend(tensors.into_keys().map(|name| (name, file.clone())));
         }
         let index = json!({"metadata": {}, "weight_map": weight_map}).to_string();
         std::fs::write(dir.join("model.safetensors.index.json"), index).unwrap();
+    }
+
+    /// Norms are near 1, and Gemma's near 0, where that is added.
+    fn offset(&self, name: &str) -> f32 {
+        let is_norm = name.ends_with("norm.weight");
+        f32::from(u8::from(
+            is_norm && self.config["model_type"] != "gemma3_text",
+        ))
     }
 
     fn size(&self, key: &str) -> usize {
@@ -205,7 +215,7 @@ impl Case {
         };
         let mut writer = self.gguf_keys(family);
         for (name, shape) in &self.tensors {
-            let mut numbers = weights(name, shape, &self.config);
+            let mut numbers = weights(name, shape, self.offset(name));
             let rotated = name.contains("q_proj") || name.contains("k_proj");
             if family == "llama" && rotated {
                 numbers = side_by_side(&numbers, shape, self.size("head_dim"));
@@ -350,11 +360,16 @@ fn llama3_factors(rope: &Value, head_dim: usize) -> Vec<f32> {
     (0..head_dim / 2).map(|i| of_pair(i) as f32).collect()
 }
 
-fn write_safetensors(path: &Path, tensors: &BTreeMap<String, Vec<usize>>, config: &Value) {
+/// The tensors by the rule, `offset` added to each.
+pub(crate) fn write_safetensors(
+    path: &Path,
+    tensors: &BTreeMap<String, Vec<usize>>,
+    offset: impl Fn(&str) -> f32,
+) {
     let (mut header, mut data) = (serde_json::Map::new(), Vec::new());
     for (name, shape) in tensors {
         let start = data.len();
-        data.extend(le_bytes(&weights(name, shape, config)));
+        data.extend(le_bytes(&weights(name, shape, offset(name))));
         let entry = json!({"dtype": "F32", "shape": shape, "data_offsets": [start, data.len()]});
         header.insert(name.clone(), entry);
     }
@@ -370,12 +385,10 @@ fn le_bytes(numbers: &[f32]) -> Vec<u8> {
 }
 
 /// The rule of `scripts/tiny-checkpoints`.
-fn weights(name: &str, shape: &[usize], config: &Value) -> Vec<f32> {
+fn weights(name: &str, shape: &[usize], offset: f32) -> Vec<f32> {
     let places = name.bytes().zip(1u64..);
     let mut state: u64 = places.map(|(byte, place)| place * u64::from(byte)).sum();
     let scale = if shape.len() == 2 { 0.2 } else { 0.3 };
-    let near_one = name.ends_with("norm.weight") && config["model_type"] != "gemma3_text";
-    let offset = if near_one { 1.0 } else { 0.0 };
     let mut next = || {
         state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let z = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -396,11 +409,9 @@ fn a_missing_tensor_is_named() {
     tensors
         .remove("model.layers.1.self_attn.k_proj.bias")
         .unwrap();
-    write_safetensors(
-        &dir.path().join("model.safetensors"),
-        &tensors,
-        &case.config,
-    );
+    write_safetensors(&dir.path().join("model.safetensors"), &tensors, |name| {
+        case.offset(name)
+    });
     let error = load_folder_tensors(dir.path(), &options(None))
         .err()
         .unwrap();

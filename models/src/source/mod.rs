@@ -143,11 +143,12 @@ fn from_path(path: &Path) -> Result<ModelFile, SourceError> {
             path: path.to_owned(),
         });
     }
-    let name = if is_folder { path.file_name() } else { path.file_stem() };
-    let id = name
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned();
+    let name = if is_folder {
+        path.file_name()
+    } else {
+        path.file_stem()
+    };
+    let id = name.unwrap_or_default().to_string_lossy().into_owned();
     Ok(ModelFile {
         path: path.to_owned(),
         id,
