@@ -8,6 +8,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use candle_core::Device;
+use hansa_models::kernels::cpu::Isa;
 use hansa_models::text::TextCodec;
 use hansa_models::{Batch, LoadOptions, LoadedModel, PagedKv, ThreadPool};
 
@@ -61,6 +62,9 @@ impl CandleRunner {
         let kv = PagedKv::new(spec, blocks, block_size, options.kv_type, &device);
         let kv_bytes = bytes_per_token * u64::from(blocks) * u64::from(block_size);
         tracing::info!(architecture = %spec.architecture, kv_bytes, threads = pool.threads(), "the model is loaded");
+        if device.is_cpu() {
+            say_instructions(Isa::detect());
+        }
         Ok(Self {
             kv: kv.map_err(load_error)?,
             loaded,
@@ -183,6 +187,17 @@ fn open(device: DeviceOptions) -> Result<Device, RunnerError> {
 fn thread_pool(threads: Option<usize>) -> Result<ThreadPool, RunnerError> {
     let threads = threads.unwrap_or_else(candle_core::utils::get_num_threads);
     ThreadPool::new(threads).map_err(load_error)
+}
+
+fn say_instructions(isa: Isa) {
+    let name = isa.name();
+    if isa == Isa::Portable {
+        tracing::warn!(
+            "this processor has neither AVX-512 VNNI nor AVX2: the {name} kernels are several times slower"
+        );
+    } else {
+        tracing::info!("kernels use {name}");
+    }
 }
 
 fn load_error(error: impl fmt::Display) -> RunnerError {

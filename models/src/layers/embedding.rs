@@ -19,10 +19,10 @@ impl Embedding {
     /// `[T, width]` in F32. Ids are below the table's number of rows.
     pub(crate) fn forward(&self, ids: &[u32], device: &Device) -> Result<Tensor> {
         match &self.table {
-            Weight::Packed(table) => {
+            Weight::Cpu(table) => {
                 let mut rows = vec![0.0; ids.len() * self.width];
                 for (row, &id) in rows.chunks_exact_mut(self.width).zip(ids) {
-                    table.dequantize_row(id as usize, row);
+                    table.row(id as usize, row);
                 }
                 Tensor::from_vec(rows, (ids.len(), self.width), device)
             }

@@ -7,15 +7,17 @@ use candle_core::{D, Result, Tensor};
 
 use super::norm::RmsNorm;
 use crate::causal_lm::LoadError;
-use crate::kernels::cpu::{Activation, BlockKind, PackedLinear, PackedMatrix};
+use crate::kernels::cpu::{
+    Activation, BlockKind, CpuLinear, CpuMatrix, DenseKind, DenseMatrix, PackedMatrix,
+};
 use crate::weights::gguf::TensorType;
 use crate::weights::tensors::{Matrix, Tensors};
 
 /// `y = x W^T`: `[T, in]` to `[T, out]`.
 #[derive(Debug)]
 pub(crate) enum Linear {
-    /// All parts repacked: norm, product and residual are one operation.
-    Packed(PackedLinear),
+    /// Kernels of ours: norm, product and residual are one operation.
+    Cpu(CpuLinear),
     /// Results lie side by side.
     Parts(Vec<Weight>),
 }
@@ -23,10 +25,9 @@ pub(crate) enum Linear {
 /// A weight matrix `[out, in]` in the form that it is multiplied in.
 #[derive(Debug, Clone)]
 pub(crate) enum Weight {
-    /// Repacked for the processor's vector unit.
-    Packed(Arc<PackedMatrix>),
-    /// Candle's quantised product: every type on other devices, and on a CPU those that are not repacked. Plain F16 and
-    /// F32 matrices take this path on a CPU too, to stay one copy and because each row of the result is computed alone.
+    /// Laid out for the processor's vector unit.
+    Cpu(CpuMatrix),
+    /// Candle's quantised product: every type on other devices, and on a CPU those that our kernels do not know.
     Quantised(Arc<QTensor>),
     /// Dense product of the device's library.
     Dense(Tensor),
@@ -59,11 +60,11 @@ impl Linear {
     }
 
     fn new(parts: Vec<Weight>) -> Self {
-        let packed: Vec<_> = parts.iter().filter_map(Weight::packed).collect();
-        if packed.len() == parts.len()
-            && let Some(packed) = PackedLinear::new(packed)
+        let known: Vec<_> = parts.iter().filter_map(Weight::cpu).collect();
+        if known.len() == parts.len()
+            && let Some(linear) = CpuLinear::new(known)
         {
-            return Self::Packed(packed);
+            return Self::Cpu(linear);
         }
         Self::Parts(parts)
     }
@@ -71,7 +72,7 @@ impl Linear {
     /// `[T, in]` to `[T, out]`.
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         match self {
-            Self::Packed(packed) => packed.forward(x, None),
+            Self::Cpu(linear) => linear.forward(x, None),
             Self::Parts(parts) => match parts.as_slice() {
                 [single] => single.forward(x),
                 several => {
@@ -88,7 +89,7 @@ impl Linear {
     /// The product with the normed rows of `x`.
     pub(crate) fn forward_normed(&self, norm: &RmsNorm, x: &Tensor) -> Result<Tensor> {
         match self {
-            Self::Packed(packed) => packed.forward(x, Some(norm.host())),
+            Self::Cpu(linear) => linear.forward(x, Some(norm.host())),
             Self::Parts(_) => self.forward(&norm.forward(x)?),
         }
     }
@@ -97,7 +98,7 @@ impl Linear {
     /// still reads it.
     pub(crate) fn add_to(&self, target: Tensor, x: &Tensor) -> Result<Tensor> {
         match self {
-            Self::Packed(packed) => packed.add_to(&target, x).map(|()| target),
+            Self::Cpu(linear) => linear.add_to(&target, x).map(|()| target),
             Self::Parts(_) => target + self.forward(x)?,
         }
     }
@@ -109,8 +110,8 @@ impl Linear {
         x: &Tensor,
         activation: Activation,
     ) -> Result<Tensor> {
-        if let Self::Packed(packed) = self
-            && let Some(gated) = packed.gated(x, Some(norm.host()), activation)
+        if let Self::Cpu(linear) = self
+            && let Some(gated) = linear.gated(x, Some(norm.host()), activation)
         {
             return gated;
         }
@@ -131,10 +132,12 @@ impl Weight {
         columns: usize,
     ) -> std::result::Result<Self, LoadError> {
         let matrix = tensors.stacked(parts, columns)?;
-        if let Some(packed) = Self::pack(&matrix, tensors) {
-            return Ok(Self::Packed(Arc::new(packed)));
-        }
         let device = tensors.device();
+        if device.is_cpu()
+            && let Some(known) = cpu_matrix(&matrix)
+        {
+            return Ok(Self::Cpu(known));
+        }
         let dtype = ggml_dtype(matrix.tensor_type);
         let storage = QStorage::from_data(matrix.bytes.into(), device, dtype)?;
         let quantised = QTensor::new(storage, (matrix.rows, columns))?;
@@ -144,31 +147,39 @@ impl Weight {
         Ok(Self::Quantised(Arc::new(quantised)))
     }
 
-    fn packed(&self) -> Option<Arc<PackedMatrix>> {
+    fn cpu(&self) -> Option<CpuMatrix> {
         match self {
-            Self::Packed(matrix) => Some(Arc::clone(matrix)),
+            Self::Cpu(matrix) => Some(matrix.clone()),
             Self::Quantised(_) | Self::Dense(_) => None,
         }
     }
 
-    fn pack(matrix: &Matrix, tensors: &Tensors<'_>) -> Option<PackedMatrix> {
-        if !tensors.device().is_cpu() {
-            return None;
-        }
-        let kind = block_kind(matrix.tensor_type)?;
-        PackedMatrix::pack(kind, &matrix.bytes, matrix.rows, matrix.columns)
-    }
-
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         match self {
-            Self::Packed(weight) => match PackedLinear::new(vec![Arc::clone(weight)]) {
-                Some(packed) => packed.forward(x, None),
-                None => candle_core::bail!("a packed matrix without inputs"),
+            Self::Cpu(matrix) => match CpuLinear::new(vec![matrix.clone()]) {
+                Some(linear) => linear.forward(x, None),
+                None => candle_core::bail!("a matrix without inputs"),
             },
             Self::Quantised(weight) => x.apply_op1_no_bwd(weight.as_ref()),
             Self::Dense(weight) => x.matmul(&weight.t()?),
         }
     }
+}
+
+/// The matrix as our kernels want it, where they know its type.
+fn cpu_matrix(matrix: &Matrix) -> Option<CpuMatrix> {
+    let (rows, columns) = (matrix.rows, matrix.columns);
+    let dense = match matrix.tensor_type {
+        TensorType::F16 => DenseKind::F16,
+        TensorType::BF16 => DenseKind::Bf16,
+        TensorType::F32 => DenseKind::F32,
+        other => {
+            let packed = PackedMatrix::pack(block_kind(other)?, &matrix.bytes, rows, columns)?;
+            return Some(CpuMatrix::Packed(Arc::new(packed)));
+        }
+    };
+    let tiled = DenseMatrix::pack(dense, &matrix.bytes, rows, columns)?;
+    Some(CpuMatrix::Dense(Arc::new(tiled)))
 }
 
 /// The types whose blocks our kernels repack.

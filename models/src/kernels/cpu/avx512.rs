@@ -8,7 +8,7 @@ use std::arch::x86_64::{
 };
 
 use super::activations::QuantizedRows;
-use super::matmul::ROWS;
+use super::matmul::{ROWS, assert_rows};
 use super::packed::{BLOCK, PackedMatrix, TILE};
 
 /// Registers of codes in a block: one for each four positions.
@@ -27,21 +27,10 @@ pub(crate) fn multiply(
     tile: usize,
     sums: &mut [[f32; TILE]; ROWS],
 ) {
-    assert!((1..=ROWS).contains(&rows), "rows of one call");
-    assert!(
-        row + rows <= x.m && x.codes.len() >= x.m * x.k,
-        "rows out of range"
-    );
-    let blocks = x.m * x.k / BLOCK;
-    assert!(
-        x.scales.len() >= blocks && x.sums.len() >= blocks * x.groups,
-        "scales missing"
-    );
-    assert!(x.scaled_sums.len() == x.sums.len(), "sums missing");
-    assert!(x.k == w.k && x.groups == w.layout.groups, "shapes differ");
+    assert_rows(x, row, rows, w);
     macro_rules! rows {
         ($bits:literal, $groups:literal, $minimums:literal) => {
-            // SAFETY: `Isa::Avx512Vnni` is only made where the processor has AVX-512 F, BW and VNNI; the assertions above
+            // SAFETY: `Isa::Avx512Vnni` is only made where the processor has AVX-512 F, BW and VNNI; the assertion above
             // and `PackedMatrix::tile` bound everything that is read.
             unsafe {
                 match rows {

@@ -5,12 +5,12 @@
 //! batch (invariant: rows independent of `m`).
 
 use super::activations::QuantizedRows;
-#[cfg(target_arch = "x86_64")]
-use super::avx512;
 use super::elementwise::{Activation, gate};
-use super::packed::{PackedMatrix, TILE};
+use super::packed::{BLOCK, PackedMatrix, TILE};
 use super::pool::for_ranges;
 use super::portable;
+#[cfg(target_arch = "x86_64")]
+use super::{avx2, avx512};
 
 /// Rows that share one unpacking of a tile.
 pub(crate) const ROWS: usize = 8;
@@ -21,6 +21,9 @@ pub enum Isa {
     /// AVX-512 with VNNI.
     #[cfg(target_arch = "x86_64")]
     Avx512Vnni,
+    /// AVX2 with FMA and F16C.
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
     /// Whatever the compiler makes of plain Rust.
     Portable,
 }
@@ -29,14 +32,41 @@ impl Isa {
     /// The best of this processor.
     #[must_use]
     pub fn detect() -> Self {
+        Self::all().first().copied().unwrap_or(Self::Portable)
+    }
+
+    /// Those of this processor, the best first.
+    pub(crate) fn all() -> Vec<Self> {
+        let mut all = Vec::new();
         #[cfg(target_arch = "x86_64")]
-        if std::arch::is_x86_feature_detected!("avx512f")
-            && std::arch::is_x86_feature_detected!("avx512bw")
-            && std::arch::is_x86_feature_detected!("avx512vnni")
         {
-            return Self::Avx512Vnni;
+            if is_x86_feature_detected!("avx512f")
+                && is_x86_feature_detected!("avx512bw")
+                && is_x86_feature_detected!("avx512vnni")
+            {
+                all.push(Self::Avx512Vnni);
+            }
+            if is_x86_feature_detected!("avx2")
+                && is_x86_feature_detected!("fma")
+                && is_x86_feature_detected!("f16c")
+            {
+                all.push(Self::Avx2);
+            }
         }
-        Self::Portable
+        all.push(Self::Portable);
+        all
+    }
+
+    /// As operators know it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512Vnni => "AVX-512 VNNI",
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => "AVX2",
+            Self::Portable => "portable",
+        }
     }
 }
 
@@ -207,6 +237,23 @@ fn assert_fit(x: &QuantizedRows, w: &PackedMatrix) {
     );
 }
 
+/// # Panics
+/// Where rows `row .. row + rows` are not all there, are none or more than [`ROWS`], or are not for `w`.
+pub(crate) fn assert_rows(x: &QuantizedRows, row: usize, rows: usize, w: &PackedMatrix) {
+    assert!((1..=ROWS).contains(&rows), "rows of one call");
+    assert!(
+        row + rows <= x.m && x.codes.len() >= x.m * x.k,
+        "rows out of range"
+    );
+    let blocks = x.m * x.k / BLOCK;
+    assert!(
+        x.scales.len() >= blocks && x.sums.len() >= blocks * x.groups,
+        "scales missing"
+    );
+    assert!(x.scaled_sums.len() == x.sums.len(), "sums missing");
+    assert_fit(x, w);
+}
+
 /// Rows `row .. row + rows` times tile `tile`.
 fn multiply(
     isa: Isa,
@@ -220,6 +267,8 @@ fn multiply(
     match isa {
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512Vnni => avx512::multiply(x, row, rows, w, tile, &mut sums),
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => avx2::multiply(x, row, rows, w, tile, &mut sums),
         Isa::Portable => portable::multiply(x, row, rows, w, tile, &mut sums),
     }
     sums

@@ -3,7 +3,10 @@
 mod activations;
 mod attention;
 #[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
 mod avx512;
+mod dense;
 mod elementwise;
 mod flash;
 mod ggml;
@@ -18,10 +21,11 @@ mod tests;
 
 pub use activations::QuantizedRows;
 pub use ggml::BlockKind;
-pub use linear_op::PackedLinear;
 pub use matmul::{Isa, matmul};
 pub use packed::PackedMatrix;
 
 pub(crate) use attention::PagedStep;
+pub(crate) use dense::{DenseKind, DenseMatrix};
 pub(crate) use elementwise::{Activation, RmsNorm};
+pub(crate) use linear_op::{CpuLinear, CpuMatrix};
 pub(crate) use simd::LANES as ATTENTION_LANES;

@@ -81,7 +81,7 @@ fn products_are_near_those_of_the_plain_weights() -> candle_core::Result<()> {
     let x = noise(2, 5 * K);
     for (kind, dtype) in KINDS {
         let (packed, weights) = matrix(kind, dtype)?;
-        for isa in [Isa::Portable, Isa::detect()] {
+        for isa in Isa::all() {
             let got = product(isa, &x, &packed);
             for (row, got) in x.chunks_exact(K).zip(got.chunks_exact(N)) {
                 for (weights, got) in weights.chunks_exact(K).zip(got) {
@@ -103,15 +103,14 @@ fn every_path_gives_the_same_products() -> candle_core::Result<()> {
     let x = noise(3, 11 * K);
     for (kind, dtype) in KINDS {
         let (packed, _) = matrix(kind, dtype)?;
-        let (portable, best) = (
-            product(Isa::Portable, &x, &packed),
-            product(Isa::detect(), &x, &packed),
-        );
-        for (portable, best) in portable.iter().zip(&best) {
-            assert!(
-                (portable - best).abs() < 1e-4 * portable.abs().max(1.0),
-                "{kind:?}: {best} for {portable}"
-            );
+        let portable = product(Isa::Portable, &x, &packed);
+        for isa in Isa::all() {
+            for (portable, got) in portable.iter().zip(product(isa, &x, &packed)) {
+                assert!(
+                    (portable - got).abs() < 1e-4 * portable.abs().max(1.0),
+                    "{kind:?} {isa:?}: {got} for {portable}"
+                );
+            }
         }
     }
     Ok(())
@@ -122,7 +121,7 @@ fn a_row_does_not_depend_on_its_neighbours() -> candle_core::Result<()> {
     let x = noise(4, 19 * K);
     for (kind, dtype) in KINDS {
         let (packed, _) = matrix(kind, dtype)?;
-        for isa in [Isa::Portable, Isa::detect()] {
+        for isa in Isa::all() {
             let together = product(isa, &x, &packed);
             for (row, together) in x.chunks_exact(K).zip(together.chunks_exact(N)) {
                 assert_eq!(product(isa, row, &packed), together, "{kind:?} {isa:?}");
