@@ -64,6 +64,8 @@ impl BatchBuilder {
 fn sample_row(sequence: &Sequence) -> SampleRow<'_> {
     SampleRow {
         sampling: &sequence.submission.sampling,
+        stop: &sequence.submission.stop,
+        history: sequence.history(),
         seed: sequence.submission.seed,
         choice: sequence.id.choice,
         index: sequence.produced(),

@@ -5,7 +5,7 @@
 //! multiplies itself (F16, F32 and the types that are not repacked) use Candle's own workers.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::Device;
 use hansa_models::text::TextCodec;
@@ -23,6 +23,8 @@ pub(crate) struct CandleRunner {
     loaded: LoadedModel,
     kv: PagedKv,
     pool: ThreadPool,
+    /// One for each thread of the pool, for the memory that it keeps.
+    samplers: Vec<Mutex<Sampler>>,
     profile: RunnerProfile,
 }
 
@@ -62,8 +64,10 @@ impl CandleRunner {
         let kv = PagedKv::new(spec, blocks, block_size, options.kv_type, &device);
         let kv_bytes = bytes_per_token * u64::from(blocks) * u64::from(block_size);
         tracing::info!(architecture = %spec.architecture, kv_bytes, threads = pool.current_num_threads(), "the model is loaded");
+        let sampler = || Mutex::new(Sampler::new(loaded.text.end_of_generation()));
         Ok(Self {
             kv: kv.map_err(load_error)?,
+            samplers: (0..pool.current_num_threads()).map(|_| sampler()).collect(),
             loaded,
             pool,
             profile,
@@ -145,16 +149,26 @@ impl Runner for CandleRunner {
                 "the logits have another shape than the rows".to_owned(),
             ));
         }
-        let drawn = self.pool.install(|| sample(&mut logits, width, rows));
+        let samplers = &self.samplers;
+        let sampled = || sample(&mut logits, width, rows, samplers);
+        let drawn = self.pool.install(sampled);
         outcomes.extend(drawn);
         Ok(())
     }
 }
 
 /// Draws the token of every row, rows in parallel.
-fn sample(logits: &mut [f32], width: usize, rows: &[SampleRow<'_>]) -> Vec<RowOutcome> {
+fn sample(
+    logits: &mut [f32],
+    width: usize,
+    rows: &[SampleRow<'_>],
+    samplers: &[Mutex<Sampler>],
+) -> Vec<RowOutcome> {
     let each = logits.par_chunks_mut(width).zip(rows);
-    each.map_init(Sampler::default, |sampler, (logits, row)| {
+    each.map(|(logits, row)| {
+        let own = rayon::current_thread_index().unwrap_or_default() % samplers.len();
+        // A panic in it leaves memory that the next row overwrites.
+        let mut sampler = samplers[own].lock().unwrap_or_else(PoisonError::into_inner);
         sampler.sample(logits, row)
     })
     .collect()

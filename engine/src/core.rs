@@ -12,7 +12,7 @@ use crate::api::{EngineError, Stats};
 use crate::batch::BatchBuilder;
 use crate::invariants;
 use crate::request::Request;
-use crate::runner::{RowOutcome, Runner, RunnerError};
+use crate::runner::{RowOutcome, Runner, RunnerError, Scores};
 use crate::scheduler::{Fate, Scheduler, Step};
 use crate::sequence::{RequestId, Sequence, SequenceId};
 use crate::stats::Meter;
@@ -182,14 +182,14 @@ impl Core {
             let Some(request) = requests.get_mut(&sequence.request) else {
                 return Fate::Ends;
             };
-            let RowOutcome::Token(token) = outcome else {
+            let Some(token) = outcome.token() else {
                 after
                     .failed
                     .push((sequence.request, EngineError::InvalidLogits));
                 return Fate::Ends;
             };
             meter.produced();
-            after.note(sequence, request, token)
+            after.note(sequence, request, token, outcome.scores())
         });
         for id in after.done {
             self.requests.remove(&id);
@@ -231,9 +231,16 @@ impl Core {
 
 impl Aftermath {
     /// Hands a token to its request behind a fence: text is made of what a model says and a file defines.
-    fn note(&mut self, sequence: SequenceId, request: &mut Request, token: u32) -> Fate {
+    fn note(
+        &mut self,
+        sequence: SequenceId,
+        request: &mut Request,
+        token: u32,
+        scores: Option<&Scores>,
+    ) -> Fate {
         let id = sequence.request;
-        let pushed = catch_unwind(AssertUnwindSafe(|| request.push(sequence.choice, token)));
+        let push = || request.push(sequence.choice, token, scores);
+        let pushed = catch_unwind(AssertUnwindSafe(push));
         let Ok(fate) = pushed else {
             self.failed.push((id, EngineError::StepFailed));
             return Fate::Ends;

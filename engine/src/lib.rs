@@ -30,6 +30,7 @@ mod sequence;
 
 #[cfg(feature = "candle")]
 mod candle_runner;
+mod history;
 mod random;
 pub mod runner;
 pub mod sampler;

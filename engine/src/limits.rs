@@ -14,6 +14,30 @@ pub const STOP_STRINGS_MAX: usize = 32; // strings; OpenAI allows 4, vLLM's user
 /// Length of one stop string; its automaton and the text it holds back are as long.
 pub const STOP_STRING_BYTES_MAX: usize = 1024; // bytes; no known client needs a tenth of it
 
+/// Token ids that end a choice beside the model's own; each is looked for at every token.
+pub const STOP_TOKENS_MAX: usize = 256; // tokens; models have a handful
+
+/// Tokens whose logits one submission shifts; each is touched at every draw.
+pub const LOGIT_BIAS_MAX: usize = 300; // tokens; OpenAI's own bound
+
+/// Largest shift of a logit.
+pub const LOGIT_BIAS_ABS_MAX: f32 = 100.0; // OpenAI's bound; forbids or forces a token already
+
+/// Largest frequency or presence penalty.
+pub const PENALTY_ABS_MAX: f32 = 2.0; // OpenAI's bound
+
+/// Largest repetition penalty, and the inverse of the smallest: beyond it logits would overflow.
+pub const REPETITION_PENALTY_MAX: f32 = 100.0; // users stay below 2
+
+/// Best tokens whose log-probabilities come with each token.
+pub const TOP_LOGPROBS_MAX: u32 = 20; // tokens; OpenAI's bound
+
+/// Log-probability that stands for anything below it, minus infinity included.
+pub const LOGPROB_MIN: f32 = -9999.0; // OpenAI's value; JSON knows no infinity
+
+/// Weights that a sampler sums at a time.
+pub const SAMPLER_BLOCK: usize = 64; // logits; four cache lines, skipped as one where nothing in them can be drawn
+
 /// Events that wait for the reader of one submission before its sequences pause.
 pub const EVENTS_MAX: usize = 64; // events; a second of fast decoding, a few kilobytes
 

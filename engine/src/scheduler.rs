@@ -201,16 +201,16 @@ impl Scheduler {
     pub(crate) fn advance(
         &mut self,
         outcomes: &[RowOutcome],
-        mut settle: impl FnMut(SequenceId, RowOutcome) -> Fate,
+        mut settle: impl FnMut(SequenceId, &RowOutcome) -> Fate,
     ) {
         let mut outcomes = outcomes.iter();
         self.running.retain_mut(|sequence| {
             let samples = sequence.samples();
             sequence.advance();
-            let Some(&outcome) = samples.then(|| outcomes.next()).flatten() else {
+            let Some(outcome) = samples.then(|| outcomes.next()).flatten() else {
                 return true;
             };
-            if let RowOutcome::Token(token) = outcome {
+            if let Some(token) = outcome.token() {
                 sequence.push(token);
             }
             let goes_on = settle(sequence.id, outcome) == Fate::GoesOn;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::api::Submission;
 use crate::block_manager::BlockTable;
+use crate::history::History;
 
 /// Number of a submission in order of arrival.
 pub(crate) type RequestId = u64;
@@ -33,6 +34,8 @@ pub(crate) struct Sequence {
     /// Tokens that it brings to the step in hand.
     pub(crate) scheduled: u32,
     output: Vec<u32>,
+    /// What its penalties count.
+    history: Option<History>,
     computed: u32,
     paused_since: Option<Duration>,
 }
@@ -42,6 +45,7 @@ impl Sequence {
     pub(crate) fn new(id: SequenceId, submission: Arc<Submission>) -> Self {
         Self {
             id,
+            history: History::of(&submission.prompt, &submission.sampling),
             submission,
             table: BlockTable::default(),
             scheduled: 0,
@@ -121,6 +125,14 @@ impl Sequence {
     /// The model's next token.
     pub(crate) fn push(&mut self, token: u32) {
         self.output.push(token);
+        if let Some(history) = &mut self.history {
+            history.push(token);
+        }
+    }
+
+    /// What its penalties count.
+    pub(crate) fn history(&self) -> Option<&History> {
+        self.history.as_ref()
     }
 
     /// Its keys and values are gone: everything is to be computed again.

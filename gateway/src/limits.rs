@@ -84,6 +84,24 @@ pub const METRICS_UPKEEP: Duration = Duration::from_secs(5);
 /// duplicate compares each with all before it.
 pub const JSON_FIELDS_MAX: usize = 64;
 
+/// Token ids that end a choice; as many as the engine takes.
+pub const STOP_TOKENS_MAX: usize = 256;
+
+/// Tokens in one `logit_bias`; OpenAI's own bound.
+pub const LOGIT_BIAS_MAX: usize = 300;
+
+/// Largest shift of a logit; OpenAI's own bound.
+pub const LOGIT_BIAS_ABS_MAX: f32 = 100.0;
+
+/// Largest frequency or presence penalty; OpenAI's own bound.
+pub const PENALTY_ABS_MAX: f32 = 2.0;
+
+/// Largest repetition penalty, and the inverse of the smallest; as the engine has it.
+pub const REPETITION_PENALTY_MAX: f32 = 100.0;
+
+/// Tokens in `top_logprobs`; OpenAI's own bound.
+pub const TOP_LOGPROBS_MAX: u32 = 20;
+
 /// Bytes of a value that is compared with the neutral values of its field; all of these are shorter, and nothing longer
 /// is worth the memory of a parsed tree.
 pub const JSON_NEUTRAL_BYTES_MAX: usize = 256;

@@ -1,6 +1,6 @@
 //! Tests of the engine as a whole: over simulated time turn by turn, and over its real thread.
 
-mod model;
+pub(crate) mod model;
 mod simulation;
 mod threads;
 mod turns;

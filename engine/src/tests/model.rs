@@ -1,6 +1,7 @@
 //! A model for tests that notices every mistake in a batch: its next token is a hash of the whole context as read back
 //! through the block table. A wrong slot, a stale block, a skipped or repeated token changes everything after it.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -18,7 +19,7 @@ use crate::doorbell::{Command, Door, Doorbell, door};
 use crate::events::{EventStream, Link, open};
 use crate::random::{draw, splitmix64};
 use crate::request::Request;
-use crate::runner::{RowOutcome, Runner, RunnerError, RunnerProfile, SampleRow};
+use crate::runner::{RowOutcome, Runner, RunnerError, RunnerProfile, SampleRow, Scores};
 use crate::scheduler::Scheduler;
 
 /// Tokens that the model produces are below it.
@@ -71,6 +72,15 @@ fn next_token(context: &[u32], seed: u64, choice: u32, index: u32) -> u32 {
         .iter()
         .fold(0, |hash, &token| splitmix64(hash ^ u64::from(token)));
     (splitmix64(hash ^ draw(seed, choice, index)) % u64::from(VOCAB)) as u32
+}
+
+/// The log-probabilities that go with a token by definition: itself and its successor.
+pub(crate) fn scores(token: u32) -> Scores {
+    let logprob = -(token as f32) / 1000.0;
+    Scores {
+        logprob,
+        top: vec![(token, logprob), (token + 1, -9.0)],
+    }
 }
 
 /// The whole completion by definition.
@@ -133,7 +143,11 @@ impl Runner for HashModel {
                 outcomes.push(if context.contains(&IS_NAN) {
                     RowOutcome::InvalidLogits
                 } else {
-                    RowOutcome::Token(next_token(&context, seed, choice, index))
+                    let token = next_token(&context, seed, choice, index);
+                    match rows[row].sampling.logprobs {
+                        None => RowOutcome::Token(token),
+                        Some(_) => RowOutcome::Scored(token, Box::new(scores(token))),
+                    }
                 });
                 row += 1;
             }
@@ -164,6 +178,10 @@ impl TextCodec for NumberCodec {
 
     fn detokenizer(&self, _seed: u64, _choice: u32) -> Box<dyn Detokenizer> {
         Box::new(Self)
+    }
+
+    fn piece(&self, _seed: u64, _choice: u32, id: u32) -> Cow<'_, [u8]> {
+        format!("{id} ").into_bytes().into()
     }
 
     fn vocab_size(&self) -> u32 {
@@ -305,11 +323,7 @@ pub(crate) fn submission(id: u64, prompt_tokens: u32, max_tokens: u32) -> Submis
         prompt: prompt.collect(),
         n: 1,
         sampling: SamplingParams::default(),
-        stop: StopParams {
-            max_tokens,
-            strings: Vec::new(),
-            ignore_eos: false,
-        },
+        stop: StopParams::after(max_tokens),
         seed: id,
         flow: 0,
         pool: 0,

@@ -17,11 +17,12 @@ use hansa_engine::{EngineHandle, EngineOptions, RunnerOptions, SimOptions};
 use tokio::time::timeout;
 
 use crate::clock::Clock;
+use crate::upstream::echo::Echo;
 use crate::upstream::room::completion_room;
 use crate::upstream::tokenise::Tokeniser;
 use crate::upstream::{
-    Event, EventStream, FinishReason, GenerateRequest, Readiness, Upstream, UpstreamError,
-    UpstreamErrorKind, UpstreamStatus, UpstreamTotals, Usage,
+    Event, EventStream, FinishReason, GenerateRequest, Likely, Readiness, TokenLogprob, Upstream,
+    UpstreamError, UpstreamErrorKind, UpstreamStatus, UpstreamTotals, Usage,
 };
 
 /// One model served by an engine of this process. Clones share it.
@@ -130,10 +131,14 @@ impl LocalUpstream {
         let context = engine.context_len().ok_or(UpstreamErrorKind::NotReady)?;
         let default = self.shared.model.default_max_tokens;
         let max_tokens = completion_room(prompt.len(), request.max_tokens, default, context)?;
+        let echo = match engine.text().filter(|_| request.echo) {
+            Some(codec) => Echo::of(&*codec, &request, &prompt),
+            None => Echo::default(),
+        };
         let place = self.enter(&request.id);
         let submission = submission(&request, place.engine_id(), prompt, max_tokens);
         let events = engine.submit(submission).map_err(refused)?;
-        Ok(stream(events, place))
+        Ok(echo.before(stream(events, place)))
     }
 
     fn enter(&self, request_id: &Arc<str>) -> Place {
@@ -262,7 +267,7 @@ fn submission(
     prompt: Arc<[u32]>,
     max_tokens: u32,
 ) -> Submission {
-    let sampling = request.sampling;
+    let sampling = &request.sampling;
     Submission {
         id,
         prompt,
@@ -272,11 +277,18 @@ fn submission(
             top_p: sampling.top_p,
             top_k: sampling.top_k,
             min_p: sampling.min_p,
+            repetition_penalty: sampling.repetition_penalty,
+            frequency_penalty: sampling.frequency_penalty,
+            presence_penalty: sampling.presence_penalty,
+            logit_bias: Arc::clone(&sampling.logit_bias),
+            logprobs: request.logprobs,
         },
         stop: StopParams {
             max_tokens,
             strings: request.stop.clone(),
             ignore_eos: sampling.ignore_eos,
+            min_tokens: request.min_tokens,
+            token_ids: request.stop_token_ids.clone().into(),
         },
         seed: request.seed,
         flow: request.flow,
@@ -307,10 +319,12 @@ fn converted(event: api::Event) -> Result<Event, UpstreamError> {
             choice,
             text,
             token_ids,
+            logprobs,
         } => Ok(Event::Delta {
             choice,
             text,
             token_ids,
+            logprobs: logprobs.into_iter().map(token_logprob).collect(),
         }),
         api::Event::Finished { choice, reason } => Ok(Event::Finished {
             choice,
@@ -325,6 +339,17 @@ fn converted(event: api::Event) -> Result<Event, UpstreamError> {
             completion_tokens: usage.completion_tokens,
         })),
         api::Event::Failed(error, _) => Err(failed(&error)),
+    }
+}
+
+fn token_logprob(logprob: api::TokenLogprob) -> TokenLogprob {
+    let likely = |likely: api::Likely| Likely {
+        bytes: likely.bytes,
+        logprob: likely.logprob,
+    };
+    TokenLogprob {
+        chosen: likely(logprob.chosen),
+        top: logprob.top.into_iter().map(likely).collect(),
     }
 }
 
@@ -347,10 +372,25 @@ fn refused(error: SubmitError) -> UpstreamError {
 /// The parameter that the engine's message begins with, as clients name it.
 fn named(message: &str) -> Option<&'static str> {
     let (first, _) = message.split_once(' ')?;
-    ["n", "temperature", "top_p", "min_p", "max_tokens", "stop"]
-        .into_iter()
-        .find(|param| *param == first)
+    ENGINE_PARAMS.into_iter().find(|param| *param == first)
 }
+
+/// What the engine's complaints are about.
+const ENGINE_PARAMS: [&str; 13] = [
+    "n",
+    "temperature",
+    "top_p",
+    "min_p",
+    "repetition_penalty",
+    "frequency_penalty",
+    "presence_penalty",
+    "logit_bias",
+    "logprobs",
+    "max_tokens",
+    "min_tokens",
+    "stop",
+    "stop_token_ids",
+];
 
 fn failed(error: &EngineError) -> UpstreamError {
     let kind = match error {
@@ -449,6 +489,10 @@ mod tests {
         for (message, param) in [
             ("n must be between 1 and 4", Some("n")),
             ("top_p must be above 0 and at most 1", Some("top_p")),
+            (
+                "logit_bias names token 9, and the model has 5 tokens",
+                Some("logit_bias"),
+            ),
             ("the prompt is empty", None),
         ] {
             let error = refused(SubmitError::Invalid(message.to_owned()));

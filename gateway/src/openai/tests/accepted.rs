@@ -50,7 +50,8 @@ async fn a_chat_arrives_as_it_was_meant() {
         {"role":"developer","content":"Be \"brief\"."},
         {"role":"user","name":"Ann","content":[{"type":"text","text":"H\u00e9"},{"type":"text","text":"llo"}]}],
         "max_completion_tokens":7,"temperature":0,"top_p":0.5,"top_k":40,"min_p":0.1,"seed":-1,
-        "stop":["a","b"],"ignore_eos":true}"#;
+        "repetition_penalty":1.5,"frequency_penalty":-0.5,"presence_penalty":2,"logit_bias":{"7":-100,"9":0.5},
+        "stop":["a","b"],"stop_token_ids":[5,6],"min_tokens":3,"ignore_eos":true}"#;
     let mut request = post(CHAT, body);
     request.extensions_mut().insert(RequestId("r1".into()));
     request.headers_mut().insert("x-hansa-hops", 2.into());
@@ -74,6 +75,7 @@ async fn a_chat_arrives_as_it_was_meant() {
         (1, Some(7), u64::MAX, 2)
     );
     assert_eq!(asked.stop, ["a", "b"]);
+    assert_eq!((&*asked.stop_token_ids, asked.min_tokens), (&[5, 6][..], 3));
     assert_eq!(asked.template_time_s, super::NOW_S);
     assert_eq!(
         asked.deadline.map(|deadline| deadline.as_millis()),
@@ -84,6 +86,10 @@ async fn a_chat_arrives_as_it_was_meant() {
         top_p: 0.5,
         top_k: 40,
         min_p: 0.1,
+        repetition_penalty: 1.5,
+        frequency_penalty: -0.5,
+        presence_penalty: 2.0,
+        logit_bias: vec![(7, -100.0), (9, 0.5)].into(),
         ignore_eos: true,
     };
     assert_eq!(asked.sampling, expected);
