@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::grammar::{Grammar, GuideFault};
+
 /// Reads a monotonic clock: time since any fixed origin. The binary brings it, tests bring their own (I7).
 pub type Clock = Arc<dyn Fn() -> Duration + Send + Sync>;
 
@@ -19,6 +21,8 @@ pub struct Submission {
     pub sampling: SamplingParams,
     /// When a choice ends.
     pub stop: StopParams,
+    /// What each choice must look like.
+    pub grammar: Option<Grammar>,
     /// Seed of every draw. Token `i` of choice `c` depends on `(seed, c, i)` and the logits alone.
     pub seed: u64,
     /// Opaque fair-share flow.
@@ -226,6 +230,9 @@ pub enum EngineError {
     /// The model's output for this sequence was not a number.
     #[error("the model produced no valid probabilities")]
     InvalidLogits,
+    /// Its grammar could not be followed to its end.
+    #[error("{0}")]
+    Grammar(#[from] GuideFault),
     /// The step that held this sequence failed.
     #[error("the engine step failed")]
     StepFailed,

@@ -66,6 +66,7 @@ fn sample_row(sequence: &Sequence) -> SampleRow<'_> {
         sampling: &sequence.submission.sampling,
         stop: &sequence.submission.stop,
         history: sequence.history(),
+        guide: sequence.guide(),
         seed: sequence.submission.seed,
         choice: sequence.id.choice,
         index: sequence.produced(),

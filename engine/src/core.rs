@@ -20,6 +20,8 @@ use crate::stats::Meter;
 /// Everything that the engine's thread owns.
 pub(crate) struct Core {
     runner: Box<dyn Runner>,
+    /// Ends the choices whose grammar is over.
+    end_of_generation: Option<u32>,
     scheduler: Scheduler,
     requests: HashMap<RequestId, Request>,
     arrivals: RequestId,
@@ -55,6 +57,7 @@ impl Core {
     /// An engine that holds nothing yet.
     pub(crate) fn new(runner: Box<dyn Runner>, scheduler: Scheduler) -> Self {
         Self {
+            end_of_generation: runner.text().end_of_generation().first().copied(),
             runner,
             scheduler,
             requests: HashMap::new(),
@@ -178,19 +181,19 @@ impl Core {
     fn deliver(&mut self, now: Duration) {
         let mut after = Aftermath::default();
         let (requests, meter) = (&mut self.requests, &mut self.meter);
-        self.scheduler.advance(&self.outcomes, |sequence, outcome| {
+        let end = self.end_of_generation;
+        let settle = |sequence: SequenceId, outcome: &RowOutcome| {
             let Some(request) = requests.get_mut(&sequence.request) else {
                 return Fate::Ends;
             };
             let Some(token) = outcome.token() else {
-                after
-                    .failed
-                    .push((sequence.request, EngineError::InvalidLogits));
+                after.failed.push((sequence.request, fault_of(outcome)));
                 return Fate::Ends;
             };
             meter.produced();
             after.note(sequence, request, token, outcome.scores())
-        });
+        };
+        self.scheduler.advance(&self.outcomes, end, settle);
         for id in after.done {
             self.requests.remove(&id);
         }
@@ -251,6 +254,14 @@ impl Aftermath {
             self.behind.push(id);
         }
         fate
+    }
+}
+
+/// Why a row without a token has none.
+fn fault_of(outcome: &RowOutcome) -> EngineError {
+    match outcome {
+        RowOutcome::OffGrammar(fault) => EngineError::Grammar(*fault),
+        _ => EngineError::InvalidLogits,
     }
 }
 

@@ -15,6 +15,7 @@ use crate::choice::Choice;
 use crate::doorbell::{Doorbell, door};
 pub use crate::events::EventStream;
 use crate::events::{Link, open};
+use crate::grammar::Grammars;
 use crate::limits::QUEUE_MAX;
 use crate::options::{EngineOptions, RunnerOptions};
 use crate::request::Request;
@@ -129,6 +130,13 @@ impl EngineHandle {
     #[must_use]
     pub fn text(&self) -> Option<Arc<dyn TextCodec>> {
         self.shared.loaded().map(|loaded| Arc::clone(&loaded.text))
+    }
+
+    /// Compiles grammars for this model's submissions, once loaded; for a pool of threads, and not for an event loop.
+    #[must_use]
+    pub fn grammars(&self) -> Option<Arc<Grammars>> {
+        let loaded = self.shared.loaded();
+        loaded.map(|loaded| Arc::clone(&loaded.grammars))
     }
 
     /// Tokens of prompt and completion together, once loaded: the least of the model's own, `context_max` and what the KV

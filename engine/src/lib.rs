@@ -30,6 +30,7 @@ mod sequence;
 
 #[cfg(feature = "candle")]
 mod candle_runner;
+pub mod grammar;
 mod history;
 mod random;
 pub mod runner;

@@ -9,6 +9,7 @@ use hansa_models::Batch;
 use hansa_models::text::TextCodec;
 
 use crate::api::{SamplingParams, StopParams};
+use crate::grammar::{Guide, GuideFault};
 use crate::history::History;
 use crate::limits::KV_SLOTS_MAX;
 use crate::options::EngineOptions;
@@ -61,6 +62,8 @@ pub struct SampleRow<'a> {
     pub stop: &'a StopParams,
     /// What the sequence holds, where a penalty asks for it.
     pub history: Option<&'a History>,
+    /// What its grammar allows, where it has one.
+    pub guide: Option<&'a Guide>,
     /// Seed of the submission.
     pub seed: u64,
     /// Index of the choice.
@@ -78,6 +81,8 @@ pub enum RowOutcome {
     Scored(u32, Box<Scores>),
     /// The logits held NaN, or nothing that could be drawn.
     InvalidLogits,
+    /// Its grammar cannot be followed any further.
+    OffGrammar(GuideFault),
 }
 
 /// Natural log-probabilities of one row, by the model alone.
@@ -95,7 +100,7 @@ impl RowOutcome {
     pub fn token(&self) -> Option<u32> {
         match self {
             Self::Token(token) | Self::Scored(token, _) => Some(*token),
-            Self::InvalidLogits => None,
+            Self::InvalidLogits | Self::OffGrammar(_) => None,
         }
     }
 

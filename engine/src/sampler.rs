@@ -1,7 +1,7 @@
 //! From one row of logits to one token.
 //!
 //! The order is vLLM's: log-probabilities are of the row as the model gave it; then bias, the tokens that may not come yet,
-//! penalties, temperature, min-p, top-k and top-p, each over what the one before left. Nothing is sorted where a selection
+//! penalties, the grammar, temperature, min-p, top-k and top-p, each over what the one before left. Nothing is sorted where a selection
 //! does, and nothing depends on other rows: sums run in a fixed order, ties go to the lowest id, and chance is a function of
 //! `(seed, choice, index)`. The exponential is our own, so that a draw does not depend on the platform's.
 
@@ -9,6 +9,7 @@ mod nucleus;
 mod passes;
 mod scoring;
 
+use crate::grammar::GuideFault;
 use crate::random::draw_unit;
 use crate::runner::{RowOutcome, SampleRow};
 use nucleus::Nucleus;
@@ -47,10 +48,10 @@ impl Sampler {
         if row.sampling.logprobs.is_some() {
             self.scoring.read(logits, raw);
         }
-        let best = if self.adjust(logits, row) {
-            arg_max(logits)
-        } else {
-            Some(raw)
+        let best = match self.adjust(logits, row) {
+            Ok(false) => Some(raw),
+            Ok(true) => arg_max(logits),
+            Err(fault) => return RowOutcome::OffGrammar(fault),
         };
         let Some(best) = best else {
             return RowOutcome::InvalidLogits;
@@ -63,7 +64,7 @@ impl Sampler {
     }
 
     /// Bends the logits as the request asks. False where nothing was to do.
-    fn adjust(&self, logits: &mut [f32], row: &SampleRow<'_>) -> bool {
+    fn adjust(&self, logits: &mut [f32], row: &SampleRow<'_>) -> Result<bool, GuideFault> {
         let too_early = row.index < row.stop.min_tokens;
         let bias = &row.sampling.logit_bias;
         for &(token, bias) in bias.iter() {
@@ -75,7 +76,11 @@ impl Sampler {
             }
         }
         penalise(logits, row);
-        too_early || !bias.is_empty() || row.history.is_some()
+        if let Some(guide) = row.guide {
+            guide.mask(logits)?;
+        }
+        let has_state = row.history.is_some() || row.guide.is_some();
+        Ok(too_early || !bias.is_empty() || has_state)
     }
 
     /// A token of logits whose best one is known.

@@ -90,6 +90,7 @@ impl Scheduler {
     pub(crate) fn schedule(&mut self, now: Duration) -> Step {
         let mut step = Step::default();
         self.schedule_decodes(&mut step);
+        self.schedule_forced(&mut step);
         self.schedule_prefills(&mut step);
         if step.preemptions == 0 {
             self.admit(now, &mut step);
@@ -114,6 +115,16 @@ impl Scheduler {
                 step.decodes += 1;
             }
             index += 1;
+        }
+    }
+
+    /// The rest of what the last draw of a decoding sequence brought, as far as the budget goes: its blocks are there.
+    fn schedule_forced(&mut self, step: &mut Step) {
+        for sequence in self.running.iter_mut().filter(|s| s.scheduled > 0) {
+            let forced = sequence.remaining() - sequence.scheduled;
+            let scheduled = forced.min(self.step_tokens_max - step.tokens());
+            sequence.scheduled += scheduled;
+            step.prefill_tokens += scheduled;
         }
     }
 
@@ -197,10 +208,12 @@ impl Scheduler {
     }
 
     /// Books a step that went well: `outcomes` are those of the sequences that sampled, in the order of
-    /// [`Scheduler::scheduled`]; `settle` says for each what becomes of it.
+    /// [`Scheduler::scheduled`]; `settle` says for each what becomes of it, and for each token that a grammar forces after
+    /// it too. `end` is the token that ends a generation.
     pub(crate) fn advance(
         &mut self,
         outcomes: &[RowOutcome],
+        end: Option<u32>,
         mut settle: impl FnMut(SequenceId, &RowOutcome) -> Fate,
     ) {
         let mut outcomes = outcomes.iter();
@@ -210,10 +223,7 @@ impl Scheduler {
             let Some(outcome) = samples.then(|| outcomes.next()).flatten() else {
                 return true;
             };
-            if let Some(token) = outcome.token() {
-                sequence.push(token);
-            }
-            let goes_on = settle(sequence.id, outcome) == Fate::GoesOn;
+            let goes_on = say(sequence, outcome, end, &mut settle) == Fate::GoesOn;
             if !goes_on {
                 self.blocks.release(&mut sequence.table);
             }
@@ -275,4 +285,25 @@ impl Scheduler {
         let prefilling = all.filter(|s| !s.is_decoding());
         prefilling.map(|s| u64::from(s.remaining())).sum()
     }
+}
+
+/// Gives a sequence what was drawn for it, and what must follow, until it ends.
+fn say(
+    sequence: &mut Sequence,
+    outcome: &RowOutcome,
+    end: Option<u32>,
+    settle: &mut impl FnMut(SequenceId, &RowOutcome) -> Fate,
+) -> Fate {
+    let Some(token) = outcome.token() else {
+        return settle(sequence.id, outcome);
+    };
+    let forced = sequence.push(token, end);
+    let mut fate = settle(sequence.id, outcome);
+    for token in forced {
+        if fate == Fate::GoesOn {
+            sequence.append(token);
+            fate = settle(sequence.id, &RowOutcome::Token(token));
+        }
+    }
+    fate
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::api::Submission;
 use crate::block_manager::BlockTable;
+use crate::grammar::{Grammar, Guide};
 use crate::history::History;
 
 /// Number of a submission in order of arrival.
@@ -36,6 +37,10 @@ pub(crate) struct Sequence {
     output: Vec<u32>,
     /// What its penalties count.
     history: Option<History>,
+    /// What its grammar allows next.
+    guide: Option<Guide>,
+    /// Tokens that the last draw brought, those that a grammar forces after it included.
+    drawn: u32,
     computed: u32,
     paused_since: Option<Duration>,
 }
@@ -46,6 +51,8 @@ impl Sequence {
         Self {
             id,
             history: History::of(&submission.prompt, &submission.sampling),
+            guide: submission.grammar.as_ref().map(Grammar::guide),
+            drawn: 0,
             submission,
             table: BlockTable::default(),
             scheduled: 0,
@@ -75,9 +82,9 @@ impl Sequence {
         self.len() - self.computed
     }
 
-    /// Whether it goes on by the token it produced last; otherwise it is still to be prefilled.
+    /// Whether it goes on by what the last draw brought, mostly one token; otherwise it is still to be prefilled.
     pub(crate) fn is_decoding(&self) -> bool {
-        self.remaining() == 1 && !self.output.is_empty()
+        self.remaining() <= self.drawn.max(1) && !self.output.is_empty()
     }
 
     /// Whether the step in hand computes its last token, so that the next one is drawn.
@@ -122,12 +129,34 @@ impl Sequence {
         self.computed += std::mem::take(&mut self.scheduled);
     }
 
-    /// The model's next token.
-    pub(crate) fn push(&mut self, token: u32) {
+    /// The model's next token. Returns those that its grammar forces after it, where `end` is the one that ends a
+    /// generation; they are the caller's to [`Sequence::append`].
+    pub(crate) fn push(&mut self, token: u32, end: Option<u32>) -> Vec<u32> {
+        self.drawn = 0;
+        self.append(token);
+        let (Some(guide), Some(end)) = (&self.guide, end) else {
+            return Vec::new();
+        };
+        guide.push(token);
+        // What is forced was never drawn, so nobody would know how likely it was.
+        if self.submission.sampling.logprobs.is_some() {
+            return guide.end_if_over(end).into_iter().collect();
+        }
+        guide.force(end)
+    }
+
+    /// One more token of the last draw.
+    pub(crate) fn append(&mut self, token: u32) {
+        self.drawn += 1;
         self.output.push(token);
         if let Some(history) = &mut self.history {
             history.push(token);
         }
+    }
+
+    /// What its grammar allows next.
+    pub(crate) fn guide(&self) -> Option<&Guide> {
+        self.guide.as_ref()
     }
 
     /// What its penalties count.

@@ -31,7 +31,19 @@ pub(crate) fn validate(submission: &Submission, bounds: &Bounds) -> Result<(), S
     check_penalties(&submission.sampling)?;
     check_logits(&submission.sampling, bounds)?;
     check_stop(&submission.stop)?;
-    check_stop_tokens(&submission.stop, bounds)
+    check_stop_tokens(&submission.stop, bounds)?;
+    check_grammar(submission)
+}
+
+/// Where a grammar is over nothing may follow, and nothing but it may say when that is.
+fn check_grammar(submission: &Submission) -> Result<(), SubmitError> {
+    let (has_grammar, stop) = (submission.grammar.is_some(), &submission.stop);
+    require(!(has_grammar && stop.ignore_eos), || {
+        "ignore_eos contradicts a grammar, which ends where it ends".to_owned()
+    })?;
+    require(!(has_grammar && stop.min_tokens > 0), || {
+        "min_tokens contradicts a grammar, which ends where it ends".to_owned()
+    })
 }
 
 fn check_prompt(prompt: &[u32], bounds: &Bounds) -> Result<(), SubmitError> {

@@ -117,6 +117,7 @@ async fn greedy(engine: &EngineHandle, case: &Case) -> Vec<u32> {
             ignore_eos: true,
             ..StopParams::after(u32::try_from(case.tokens.len()).expect("a short case"))
         },
+        grammar: None,
         seed: 0,
         flow: 0,
         pool: 0,

@@ -71,6 +71,15 @@ pub const TOKENISE_CONCURRENCY: usize = 4;
 /// Requests that wait for the tokenizer of one model; beyond it the model is overloaded. Each holds its body.
 pub const TOKENISE_QUEUE_MAX: usize = 1024;
 
+/// Grammars compiled at once for one model; each may take a core for 100 ms.
+pub const COMPILE_CONCURRENCY: usize = 2;
+
+/// Requests that wait for a grammar to be compiled for one model; beyond it the model is overloaded.
+pub const COMPILE_QUEUE_MAX: usize = 256;
+
+/// Words of one `choice`; they make one grammar.
+pub const CHOICE_WORDS_MAX: usize = 256;
+
 /// Workers of the network runtime. The engine has threads of its own and needs the cores more.
 pub const WORKERS_MAX: usize = 4;
 

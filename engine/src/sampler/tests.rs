@@ -11,6 +11,7 @@ fn row<'a>(sampling: &'a SamplingParams, stop: &'a StopParams, index: u32) -> Sa
         sampling,
         stop,
         history: None,
+        guide: None,
         seed: 42,
         choice: 0,
         index,
@@ -225,7 +226,7 @@ proptest! {
     /// The truncations against a full sort of everything: the same token, not only one of the same set.
     #[test]
     fn truncations_draw_what_a_full_sort_draws(
-        logits in prop::collection::vec(prop_oneof![-20.0_f32..8.0, Just(3.0)], 1..900),
+        mut logits in prop::collection::vec(prop_oneof![-20.0_f32..8.0, Just(3.0)], 1..900),
         top_k in prop_oneof![Just(0_u32), 1_u32..500],
         top_p in prop_oneof![Just(1.0_f32), 0.01_f32..0.999],
         min_p in prop_oneof![Just(0.0_f32), 0.00001_f32..0.5],
@@ -270,7 +271,7 @@ proptest! {
         // Memory that other rows left behind changes nothing.
         let mut used = Sampler::default();
         used.sample(&mut vec![0.5; 2000], &row);
-        prop_assert_eq!(used.sample(&mut logits.clone(), &row), outcome);
+        prop_assert_eq!(used.sample(&mut logits, &row), outcome);
     }
 }
 

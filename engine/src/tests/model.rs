@@ -2,7 +2,6 @@
 //! through the block table. A wrong slot, a stale block, a skipped or repeated token changes everything after it.
 
 use std::borrow::Cow;
-use std::fmt::Write as _;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -17,13 +16,19 @@ use crate::choice::Choice;
 use crate::core::{Core, Turn};
 use crate::doorbell::{Command, Door, Doorbell, door};
 use crate::events::{EventStream, Link, open};
+use crate::grammar::{Grammar, GrammarSpec, Grammars};
 use crate::random::{draw, splitmix64};
 use crate::request::Request;
 use crate::runner::{RowOutcome, Runner, RunnerError, RunnerProfile, SampleRow, Scores};
+use crate::sampler::Sampler;
 use crate::scheduler::Scheduler;
 
 /// Tokens that the model produces are below it.
 pub(crate) const VOCAB: u32 = 1000;
+/// Tokens from here on are single bytes, which only grammars ask for.
+const BYTES: u32 = VOCAB + 10;
+/// Width of the logits.
+const WIDTH: u32 = BYTES + 256;
 /// Ends a generation.
 pub(crate) const EOS: u32 = 77;
 /// A prompt with this token makes the step panic.
@@ -44,7 +49,7 @@ impl HashModel {
     pub(crate) fn new(kv_blocks: u32, block_size: u32, context_len: u32) -> Self {
         Self {
             profile: RunnerProfile {
-                vocab_size: VOCAB + 10,
+                vocab_size: WIDTH,
                 context_len,
                 kv_blocks,
             },
@@ -72,6 +77,22 @@ fn next_token(context: &[u32], seed: u64, choice: u32, index: u32) -> u32 {
         .iter()
         .fold(0, |hash, &token| splitmix64(hash ^ u64::from(token)));
     (splitmix64(hash ^ draw(seed, choice, index)) % u64::from(VOCAB)) as u32
+}
+
+/// The next token where a grammar has a say: drawn from logits that are hashes of the context.
+fn guided(context: &[u32], row: &SampleRow<'_>) -> RowOutcome {
+    let hash = context
+        .iter()
+        .fold(0, |hash, &token| splitmix64(hash ^ u64::from(token)));
+    let logit = |token: u32| (splitmix64(hash ^ u64::from(token)) % 1000) as f32 / 250.0;
+    let mut logits: Vec<f32> = (0..WIDTH).map(logit).collect();
+    Sampler::new(&[EOS]).sample(&mut logits, row)
+}
+
+/// A grammar over the model's tokens.
+pub(crate) fn grammar(spec: &GrammarSpec) -> Grammar {
+    let grammars = Grammars::new(Arc::new(NumberCodec), WIDTH);
+    grammars.compile(spec).expect("a sound grammar")
 }
 
 /// The log-probabilities that go with a token by definition: itself and its successor.
@@ -142,6 +163,8 @@ impl Runner for HashModel {
                 } = rows[row];
                 outcomes.push(if context.contains(&IS_NAN) {
                     RowOutcome::InvalidLogits
+                } else if rows[row].guide.is_some() {
+                    guided(&context, &rows[row])
                 } else {
                     let token = next_token(&context, seed, choice, index);
                     match rows[row].sampling.logprobs {
@@ -161,7 +184,7 @@ impl Runner for HashModel {
     }
 }
 
-/// Token 12 reads `12 `.
+/// Token 12 reads `12 `; the last ones read as a byte each.
 #[derive(Debug)]
 pub(crate) struct NumberCodec;
 
@@ -181,11 +204,14 @@ impl TextCodec for NumberCodec {
     }
 
     fn piece(&self, _seed: u64, _choice: u32, id: u32) -> Cow<'_, [u8]> {
-        format!("{id} ").into_bytes().into()
+        match id.checked_sub(BYTES) {
+            Some(byte) => vec![byte as u8].into(),
+            None => format!("{id} ").into_bytes().into(),
+        }
     }
 
     fn vocab_size(&self) -> u32 {
-        VOCAB + 10
+        WIDTH
     }
 
     fn end_of_generation(&self) -> &[u32] {
@@ -195,7 +221,7 @@ impl TextCodec for NumberCodec {
 
 impl Detokenizer for NumberCodec {
     fn push(&mut self, id: u32, out: &mut String) {
-        let _ = write!(out, "{id} ");
+        out.push_str(&String::from_utf8_lossy(&self.piece(0, 0, id)));
     }
 
     fn finish(&mut self, _out: &mut String) {}
@@ -324,6 +350,7 @@ pub(crate) fn submission(id: u64, prompt_tokens: u32, max_tokens: u32) -> Submis
         n: 1,
         sampling: SamplingParams::default(),
         stop: StopParams::after(max_tokens),
+        grammar: None,
         seed: id,
         flow: 0,
         pool: 0,

@@ -52,7 +52,12 @@ pub(super) const SHARED: &[Field] = &[
     ("min_tokens", Read),
     ("service_tier", Only(&[r#""auto""#, r#""default""#])),
     ("store", Only(&["false"])),
-    ("response_format", Only(&[r#"{"type":"text"}"#])),
+    ("response_format", Read),
+    ("structured_outputs", Read),
+    ("guided_json", Read),
+    ("guided_regex", Read),
+    ("guided_grammar", Read),
+    ("guided_choice", Read),
     ("max_output_tokens", Meant("max_tokens")),
     ("max_new_tokens", Meant("max_tokens")),
     ("n_predict", Meant("max_tokens")),
@@ -109,6 +114,29 @@ pub(super) const MESSAGE: &[Field] = &[
 
 /// Fields of a part of a message's content.
 pub(super) const TEXT_PART: &[Field] = &[("type", Read), ("text", Read)];
+
+/// Fields of a `response_format` that is no schema.
+pub(super) const FORMAT_TEXT: &[Field] = &[("type", Read)];
+
+/// Fields of a `response_format` with a schema.
+pub(super) const FORMAT_SCHEMA: &[Field] = &[("type", Read), ("json_schema", Read)];
+
+/// Fields of its `json_schema`. A schema always holds to the letter, so that `strict` changes nothing.
+pub(super) const JSON_SCHEMA: &[Field] = &[
+    ("name", Read),
+    ("schema", Read),
+    ("strict", Read),
+    ("description", NoEffect(Kind::String)),
+];
+
+/// Fields of vLLM's `structured_outputs`.
+pub(super) const STRUCTURED_OUTPUTS: &[Field] = &[
+    ("json", Read),
+    ("regex", Read),
+    ("grammar", Read),
+    ("choice", Read),
+    ("json_object", Read),
+];
 
 /// Fields of `stream_options`.
 pub(super) const STREAM_OPTIONS: &[Field] = &[

@@ -185,6 +185,11 @@ impl<'a, 'p> Node<'a, 'p> {
             && texts.iter().any(|neutral| same_json(text, neutral))
     }
 
+    /// The value as it was written.
+    pub(super) fn text(&self) -> &'a str {
+        self.raw.get()
+    }
+
     /// The JSON type of the value.
     pub(super) fn kind(&self) -> Kind {
         Kind::of(self.raw.get())

@@ -20,6 +20,7 @@ mod run;
 mod sampling;
 mod sse;
 mod stream;
+mod structure;
 #[cfg(test)]
 mod tests;
 
@@ -244,6 +245,7 @@ impl Work {
             min_tokens: params.min_tokens,
             logprobs: params.logprobs_needed(),
             echo: params.echo,
+            structure: params.structure.clone(),
             // A client's seed gives a prompt the same answer here as on its own; one that we draw is drawn for each, or
             // equal prompts would get equal answers.
             seed: params.seed.unwrap_or_else(draw_seed),

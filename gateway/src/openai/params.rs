@@ -11,8 +11,9 @@ use super::fault::ParamFault;
 use super::fields;
 use super::json::{Kind, Node, Object};
 use super::sampling;
+use super::structure;
 use crate::limits;
-use crate::upstream::{Prompt, Sampling};
+use crate::upstream::{Prompt, Sampling, Structure};
 
 /// A request as far as its body tells.
 #[derive(Debug)]
@@ -38,6 +39,8 @@ pub(super) struct Params {
     pub(super) echo: bool,
     /// Choices to make; `n` of them, the most likely ones, are shown.
     pub(super) best_of: u32,
+    /// What each choice must look like.
+    pub(super) structure: Option<Structure>,
     pub(super) seed: Option<u64>,
     /// `None` for one answer in one piece.
     pub(super) stream: Option<StreamOptions>,
@@ -66,6 +69,7 @@ impl Params {
             logprobs: None,
             echo: false,
             best_of: n,
+            structure: structure::read(body)?,
             seed: seed(body)?,
             stream: stream(body)?,
         })

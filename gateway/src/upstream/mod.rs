@@ -8,6 +8,8 @@ mod echo;
 #[cfg(feature = "engine")]
 pub mod local;
 pub mod measured;
+#[cfg(feature = "engine")]
+mod pool;
 pub mod registry;
 #[cfg(feature = "engine")]
 mod room;
@@ -50,6 +52,8 @@ pub struct GenerateRequest {
     pub logprobs: Option<u32>,
     /// Whether each choice begins with the prompt's text.
     pub echo: bool,
+    /// What each choice must look like.
+    pub structure: Option<Structure>,
     /// Seed, the client's or drawn once by the first server.
     pub seed: u64,
     /// Moment that the chat template may print, seconds since the epoch, fixed by the first server.
@@ -93,6 +97,26 @@ pub enum Prompt {
     Text(Arc<str>),
     /// Token ids.
     Tokens(Arc<[u32]>),
+}
+
+/// What a choice must look like.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Structure {
+    /// The grammar.
+    pub grammar: Grammar,
+    /// The parameter that it came in, as the client named it.
+    pub param: &'static str,
+}
+
+/// A grammar as its client wrote it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Grammar {
+    /// A JSON value that this schema allows.
+    JsonSchema(Arc<str>),
+    /// A text that this regular expression matches as a whole.
+    Regex(Arc<str>),
+    /// A text of this Lark grammar.
+    Lark(Arc<str>),
 }
 
 /// How tokens are drawn; the meaning of each field is the engine's.

@@ -4,7 +4,7 @@ use http::StatusCode;
 
 use super::{CHAT, COMPLETIONS, Server, error, hello, json, post, saying, text, with};
 use crate::stack::RequestId;
-use crate::upstream::{Endpoint, Prompt, Sampling};
+use crate::upstream::{Endpoint, Grammar, Prompt, Sampling};
 
 #[tokio::test]
 async fn neutral_values_and_nulls_pass() {
@@ -93,6 +93,48 @@ async fn a_chat_arrives_as_it_was_meant() {
         ignore_eos: true,
     };
     assert_eq!(asked.sampling, expected);
+}
+
+#[tokio::test]
+async fn structures_arrive_in_each_of_their_forms() {
+    let object = || Grammar::JsonSchema(r#"{"type":"object"}"#.into());
+    let array = || Grammar::JsonSchema(r#"{ "type":"array" }"#.into());
+    let named = r#"{"type":"json_schema","json_schema":{"name":"n","strict":true,"schema":{ "type":"array" }}}"#;
+    for (fields, expected) in [
+        (
+            r#""response_format":{"type":"json_object"}"#.to_owned(),
+            object(),
+        ),
+        (format!(r#""response_format":{named}"#), array()),
+        (r#""guided_json":{ "type":"array" }"#.to_owned(), array()),
+        (
+            r#""guided_json":"{ \"type\":\"array\" }""#.to_owned(),
+            array(),
+        ),
+        (
+            r#""structured_outputs":{"json_object":true}"#.to_owned(),
+            object(),
+        ),
+        (
+            r#""structured_outputs":{"regex":"a\"b","json":null}"#.to_owned(),
+            Grammar::Regex("a\"b".into()),
+        ),
+        (
+            r#""guided_grammar":"start: A""#.to_owned(),
+            Grammar::Lark("start: A".into()),
+        ),
+        (
+            r#""guided_choice":["a\"","b"]"#.to_owned(),
+            Grammar::Lark(r#"start: "a\"" | "b""#.into()),
+        ),
+    ] {
+        let server = Server::saying(hello());
+        let response = server.chat(&with(&fields)).await;
+        assert_eq!(response.status(), StatusCode::OK, "{fields}");
+        let structure = server.asked()[0].structure.clone().unwrap();
+        assert_eq!(structure.grammar, expected);
+        assert!(fields[1..].starts_with(structure.param));
+    }
 }
 
 #[tokio::test]

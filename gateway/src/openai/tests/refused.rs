@@ -255,13 +255,37 @@ async fn what_openai_knows_and_we_do_not() {
         r#"
         "tools":[{"type":"function"}]                 => unsupported_value tools
         "tool_choice":"required"                      => unsupported_value tool_choice
-        "response_format":{"type":"json_object"}      => unsupported_value response_format
         "store":true                                  => unsupported_value store
         "service_tier":"flex"                         => unsupported_value service_tier
         "modalities":["text","audio"]                 => unsupported_value modalities
         "reasoning_effort":"high"                     => unsupported_value reasoning_effort
         "audio":{"voice":"x"}                         => unsupported_parameter audio
         "hansa":{}                                    => unknown_parameter hansa
+        "#,
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn structures_that_are_none() {
+    check(
+        CHAT,
+        with,
+        r#"
+        "response_format":"json_object"                        => invalid_type response_format
+        "response_format":{}                                   => missing_required_parameter response_format.type
+        "response_format":{"type":"xml"}                       => invalid_value response_format.type
+        "response_format":{"type":"text","x":1}                => unknown_parameter response_format.x
+        "response_format":{"type":"json_schema"}               => missing_required_parameter response_format.json_schema
+        "response_format":{"type":"json_schema","json_schema":{}} => missing_required_parameter response_format.json_schema.name
+        "response_format":{"type":"json_schema","json_schema":{"name":"n","schema":[]}} => invalid_type response_format.json_schema.schema
+        "response_format":{"type":"json_object"},"guided_regex":"a" => invalid_parameter_combination guided_regex
+        "structured_outputs":{"regex":"a","choice":["b"]}      => invalid_parameter_combination structured_outputs.choice
+        "structured_outputs":{"whitespace_pattern":"a"}        => unknown_parameter structured_outputs.whitespace_pattern
+        "structured_outputs":{"json":7}                        => invalid_type structured_outputs.json
+        "guided_regex":7                                       => invalid_type guided_regex
+        "guided_choice":[]                                     => empty_array guided_choice
+        "guided_choice":["a",1]                                => invalid_type guided_choice[1]
         "#,
     )
     .await;
