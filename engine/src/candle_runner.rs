@@ -5,13 +5,11 @@
 //! multiplies itself (F16, F32 and the types that are not repacked) use Candle's own workers.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use candle_core::Device;
 use hansa_models::text::TextCodec;
-use hansa_models::{Batch, LoadOptions, LoadedModel, PagedKv, load_gguf};
-use rayon::ThreadPool;
-use rayon::prelude::*;
+use hansa_models::{Batch, LoadOptions, LoadedModel, PagedKv, ThreadPool, load_gguf};
 
 use crate::limits::{WARM_UP_PREFILL_TOKENS, WARM_UP_SEQUENCES};
 use crate::options::{CandleOptions, DeviceOptions, EngineOptions};
@@ -24,7 +22,7 @@ pub(crate) struct CandleRunner {
     kv: PagedKv,
     pool: ThreadPool,
     /// One for each thread of the pool, for the memory that it keeps.
-    samplers: Vec<Mutex<Sampler>>,
+    samplers: Vec<Sampler>,
     profile: RunnerProfile,
 }
 
@@ -63,11 +61,11 @@ impl CandleRunner {
         let (blocks, block_size) = (profile.kv_blocks, engine.block_size);
         let kv = PagedKv::new(spec, blocks, block_size, options.kv_type, &device);
         let kv_bytes = bytes_per_token * u64::from(blocks) * u64::from(block_size);
-        tracing::info!(architecture = %spec.architecture, kv_bytes, threads = pool.current_num_threads(), "the model is loaded");
-        let sampler = || Mutex::new(Sampler::new(loaded.text.end_of_generation()));
+        tracing::info!(architecture = %spec.architecture, kv_bytes, threads = pool.threads(), "the model is loaded");
+        let sampler = || Sampler::new(loaded.text.end_of_generation());
         Ok(Self {
             kv: kv.map_err(load_error)?,
-            samplers: (0..pool.current_num_threads()).map(|_| sampler()).collect(),
+            samplers: (0..pool.threads()).map(|_| sampler()).collect(),
             loaded,
             pool,
             profile,
@@ -149,29 +147,37 @@ impl Runner for CandleRunner {
                 "the logits have another shape than the rows".to_owned(),
             ));
         }
-        let samplers = &self.samplers;
-        let sampled = || sample(&mut logits, width, rows, samplers);
-        let drawn = self.pool.install(sampled);
-        outcomes.extend(drawn);
+        sample(
+            &self.pool,
+            &mut self.samplers,
+            (&mut logits, rows),
+            outcomes,
+        );
         Ok(())
     }
 }
 
 /// Draws the token of every row, rows in parallel.
 fn sample(
-    logits: &mut [f32],
-    width: usize,
-    rows: &[SampleRow<'_>],
-    samplers: &[Mutex<Sampler>],
-) -> Vec<RowOutcome> {
-    let each = logits.par_chunks_mut(width).zip(rows);
-    each.map(|(logits, row)| {
-        let own = rayon::current_thread_index().unwrap_or_default() % samplers.len();
-        // A panic in it leaves memory that the next row overwrites.
-        let mut sampler = samplers[own].lock().unwrap_or_else(PoisonError::into_inner);
-        sampler.sample(logits, row)
-    })
-    .collect()
+    pool: &ThreadPool,
+    samplers: &mut [Sampler],
+    (logits, rows): (&mut [f32], &[SampleRow<'_>]),
+    outcomes: &mut Vec<RowOutcome>,
+) {
+    let width = logits.len() / rows.len().max(1);
+    let mut drawn: Vec<Option<RowOutcome>> = rows.iter().map(|_| None).collect();
+    let per_piece = rows.len().div_ceil(samplers.len().max(1)).max(1);
+    let pieces = logits
+        .chunks_mut(width.max(1) * per_piece)
+        .zip(rows.chunks(per_piece))
+        .zip(drawn.chunks_mut(per_piece))
+        .zip(samplers);
+    pool.for_each(pieces.collect(), |(((logits, rows), drawn), sampler)| {
+        for ((logits, row), drawn) in logits.chunks_mut(width).zip(rows).zip(drawn) {
+            *drawn = Some(sampler.sample(logits, row));
+        }
+    });
+    outcomes.extend(drawn.into_iter().flatten());
 }
 
 fn open(device: DeviceOptions) -> Result<Device, RunnerError> {
@@ -184,9 +190,7 @@ fn open(device: DeviceOptions) -> Result<Device, RunnerError> {
 
 fn thread_pool(threads: Option<usize>) -> Result<ThreadPool, RunnerError> {
     let threads = threads.unwrap_or_else(candle_core::utils::get_num_threads);
-    let builder = rayon::ThreadPoolBuilder::new().num_threads(threads);
-    let named = builder.thread_name(|index| format!("hansa-kernel-{index}"));
-    named.build().map_err(load_error)
+    ThreadPool::new(threads).map_err(load_error)
 }
 
 fn load_error(error: impl fmt::Display) -> RunnerError {

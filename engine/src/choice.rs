@@ -71,6 +71,14 @@ impl Choice {
         }
     }
 
+    /// Goes through tokens that were produced before and tells nothing of them, so that everything that depends on them
+    /// stands where it stood. False where the choice has ended with them.
+    pub(crate) fn replay(&mut self, tokens: &[u32]) -> bool {
+        let mut told = Said::default();
+        let ends = |token| self.push(token, None, &mut told).is_some();
+        !tokens.iter().copied().any(ends)
+    }
+
     /// Takes the next token and appends to `said` what became certain. `Some` where the choice ends.
     pub(crate) fn push(
         &mut self,

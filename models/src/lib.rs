@@ -1,7 +1,7 @@
 //! Tensors of Hansa: architectures, kernels, weights, tokenizer, chat template.
 //!
-//! This crate knows tensors, tokens and files. It must not know a request, a sequence's life or a thread: the engine
-//! brings those. Without the cargo feature `candle` it still reads GGUF metadata, tokenises, renders chat templates and
+//! This crate knows tensors, tokens and files. It must not know a request or a sequence's life: the engine
+//! brings those, and the threads that kernels run on. Without the cargo feature `candle` it still reads GGUF metadata, tokenises, renders chat templates and
 //! fetches model files, so that a gateway can be built without tensors.
 
 #[cfg(feature = "candle")]
@@ -12,6 +12,8 @@ pub mod causal_lm;
 pub mod kernels;
 #[cfg(feature = "candle")]
 mod layers;
+#[cfg(feature = "candle")]
+mod threads;
 
 pub mod batch;
 pub mod chat_template;
@@ -32,3 +34,5 @@ pub use causal_lm::{
     CausalLm, LoadError, LoadOptions, LoadedModel, PagedKv, load_gguf, load_tensors,
 };
 pub use spec::{KvType, ModelSpec};
+#[cfg(feature = "candle")]
+pub use threads::ThreadPool;

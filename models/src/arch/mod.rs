@@ -1,20 +1,44 @@
-//! Architectures: each builds itself from a GGUF file and runs ragged steps over a paged cache.
+//! Architectures: one decoder for ragged steps over a paged cache, and a file for what each architecture differs in.
 
+mod config;
+mod decoder;
+mod gemma3;
+mod gguf_config;
 mod llama;
+mod qwen2;
+mod qwen3;
+pub(crate) mod variant;
 
 use crate::causal_lm::{CausalLm, LoadError, LoadOptions};
 use crate::weights::gguf::GgufFile;
+use crate::weights::tensors::Tensors;
+use decoder::Decoder;
+use variant::{HeadOrder, Variant};
 
-/// What [`load`] knows, for a refusal.
-const SUPPORTED: &str = "llama";
+const VARIANTS: [&Variant; 4] = [&llama::LLAMA, &qwen2::QWEN2, &qwen3::QWEN3, &gemma3::GEMMA3];
 
-/// Builds the model that a file holds.
+/// What [`VARIANTS`] has, for a refusal.
+const SUPPORTED: &str = "llama, qwen2, qwen3, gemma3";
+
+/// Builds the model that a GGUF file holds.
+///
+/// # Errors
+/// [`LoadError`] names what the file lacks, or what it has and is not computed here.
 pub(crate) fn load(gguf: &GgufFile, options: &LoadOptions) -> Result<Box<dyn CausalLm>, LoadError> {
-    match gguf.str("general.architecture")? {
-        "llama" => Ok(Box::new(llama::Llama::load(gguf, options)?)),
-        other => Err(LoadError::Architecture {
-            found: other.to_owned(),
-            supported: SUPPORTED,
-        }),
+    Ok(Box::new(load_decoder(gguf, options)?))
+}
+
+fn load_decoder(gguf: &GgufFile, options: &LoadOptions) -> Result<Decoder, LoadError> {
+    let name = gguf.str("general.architecture")?;
+    let variant = VARIANTS.iter().find(|variant| variant.name == name);
+    let variant = variant.ok_or_else(|| LoadError::Architecture {
+        found: name.to_owned(),
+        supported: SUPPORTED,
+    })?;
+    let mut tensors = Tensors::new(gguf, &options.device);
+    let config = gguf_config::read(gguf, variant, &tensors)?;
+    if variant.gguf_heads == HeadOrder::Halves {
+        tensors.interleave_heads(config.shape.head_dim, config.rope.dims);
     }
+    Decoder::load(&tensors, config, variant)
 }

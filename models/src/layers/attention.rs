@@ -75,31 +75,40 @@ pub(crate) enum AttentionStep<'a> {
     Cpu(cpu::PagedStep<'a>),
 }
 
-impl<'a> AttentionStep<'a> {
+/// How the layers of one kind attend. Most models have one kind; those with a window in some layers have two.
+#[derive(Debug)]
+pub(crate) struct AttentionKind {
+    pub(crate) path: AttentionPath,
+    pub(crate) shape: AttentionShape,
+    pub(crate) rope: Rope,
+    /// Positions that a token sees, its own included; all where there is none.
+    pub(crate) window: Option<usize>,
+}
+
+impl AttentionKind {
     /// `batch` has been validated against the cache.
-    pub(crate) fn new(
-        path: AttentionPath,
-        shape: AttentionShape,
-        rope: &Rope,
+    pub(crate) fn step<'a>(
+        &self,
         batch: &'a Batch,
         cache: &Tensor,
         block_size: u32,
-    ) -> Result<Self> {
-        let angles: RopeAngles = rope.angles(&batch.positions);
-        match path {
-            AttentionPath::Plain => {
-                plain::PlainStep::new(shape, &angles, batch, block_size as usize, cache.device())
-                    .map(Self::Plain)
-            }
-            AttentionPath::Cpu => Ok(Self::Cpu(cpu::PagedStep::new(
-                shape,
-                angles,
-                batch,
-                block_size as usize,
+    ) -> Result<AttentionStep<'a>> {
+        let angles: RopeAngles = self.rope.angles(&batch.positions);
+        let block_size = block_size as usize;
+        match self.path {
+            AttentionPath::Cpu => Ok(AttentionStep::Cpu(cpu::PagedStep::new(
+                self, angles, batch, block_size,
             ))),
+            AttentionPath::Plain => {
+                let device = cache.device();
+                plain::PlainStep::new(self.shape, &angles, batch, block_size, self.window, device)
+                    .map(AttentionStep::Plain)
+            }
         }
     }
+}
 
+impl AttentionStep<'_> {
     /// Rotates queries and keys, writes keys and values to the step's slots and attends: `qkv` `[T, qkv_width]` to
     /// `[T, q_width]`, both F32.
     pub(crate) fn attend(&self, qkv: &Tensor, keys: &Tensor, values: &Tensor) -> Result<Tensor> {

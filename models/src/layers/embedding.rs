@@ -22,7 +22,7 @@ impl Embedding {
             Weight::Packed(table) => {
                 let mut rows = vec![0.0; ids.len() * self.width];
                 for (row, &id) in rows.chunks_exact_mut(self.width).zip(ids) {
-                    table.weight().dequantize_row(id as usize, row);
+                    table.dequantize_row(id as usize, row);
                 }
                 Tensor::from_vec(rows, (ids.len(), self.width), device)
             }

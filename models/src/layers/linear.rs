@@ -5,23 +5,26 @@ use std::sync::Arc;
 use candle_core::quantized::{GgmlDType, QStorage, QTensor};
 use candle_core::{D, Result, Tensor};
 
+use super::norm::RmsNorm;
 use crate::causal_lm::LoadError;
-use crate::kernels::cpu::{BlockKind, PackedLinear, PackedMatrix};
+use crate::kernels::cpu::{Activation, BlockKind, PackedLinear, PackedMatrix};
 use crate::weights::gguf::TensorType;
-use crate::weights::tensors::{GgufTensors, Matrix};
+use crate::weights::tensors::{Matrix, Tensors};
 
 /// `y = x W^T`: `[T, in]` to `[T, out]`.
 #[derive(Debug)]
-pub(crate) struct Linear {
+pub(crate) enum Linear {
+    /// All parts repacked: norm, product and residual are one operation.
+    Packed(PackedLinear),
     /// Results lie side by side.
-    parts: Vec<Weight>,
+    Parts(Vec<Weight>),
 }
 
 /// A weight matrix `[out, in]` in the form that it is multiplied in.
 #[derive(Debug, Clone)]
 pub(crate) enum Weight {
     /// Repacked for the processor's vector unit.
-    Packed(PackedLinear),
+    Packed(Arc<PackedMatrix>),
     /// Candle's quantised product: every type on other devices, and on a CPU those that are not repacked. Plain F16 and
     /// F32 matrices take this path on a CPU too, to stay one copy and because each row of the result is computed alone.
     Quantised(Arc<QTensor>),
@@ -33,7 +36,7 @@ impl Linear {
     /// One matrix, or several `(name, rows)` that share their input: one product where their types are the same, one
     /// each where they differ (`Q4_K_M` files keep some in Q6_K). The result is `[T, sum of rows]`.
     pub(crate) fn load(
-        tensors: &GgufTensors<'_>,
+        tensors: &Tensors<'_>,
         parts: &[(&str, usize)],
         columns: usize,
     ) -> std::result::Result<Self, LoadError> {
@@ -47,40 +50,89 @@ impl Linear {
             .chunks(in_one.max(1))
             .map(|group| Weight::load(tensors, group, columns))
             .collect::<std::result::Result<_, _>>()?;
-        Ok(Self { parts })
+        Ok(Self::new(parts))
     }
 
     /// The embedding table as output projection: the same memory.
     pub(crate) fn tied(table: &Weight) -> Self {
-        Self {
-            parts: vec![table.clone()],
+        Self::new(vec![table.clone()])
+    }
+
+    fn new(parts: Vec<Weight>) -> Self {
+        let packed: Vec<_> = parts.iter().filter_map(Weight::packed).collect();
+        if packed.len() == parts.len()
+            && let Some(packed) = PackedLinear::new(packed)
+        {
+            return Self::Packed(packed);
+        }
+        Self::Parts(parts)
+    }
+
+    /// `[T, in]` to `[T, out]`.
+    pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        match self {
+            Self::Packed(packed) => packed.forward(x, None),
+            Self::Parts(parts) => match parts.as_slice() {
+                [single] => single.forward(x),
+                several => {
+                    let results = several
+                        .iter()
+                        .map(|weight| weight.forward(x))
+                        .collect::<Result<Vec<_>>>()?;
+                    Tensor::cat(&results, D::Minus1)
+                }
+            },
         }
     }
 
-    pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        match self.parts.as_slice() {
-            [single] => single.forward(x),
-            several => {
-                let results = several
-                    .iter()
-                    .map(|weight| weight.forward(x))
-                    .collect::<Result<Vec<_>>>()?;
-                Tensor::cat(&results, D::Minus1)
-            }
+    /// The product with the normed rows of `x`.
+    pub(crate) fn forward_normed(&self, norm: &RmsNorm, x: &Tensor) -> Result<Tensor> {
+        match self {
+            Self::Packed(packed) => packed.forward(x, Some(norm.host())),
+            Self::Parts(_) => self.forward(&norm.forward(x)?),
         }
+    }
+
+    /// `target` plus the product with `x`. The target's memory is reused where it can be: it must have no other owner who
+    /// still reads it.
+    pub(crate) fn add_to(&self, target: Tensor, x: &Tensor) -> Result<Tensor> {
+        match self {
+            Self::Packed(packed) => packed.add_to(&target, x).map(|()| target),
+            Self::Parts(_) => target + self.forward(x)?,
+        }
+    }
+
+    /// For a matrix of gates above as many rows of `up`: `activation(gate) * up` of the normed rows of `x`.
+    pub(crate) fn gated(
+        &self,
+        norm: &RmsNorm,
+        x: &Tensor,
+        activation: Activation,
+    ) -> Result<Tensor> {
+        if let Self::Packed(packed) = self
+            && let Some(gated) = packed.gated(x, Some(norm.host()), activation)
+        {
+            return gated;
+        }
+        let parts = self.forward_normed(norm, x)?.chunk(2, D::Minus1)?;
+        let gate = match activation {
+            Activation::Silu => parts[0].silu()?,
+            Activation::GeluTanh => parts[0].gelu()?,
+        };
+        gate * &parts[1]
     }
 }
 
 impl Weight {
     /// Matrices of one type under one another, in the best form for the device.
     pub(crate) fn load(
-        tensors: &GgufTensors<'_>,
+        tensors: &Tensors<'_>,
         parts: &[(&str, usize)],
         columns: usize,
     ) -> std::result::Result<Self, LoadError> {
         let matrix = tensors.stacked(parts, columns)?;
         if let Some(packed) = Self::pack(&matrix, tensors) {
-            return Ok(Self::Packed(packed));
+            return Ok(Self::Packed(Arc::new(packed)));
         }
         let device = tensors.device();
         let dtype = ggml_dtype(matrix.tensor_type);
@@ -92,17 +144,27 @@ impl Weight {
         Ok(Self::Quantised(Arc::new(quantised)))
     }
 
-    fn pack(matrix: &Matrix, tensors: &GgufTensors<'_>) -> Option<PackedLinear> {
+    fn packed(&self) -> Option<Arc<PackedMatrix>> {
+        match self {
+            Self::Packed(matrix) => Some(Arc::clone(matrix)),
+            Self::Quantised(_) | Self::Dense(_) => None,
+        }
+    }
+
+    fn pack(matrix: &Matrix, tensors: &Tensors<'_>) -> Option<PackedMatrix> {
         if !tensors.device().is_cpu() {
             return None;
         }
         let kind = block_kind(matrix.tensor_type)?;
-        PackedMatrix::pack(kind, &matrix.bytes, matrix.rows, matrix.columns).map(PackedLinear::new)
+        PackedMatrix::pack(kind, &matrix.bytes, matrix.rows, matrix.columns)
     }
 
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         match self {
-            Self::Packed(weight) => weight.forward(x),
+            Self::Packed(weight) => match PackedLinear::new(vec![Arc::clone(weight)]) {
+                Some(packed) => packed.forward(x, None),
+                None => candle_core::bail!("a packed matrix without inputs"),
+            },
             Self::Quantised(weight) => x.apply_op1_no_bwd(weight.as_ref()),
             Self::Dense(weight) => x.matmul(&weight.t()?),
         }

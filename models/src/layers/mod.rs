@@ -5,4 +5,5 @@ pub(crate) mod embedding;
 pub(crate) mod linear;
 pub(crate) mod mlp;
 pub(crate) mod norm;
+pub(crate) mod qk_norm;
 pub(crate) mod rope;

@@ -20,12 +20,23 @@ pub struct Entry {
     pub sha256: String,
     /// Licence of the weights, an SPDX expression.
     pub licence: String,
-    /// Python package that carries the file, as `name==version`.
+    /// The Python packages that carry it: one, or several whose files are put one behind the other.
+    #[serde(rename = "part")]
+    pub parts: Vec<Part>,
+}
+
+/// A Python package that carries a model, or a piece of one that is too large for one package.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Part {
+    /// The package, as `name==version`.
     pub package: String,
     /// Size of the wheel; only the progress bar relies on it.
     pub package_bytes: u64,
     /// Name of the file inside of the wheel.
     pub member: String,
+    /// Size of that file.
+    pub bytes: u64,
 }
 
 #[derive(Deserialize)]
@@ -73,8 +84,13 @@ mod tests {
                     .bytes()
                     .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
             );
-            assert!(entry.package.contains("=="), "{entry:?} floats");
-            assert!(entry.bytes > 0 && entry.package_bytes > 0);
+            assert!(!entry.parts.is_empty());
+            for part in &entry.parts {
+                assert!(part.package.contains("=="), "{entry:?} floats");
+                assert!(part.bytes > 0 && part.package_bytes > 0);
+            }
+            let bytes: u64 = entry.parts.iter().map(|part| part.bytes).sum();
+            assert_eq!(bytes, entry.bytes, "{entry:?}");
         }
     }
 }

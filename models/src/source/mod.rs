@@ -18,7 +18,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-pub use catalogue::{Entry, catalogue};
+pub use catalogue::{Entry, Part, catalogue};
 pub use error::SourceError;
 
 /// What the search for a model file depends on besides its name.

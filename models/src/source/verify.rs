@@ -59,24 +59,42 @@ pub(super) fn sha256_of(path: &Path) -> Result<String, SourceError> {
 pub(super) fn copy_hashed(
     from: &mut impl Read,
     to: &mut impl Write,
-    mut progress: impl FnMut(u64),
+    progress: impl FnMut(u64),
 ) -> io::Result<String> {
-    let mut hash = Sha256::new();
-    let mut buffer = vec![0; limits::COPY_BUFFER_BYTES];
-    loop {
-        let count = match from.read(&mut buffer) {
-            Ok(0) => break,
-            Ok(count) => count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(error),
-        };
-        hash.update(&buffer[..count]);
-        to.write_all(&buffer[..count])?;
-        progress(count as u64);
+    let mut hash = Hash::default();
+    hash.copy(from, to, progress)?;
+    Ok(hash.finish())
+}
+
+/// The SHA-256 of what passes, of one file or of several in a row.
+#[derive(Default)]
+pub(super) struct Hash(Sha256);
+
+impl Hash {
+    /// Copies `from` to its end and tells `progress` how many bytes each piece had.
+    pub(super) fn copy(
+        &mut self,
+        from: &mut impl Read,
+        to: &mut impl Write,
+        mut progress: impl FnMut(u64),
+    ) -> io::Result<()> {
+        let mut buffer = vec![0; limits::COPY_BUFFER_BYTES];
+        loop {
+            let count = match from.read(&mut buffer) {
+                Ok(0) => return Ok(()),
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error),
+            };
+            self.0.update(&buffer[..count]);
+            to.write_all(&buffer[..count])?;
+            progress(count as u64);
+        }
     }
-    Ok(hash
-        .finalize()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect())
+
+    /// In lower-case hexadecimal digits.
+    pub(super) fn finish(self) -> String {
+        let digest = self.0.finalize();
+        digest.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
 }

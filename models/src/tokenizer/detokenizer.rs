@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::alphabet::Alphabet;
-use super::vocabulary::{Kind, Vocabulary};
+use super::sentence_piece;
+use super::vocabulary::{Algorithm, Kind, Vocabulary};
 use crate::text::Detokenizer;
 
 /// The bytes of every token, end to end.
@@ -17,13 +18,19 @@ pub(super) struct Pieces {
 impl Pieces {
     pub(super) fn new(vocabulary: &Vocabulary) -> Self {
         let alphabet = Alphabet::new();
+        let in_bytes = matches!(vocabulary.algorithm, Algorithm::ByteLevelBpe { .. });
         let mut pieces = Self {
             bytes: Vec::new(),
             ends: Vec::with_capacity(vocabulary.texts.len()),
         };
         for (_, text, kind) in vocabulary.tokens() {
             match kind {
-                Kind::Normal => alphabet.decode(text, &mut pieces.bytes),
+                Kind::Normal if in_bytes => alphabet.decode(text, &mut pieces.bytes),
+                Kind::Normal => {
+                    let spaced = text.replace(sentence_piece::SPACE, " ");
+                    pieces.bytes.extend_from_slice(spaced.as_bytes());
+                }
+                Kind::Byte => pieces.bytes.extend(sentence_piece::byte_of(text)),
                 Kind::UserDefined => pieces.bytes.extend_from_slice(text.as_bytes()),
                 Kind::Control | Kind::Unused => {}
             }

@@ -10,7 +10,9 @@ pub enum TokenizerError {
     #[error(transparent)]
     Gguf(#[from] GgufError),
     /// Another kind of tokenizer.
-    #[error("the tokenizer model '{0}' is not supported; supported: gpt2 (byte-level BPE)")]
+    #[error(
+        "the tokenizer model '{0}' is not supported; supported: gpt2 (byte-level BPE), llama (SentencePiece)"
+    )]
     Model(String),
     /// A pre-tokenizer that is not known: guessing it would give wrong ids and nobody would see it.
     #[error("the pre-tokenizer '{name}' is not supported; supported: {supported}")]

@@ -1,7 +1,7 @@
 //! The tokenizer of a real model, built from the metadata of its GGUF file.
 //!
-//! Byte-level BPE with the crate `tokenizers`; the ids are those of llama.cpp, which is what people compare a GGUF file
-//! with. Two things are done here and not by that crate. Control tokens are cut out first, where the caller says that the
+//! Byte-level BPE with the crate `tokenizers`, or SentencePiece by scores; the ids are those of llama.cpp, which is what
+//! people compare a GGUF file with. Two things are done here and not by that crate. Control tokens are cut out first, where the caller says that the
 //! text may hold them; and the vocabulary that BPE sees has no control tokens at all, so that plain text cannot become one.
 //! It must not know tensors or requests.
 
@@ -11,6 +11,7 @@ mod detokenizer;
 mod end_of_generation;
 mod error;
 mod pre_tokenizer;
+mod sentence_piece;
 mod special;
 mod vocabulary;
 
@@ -25,13 +26,14 @@ use crate::text::{ChatInput, Detokenizer, SpecialTokens, TextCodec, TextError};
 use crate::weights::gguf::GgufFile;
 use bpe::ByteLevelBpe;
 use detokenizer::{IncrementalDetokenizer, Pieces};
+use sentence_piece::SentencePiece;
 use special::{Fragment, SpecialSplitter};
-use vocabulary::Vocabulary;
+use vocabulary::{Algorithm, Vocabulary};
 
 /// Tokenizer, detokenizer and chat template of a model file.
 #[derive(Debug)]
 pub struct GgufTokenizer {
-    bpe: ByteLevelBpe,
+    words: Words,
     special: SpecialSplitter,
     pieces: Arc<Pieces>,
     /// Set before every text where the model was trained so.
@@ -58,7 +60,7 @@ impl GgufTokenizer {
             None => Err(TextError::NoTemplate),
         };
         Ok(Self {
-            bpe: ByteLevelBpe::new(&vocabulary)?,
+            words: Words::new(&vocabulary)?,
             special: SpecialSplitter::new(&vocabulary)?,
             pieces: Arc::new(Pieces::new(&vocabulary)),
             bos: vocabulary.bos.filter(|_| vocabulary.add_bos),
@@ -76,6 +78,37 @@ impl GgufTokenizer {
     }
 }
 
+/// What turns plain text into tokens.
+#[derive(Debug)]
+enum Words {
+    ByteLevel(Box<ByteLevelBpe>),
+    SentencePiece(Box<SentencePiece>),
+}
+
+impl Words {
+    fn new(vocabulary: &Vocabulary) -> Result<Self, TokenizerError> {
+        Ok(match &vocabulary.algorithm {
+            Algorithm::ByteLevelBpe { pre } => {
+                Self::ByteLevel(Box::new(ByteLevelBpe::new(vocabulary, pre)?))
+            }
+            Algorithm::SentencePiece { space_prefix } => {
+                Self::SentencePiece(Box::new(SentencePiece::new(vocabulary, *space_prefix)))
+            }
+        })
+    }
+
+    /// Appends the ids of `text`, which `leads` where nothing or a token stands before it.
+    fn encode(&self, text: &str, leads: bool, ids: &mut Vec<u32>) -> Result<(), TextError> {
+        match self {
+            Self::ByteLevel(bpe) => bpe.encode(text, ids),
+            Self::SentencePiece(pieces) => {
+                pieces.encode(text, leads, ids);
+                Ok(())
+            }
+        }
+    }
+}
+
 impl TextCodec for GgufTokenizer {
     fn encode(&self, text: &str, special: SpecialTokens) -> Result<Vec<u32>, TextError> {
         if text.len() > limits::TEXT_BYTES_MAX {
@@ -85,11 +118,13 @@ impl TextCodec for GgufTokenizer {
             });
         }
         let mut ids = Vec::with_capacity(text.len() / 3 + 1);
+        let mut leads = true;
         for fragment in self.special.split(text, special) {
             match fragment {
                 Fragment::Token(id) => ids.push(id),
-                Fragment::Text(text) => self.bpe.encode(text, &mut ids)?,
+                Fragment::Text(text) => self.words.encode(text, leads, &mut ids)?,
             }
+            leads = matches!(fragment, Fragment::Token(_));
         }
         match self.bos {
             // Many templates print it themselves.

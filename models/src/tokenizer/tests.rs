@@ -188,8 +188,8 @@ fn what_is_not_supported_is_refused_by_name() {
         message.contains("'grok-9'") && message.contains("smollm, starcoder, gpt-2"),
         "{message}"
     );
-    let sentence_piece = GgufWriter::default().str("tokenizer.ggml.model", "llama");
-    assert!(failure(sentence_piece).contains("'llama' is not supported"));
+    let word_piece = GgufWriter::default().str("tokenizer.ggml.model", "bert");
+    assert!(failure(word_piece).contains("'bert' is not supported"));
     let unnamed = GgufWriter::default()
         .str("tokenizer.ggml.model", "gpt2")
         .strings("tokenizer.ggml.tokens", &["a"])

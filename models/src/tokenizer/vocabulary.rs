@@ -12,14 +12,32 @@ use crate::weights::gguf::GgufFile;
 pub(super) struct Vocabulary {
     pub(super) texts: Vec<String>,
     pub(super) kinds: Vec<Kind>,
+    /// How good each token is; SentencePiece alone.
+    pub(super) scores: Vec<f32>,
+    /// Byte-level BPE alone.
     pub(super) merges: Vec<String>,
-    /// Name of the rule that cuts text into words.
-    pub(super) pre: String,
+    pub(super) algorithm: Algorithm,
     pub(super) bos: Option<u32>,
     pub(super) eos: Option<u32>,
     pub(super) eot: Option<u32>,
     pub(super) eom: Option<u32>,
+    pub(super) unknown: Option<u32>,
     pub(super) add_bos: bool,
+}
+
+/// How text becomes tokens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Algorithm {
+    /// `gpt2`: byte-level BPE.
+    ByteLevelBpe {
+        /// Name of the rule that cuts text into words.
+        pre: String,
+    },
+    /// `llama`: SentencePiece by scores.
+    SentencePiece {
+        /// Whether text gets a space before it.
+        space_prefix: bool,
+    },
 }
 
 /// What a token is for.
@@ -31,6 +49,8 @@ pub(super) enum Kind {
     Control,
     /// Text that always becomes this token, written as it is.
     UserDefined,
+    /// A byte of a character that has no token; SentencePiece alone.
+    Byte,
     /// Takes a place and means nothing.
     Unused,
 }
@@ -42,6 +62,7 @@ impl Kind {
             1 => Self::Normal,
             2 | 3 => Self::Control,
             4 => Self::UserDefined,
+            6 => Self::Byte,
             _ => Self::Unused,
         }
     }
@@ -49,10 +70,7 @@ impl Kind {
 
 impl Vocabulary {
     pub(super) fn read(file: &GgufFile) -> Result<Self, TokenizerError> {
-        let model = file.str("tokenizer.ggml.model")?;
-        if model != "gpt2" {
-            return Err(TokenizerError::Model(model.to_owned()));
-        }
+        let algorithm = Algorithm::read(file)?;
         let texts = file.strings("tokenizer.ggml.tokens")?.to_vec();
         if texts.is_empty() || texts.len() > limits::VOCAB_TOKENS_MAX {
             let reason = format!(
@@ -62,21 +80,31 @@ impl Vocabulary {
             );
             return Err(TokenizerError::Broken(reason));
         }
-        let pre = file.opt_str("tokenizer.ggml.pre")?.unwrap_or("(none)");
+        let kinds = kinds(file, &texts)?;
+        let (scores, merges) = match &algorithm {
+            Algorithm::ByteLevelBpe { .. } => {
+                (Vec::new(), file.strings("tokenizer.ggml.merges")?.to_vec())
+            }
+            Algorithm::SentencePiece { .. } => {
+                (file.f32s("tokenizer.ggml.scores")?.to_vec(), Vec::new())
+            }
+        };
         let vocabulary = Self {
-            kinds: kinds(file, &texts)?,
-            merges: file.strings("tokenizer.ggml.merges")?.to_vec(),
-            pre: pre.to_owned(),
+            kinds,
+            scores,
+            merges,
             bos: file.opt_u32("tokenizer.ggml.bos_token_id")?,
             eos: file.opt_u32("tokenizer.ggml.eos_token_id")?,
             eot: file.opt_u32("tokenizer.ggml.eot_token_id")?,
             eom: file.opt_u32("tokenizer.ggml.eom_token_id")?,
+            unknown: file.opt_u32("tokenizer.ggml.unknown_token_id")?,
             add_bos: file
                 .opt_bool("tokenizer.ggml.add_bos_token")?
-                .unwrap_or_else(|| super::pre_tokenizer::adds_bos(pre)),
+                .unwrap_or_else(|| algorithm.adds_bos()),
+            algorithm,
             texts,
         };
-        vocabulary.check_ids()?;
+        vocabulary.check()?;
         Ok(vocabulary)
     }
 
@@ -117,12 +145,13 @@ impl Vocabulary {
         (tokens, merges)
     }
 
-    fn check_ids(&self) -> Result<(), TokenizerError> {
+    fn check(&self) -> Result<(), TokenizerError> {
         let named = [
             ("bos", self.bos),
             ("eos", self.eos),
             ("eot", self.eot),
             ("eom", self.eom),
+            ("unknown", self.unknown),
         ];
         for (name, id) in named {
             if id.is_some() && self.text(id).is_none() {
@@ -134,7 +163,40 @@ impl Vocabulary {
             let reason = "it adds a bos token and names none".to_owned();
             return Err(TokenizerError::Broken(reason));
         }
+        let scored = matches!(self.algorithm, Algorithm::SentencePiece { .. });
+        if scored && self.scores.len() != self.texts.len() {
+            let (scores, tokens) = (self.scores.len(), self.texts.len());
+            let reason = format!("{scores} scores for {tokens} tokens");
+            return Err(TokenizerError::Broken(reason));
+        }
         Ok(())
+    }
+}
+
+impl Algorithm {
+    fn read(file: &GgufFile) -> Result<Self, TokenizerError> {
+        match file.str("tokenizer.ggml.model")? {
+            "gpt2" => Ok(Self::ByteLevelBpe {
+                pre: file
+                    .opt_str("tokenizer.ggml.pre")?
+                    .unwrap_or("(none)")
+                    .to_owned(),
+            }),
+            "llama" => Ok(Self::SentencePiece {
+                space_prefix: file
+                    .opt_bool("tokenizer.ggml.add_space_prefix")?
+                    .unwrap_or(true),
+            }),
+            other => Err(TokenizerError::Model(other.to_owned())),
+        }
+    }
+
+    /// Whether a begin-of-sequence token is set where the file does not say.
+    fn adds_bos(&self) -> bool {
+        match self {
+            Self::ByteLevelBpe { pre } => super::pre_tokenizer::adds_bos(pre),
+            Self::SentencePiece { .. } => true,
+        }
     }
 }
 

@@ -2,4 +2,6 @@
 
 pub mod gguf;
 #[cfg(feature = "candle")]
+mod heads;
+#[cfg(feature = "candle")]
 pub(crate) mod tensors;

@@ -4,6 +4,7 @@
 //! the integer products are then exact, and the rounding is a 1/254 of the largest input of the run at most. Rows are
 //! independent, so a row's bytes never depend on its neighbours (batch invariance).
 
+use super::elementwise::RmsNorm;
 use super::packed::{BLOCK, Layout};
 use super::pool::{for_each, rows_per_piece};
 use super::simd::{Simd, simd_dispatch};
@@ -38,8 +39,9 @@ impl QuantizedRows {
         }
     }
 
-    /// Quantises `x`, `[m, k]`, for products with matrices of `layout`. Keeps its memory from call to call.
-    pub(crate) fn fill(&mut self, x: &[f32], k: usize, layout: Layout) {
+    /// Quantises `x`, `[m, k]`, for products with matrices of `layout`, each row normed before where there is a norm.
+    /// Keeps its memory from call to call.
+    pub(crate) fn fill(&mut self, x: &[f32], k: usize, layout: Layout, norm: Option<&RmsNorm>) {
         self.reset(x.len() / k, k, layout.groups);
         let rows = rows_per_piece(self.m, k);
         let blocks = rows * k / BLOCK;
@@ -50,6 +52,15 @@ impl QuantizedRows {
         let outs = codes.zip(scales).zip(sums).zip(scaled_sums);
         let pieces = x.chunks(rows * k).zip(outs).collect();
         for_each(pieces, |(x, (((codes, scales), sums), scaled_sums))| {
+            let mut normed = Vec::new();
+            let x = match norm {
+                Some(norm) => {
+                    normed.resize(x.len(), 0.0);
+                    norm.apply(x, &mut normed);
+                    &normed
+                }
+                None => x,
+            };
             quantize(x, codes, scales, sums, scaled_sums);
         });
     }
@@ -84,43 +95,18 @@ fn quantize_body<S: Simd>(
     scaled_sums: &mut [f32],
 ) {
     let groups = sums.len() / scales.len();
-    let blocks = x.chunks_exact(BLOCK).zip(codes.chunks_exact_mut(BLOCK));
+    let blocks = x.as_chunks().0.iter().zip(codes.as_chunks_mut().0);
     for (index, (x, codes)) in blocks.enumerate() {
-        let scale = quantize_block::<S>(x, codes);
+        let (scale, [low, high]) = S::quantize(x, codes);
         scales[index] = scale;
-        for (group, codes) in codes.chunks_exact(BLOCK / groups).enumerate() {
-            let sum: i32 = codes.iter().map(|&code| i32::from(code)).sum();
-            sums[index * groups + group] = sum;
-            scaled_sums[index * groups + group] = scale * sum as f32;
+        let halves = if groups == 1 {
+            [low + high, 0]
+        } else {
+            [low, high]
+        };
+        for group in 0..groups {
+            sums[index * groups + group] = halves[group];
+            scaled_sums[index * groups + group] = scale * halves[group] as f32;
         }
     }
-}
-
-/// Lanes of the search for the largest input.
-const LANES: usize = 16;
-
-/// Quantises 32 inputs and returns their scale. A run that holds an infinity or NaN gets a NaN scale: it poisons its own
-/// row, which the sampler then reports, and no other.
-#[inline(always)]
-fn quantize_block<S: Simd>(x: &[f32], codes: &mut [i8]) -> f32 {
-    /// Adding 1.5 * 2^23 rounds to the nearest integer, ties to even, in the low bits of the sum.
-    const ROUND: f32 = 12_582_912.0;
-    let (mut largest, mut poison) = ([0.0f32; LANES], [0.0f32; LANES]);
-    for x in x.chunks_exact(LANES) {
-        for lane in 0..LANES {
-            largest[lane] = largest[lane].max(x[lane].abs());
-            poison[lane] += x[lane] * 0.0;
-        }
-    }
-    let largest = largest.iter().fold(0.0f32, |a, &b| a.max(b));
-    let poison: f32 = poison.iter().sum();
-    if largest == 0.0 || poison.is_nan() {
-        codes.fill(0);
-        return poison;
-    }
-    let inverse = 127.0 / largest;
-    for (code, &x) in codes.iter_mut().zip(x) {
-        *code = (S::mul_add(x, inverse, ROUND).to_bits() & 255) as u8 as i8;
-    }
-    largest / 127.0
 }

@@ -1,33 +1,41 @@
 //! Paged attention in place: keys and values are written through slots and read through block tables, never gathered.
 //!
+//! The bytes of a block are ordered for these kernels: values by head, position, number; keys by head, number, position,
+//! so that one register holds the same number of 16 keys and a score needs no sum across lanes.
+//!
 //! A row's result is computed by the same operations in the same order whatever else is in the step and however its
-//! prompt was cut: positions are taken in tiles counted from 0, each tile in order, and a row reads no position beyond
-//! its own. Sharing a tile between the rows and heads of one sequence only saves converting it again.
+//! prompt was cut: positions are taken in tiles and chunks counted from 0, and a row uses no position beyond its own.
+
+use std::ops::Range;
 
 use candle_core::{CpuStorage, CustomOp3, InplaceOp2, Layout, Result, Shape, Tensor};
 use half::f16;
-use half::slice::HalfFloatSliceExt;
 
 use super::elementwise::f32_slice;
-use super::flash::{Tile, attend_tile};
-use super::pool::for_each;
+use super::flash::{Rows, Tile, attend_tile};
+use super::matmul::{Finish, OutPtr, written};
+use super::pool::{for_each, pieces_max};
+use super::simd::{LANES, Simd, simd_dispatch};
 use crate::batch::Batch;
-use crate::layers::attention::AttentionShape;
-use crate::layers::rope::{RopeAngles, RopePairs};
+use crate::layers::attention::{AttentionKind, AttentionShape};
+use crate::layers::rope::RopeAngles;
 
 /// New tokens of one sequence that share the conversion of a tile.
-const TOKENS_PER_ITEM: usize = 8;
+const TOKENS_PER_RUN: usize = 32;
+/// Positions whose share of a row's result is summed on its own, so that several threads can read one long context.
+const CHUNK: usize = 256;
 
 /// A step over the paged cache: what every layer's attention shares.
 pub(crate) struct PagedStep<'a> {
     shape: AttentionShape,
+    window: Option<usize>,
     angles: RopeAngles,
     batch: &'a Batch,
     block_size: usize,
     runs: Vec<Run>,
 }
 
-/// Up to [`TOKENS_PER_ITEM`] tokens of one sequence, one after another.
+/// Up to [`TOKENS_PER_RUN`] tokens of one sequence, one after another.
 #[derive(Debug, Clone, Copy)]
 struct Run {
     sequence: usize,
@@ -38,7 +46,7 @@ struct Run {
 impl<'a> PagedStep<'a> {
     /// `batch` has been validated against the cache.
     pub(crate) fn new(
-        shape: AttentionShape,
+        kind: &AttentionKind,
         angles: RopeAngles,
         batch: &'a Batch,
         block_size: usize,
@@ -48,7 +56,7 @@ impl<'a> PagedStep<'a> {
         for (sequence, &q_len) in batch.q_lens.iter().enumerate() {
             let end = start + q_len as usize;
             while start < end {
-                let tokens = TOKENS_PER_ITEM.min(end - start);
+                let tokens = TOKENS_PER_RUN.min(end - start);
                 runs.push(Run {
                     sequence,
                     start,
@@ -58,7 +66,8 @@ impl<'a> PagedStep<'a> {
             }
         }
         Self {
-            shape,
+            shape: kind.shape,
+            window: kind.window,
             angles,
             batch,
             block_size,
@@ -72,12 +81,12 @@ impl<'a> PagedStep<'a> {
         let key_write = CacheWrite {
             step: self,
             first: q_width,
-            rotate: true,
+            part: CachePart::Keys,
         };
         let value_write = CacheWrite {
             step: self,
             first: q_width + kv_width,
-            rotate: false,
+            part: CachePart::Values,
         };
         keys.inplace_op2(qkv, &key_write)?;
         values.inplace_op2(qkv, &value_write)?;
@@ -93,14 +102,10 @@ impl<'a> PagedStep<'a> {
             .chunks_exact(head_dim)
             .zip(to.chunks_exact_mut(head_dim))
         {
-            match self.angles.pairs {
-                RopePairs::Interleaved => {
-                    let pairs = from.chunks_exact(2).zip(to.chunks_exact_mut(2));
-                    for ((from, to), (cos, sin)) in pairs.zip(cos.iter().zip(sin)) {
-                        to[0] = (from[0] * cos - from[1] * sin) * scale;
-                        to[1] = (from[0] * sin + from[1] * cos) * scale;
-                    }
-                }
+            let pairs = from.chunks_exact(2).zip(to.chunks_exact_mut(2));
+            for ((from, to), (cos, sin)) in pairs.zip(cos.iter().zip(sin)) {
+                to[0] = (from[0] * cos - from[1] * sin) * scale;
+                to[1] = (from[0] * sin + from[1] * cos) * scale;
             }
             for (from, to) in from.iter().zip(to).skip(rotated) {
                 *to = from * scale;
@@ -113,7 +118,13 @@ impl<'a> PagedStep<'a> {
 struct CacheWrite<'a> {
     step: &'a PagedStep<'a>,
     first: usize,
-    rotate: bool,
+    part: CachePart,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum CachePart {
+    Keys,
+    Values,
 }
 
 impl InplaceOp2 for CacheWrite<'_> {
@@ -143,17 +154,33 @@ impl InplaceOp2 for CacheWrite<'_> {
 
 impl CacheWrite<'_> {
     fn write<T: CacheNumber>(&self, cache: &mut [T], qkv: &[f32]) {
-        let shape = self.step.shape;
-        let width = shape.kv_width();
+        let AttentionShape { head_dim, .. } = self.step.shape;
+        let block_size = self.step.block_size;
+        let width = self.step.shape.kv_width();
         let mut rotated = vec![0.0; width];
-        let rows = qkv.chunks_exact(shape.qkv_width()).enumerate();
+        let rows = qkv.chunks_exact(self.step.shape.qkv_width()).enumerate();
         for ((t, row), &slot) in rows.zip(&self.step.batch.slots) {
-            let mut row = &row[self.first..][..width];
-            if self.rotate {
-                self.step.rotate(t, row, 1.0, &mut rotated);
-                row = &rotated;
+            let (block, offset) = (slot as usize / block_size, slot as usize % block_size);
+            let block = &mut cache[block * block_size * width..][..block_size * width];
+            let heads = block.chunks_exact_mut(block_size * head_dim);
+            let row = &row[self.first..][..width];
+            match self.part {
+                CachePart::Keys => {
+                    self.step.rotate(t, row, 1.0, &mut rotated);
+                    for (row, head) in rotated.chunks_exact(head_dim).zip(heads) {
+                        let to = head[offset..].iter_mut().step_by(block_size);
+                        to.zip(row).for_each(|(to, &from)| *to = T::narrow(from));
+                    }
+                }
+                CachePart::Values => {
+                    for (row, head) in row.chunks_exact(head_dim).zip(heads) {
+                        let to = &mut head[offset * head_dim..][..head_dim];
+                        to.iter_mut()
+                            .zip(row)
+                            .for_each(|(to, &from)| *to = T::narrow(from));
+                    }
+                }
             }
-            T::narrow(row, &mut cache[slot as usize * width..][..width]);
         }
     }
 }
@@ -169,6 +196,13 @@ struct Inputs<'a, T> {
     qkv: &'a [f32],
     keys: &'a [T],
     values: &'a [T],
+}
+
+/// A piece of work: a run of tokens, a head of keys, and the positions to look at.
+struct Item {
+    run: Run,
+    head: usize,
+    positions: Range<usize>,
 }
 
 impl CustomOp3 for PagedAttention<'_> {
@@ -211,110 +245,272 @@ impl CustomOp3 for PagedAttention<'_> {
 }
 
 impl PagedAttention<'_> {
-    /// One item of work is a run of tokens and a head of keys. Items write to a scratch in their own order, where each
-    /// owns one piece; with one token a run, that is the order of the result already.
     fn run<T: CacheNumber>(&self, inputs: Inputs<'_, T>) -> Vec<f32> {
         let shape = self.step.shape;
-        let group_width = shape.group() * shape.head_dim;
-        let mut scratch = vec![0.0; self.step.batch.token_count() * shape.q_width()];
-        let mut rest = scratch.as_mut_slice();
-        let mut items = Vec::with_capacity(self.step.runs.len() * shape.kv_heads);
-        for &run in &self.step.runs {
-            for head in 0..shape.kv_heads {
-                let (piece, after) = rest.split_at_mut(run.tokens * group_width);
-                items.push((run, head, piece));
-                rest = after;
+        let len = self.step.batch.token_count() * shape.q_width();
+        let whole: Vec<Item> = self.items().collect();
+        let run = |out| {
+            if whole.len() < pieces_max() {
+                return self.run_in_chunks(&whole, inputs, out);
             }
+            for_each(whole.iter().collect(), |item| {
+                let rows = self.attend(item, inputs);
+                self.store(item, rows, out);
+            });
+        };
+        #[expect(unsafe_code, reason = "see SAFETY")]
+        // SAFETY: the runs are all tokens of the step, and a run's items all heads.
+        unsafe {
+            written(len, shape.q_width(), run)
         }
-        for_each(items, |(run, head, out)| {
-            self.attend_run(run, head, inputs, out);
-        });
-        if self.step.runs.iter().all(|run| run.tokens == 1) {
-            return scratch;
-        }
-        self.in_token_order(&scratch)
     }
 
-    /// Queries of a run against its sequence's context: `[tokens, group, head_dim]`.
-    fn attend_run<T: CacheNumber>(
-        &self,
-        run: Run,
-        head: usize,
-        inputs: Inputs<'_, T>,
-        out: &mut [f32],
-    ) {
+    /// Few sequences: several threads read one context, and their shares are added up in the order of positions.
+    fn run_in_chunks<T: CacheNumber>(&self, whole: &[Item], inputs: Inputs<'_, T>, out: OutPtr) {
+        let chunks: Vec<Vec<Item>> = whole.iter().map(Item::chunks).collect();
+        let mut shares: Vec<Vec<Option<Rows>>> = chunks
+            .iter()
+            .map(|chunks| chunks.iter().map(|_| None).collect())
+            .collect();
+        let pairs = chunks
+            .iter()
+            .flatten()
+            .zip(shares.iter_mut().flatten())
+            .collect();
+        for_each(pairs, |(item, share): (&Item, &mut Option<Rows>)| {
+            *share = Some(self.attend(item, inputs));
+        });
+        for (item, shares) in whole.iter().zip(shares) {
+            let merged = shares.into_iter().flatten().reduce(|mut rows, later| {
+                rows.merge(&later);
+                rows
+            });
+            merged
+                .into_iter()
+                .for_each(|rows| self.store(item, rows, out));
+        }
+    }
+
+    fn items(&self) -> impl Iterator<Item = Item> {
+        let heads = self.step.shape.kv_heads;
+        self.step.runs.iter().flat_map(move |&run| {
+            let first = self.sees(run.start).start;
+            let end = self.sees(run.start + run.tokens - 1).end;
+            (0..heads).map(move |head| Item {
+                run,
+                head,
+                positions: first..end,
+            })
+        })
+    }
+
+    /// Positions that token `t` may look at.
+    fn sees(&self, t: usize) -> Range<usize> {
+        let end = self.step.batch.positions[t] as usize + 1;
+        self.step
+            .window
+            .map_or(0, |window| end.saturating_sub(window))..end
+    }
+
+    /// What the item's rows see at its positions, chunk by chunk: `[tokens, group]` rows.
+    fn attend<T: CacheNumber>(&self, item: &Item, inputs: Inputs<'_, T>) -> Rows {
+        let head_dim = self.step.shape.head_dim;
+        let mut tile = Tile::new(head_dim);
+        let mut rows = self.rows(item, inputs.qkv);
+        let mut total: Option<Rows> = None;
+        for chunk in item.chunks() {
+            if total.is_some() {
+                rows.restart();
+            }
+            let start = chunk.positions.start / Tile::POSITIONS * Tile::POSITIONS;
+            for first in (start..chunk.positions.end).step_by(Tile::POSITIONS) {
+                self.load(item, first, inputs, &mut tile);
+                attend_tile(&tile, &mut rows);
+            }
+            if chunk.positions.end == item.positions.end && total.is_none() {
+                return rows;
+            }
+            match &mut total {
+                Some(total) => total.merge(&rows),
+                None => total = Some(rows.clone()),
+            }
+        }
+        total.unwrap_or(rows)
+    }
+
+    /// The item's queries, rotated and scaled.
+    fn rows(&self, item: &Item, qkv: &[f32]) -> Rows {
         let step = self.step;
-        let AttentionShape { head_dim, .. } = step.shape;
-        let group_width = step.shape.group() * head_dim;
-        let mut queries = vec![0.0; out.len()];
-        for (i, to) in queries.chunks_exact_mut(group_width).enumerate() {
-            let t = run.start + i;
-            let from =
-                &inputs.qkv[t * step.shape.qkv_width() + head * group_width..][..group_width];
+        let (group, head_dim) = (step.shape.group(), step.shape.head_dim);
+        let width = group * head_dim;
+        let tokens = item.run.start..item.run.start + item.run.tokens;
+        let mut queries = vec![0.0; item.run.tokens * width];
+        for (t, to) in tokens.clone().zip(queries.chunks_exact_mut(width)) {
+            let from = &qkv[t * step.shape.qkv_width() + item.head * width..][..width];
             step.rotate(t, from, step.shape.scale(), to);
         }
-        let mut tile = Tile::new(head_dim, step.shape.group(), run.tokens);
-        let contexts: Vec<usize> = (run.start..run.start + run.tokens)
-            .map(|t| step.batch.positions[t] as usize + 1)
-            .collect();
-        let context_max = contexts.iter().copied().max().unwrap_or(0);
-        let table = &step.batch.block_tables[run.sequence];
-        let width = step.shape.kv_width();
-        for first in (0..context_max).step_by(Tile::POSITIONS) {
-            let positions = first..context_max.min(first + Tile::POSITIONS);
-            for (row, position) in positions.enumerate() {
-                let slot = table[position / step.block_size] as usize * step.block_size
-                    + position % step.block_size;
-                let at = slot * width + head * head_dim;
-                T::widen(&inputs.keys[at..at + head_dim], tile.key_mut(row));
-                T::widen(&inputs.values[at..at + head_dim], tile.value_mut(row));
-            }
-            attend_tile(&mut tile, first, &queries, &contexts, out);
-        }
-        tile.finish(out);
+        let sees = tokens.flat_map(|t| std::iter::repeat_n(self.sees(t), group));
+        Rows::new(head_dim, queries, sees.collect())
     }
 
-    /// Pieces `[run][head][token]` to rows `[token][head]`.
-    fn in_token_order(&self, scratch: &[f32]) -> Vec<f32> {
-        let shape = self.step.shape;
-        let (width, group_width) = (shape.q_width(), shape.group() * shape.head_dim);
-        let mut out = vec![0.0; scratch.len()];
-        let mut pieces = scratch.chunks_exact(group_width);
-        for run in &self.step.runs {
-            for head in 0..shape.kv_heads {
-                for (t, piece) in (run.start..).zip(pieces.by_ref().take(run.tokens)) {
-                    out[t * width + head * group_width..][..group_width].copy_from_slice(piece);
+    /// Keys and values of positions `first ..` of the item's head.
+    fn load<T: CacheNumber>(
+        &self,
+        item: &Item,
+        first: usize,
+        inputs: Inputs<'_, T>,
+        to: &mut Tile,
+    ) {
+        let step = self.step;
+        let (head_dim, block_size) = (step.shape.head_dim, step.block_size);
+        let head_len = block_size * head_dim;
+        let table = &step.batch.block_tables[item.run.sequence];
+        let place = |position: usize| {
+            let block = table[position / block_size] as usize * step.shape.kv_heads + item.head;
+            (block * head_len, position % block_size)
+        };
+        to.first = first;
+        let end = item.positions.end.min(first + Tile::POSITIONS);
+        let width = head_dim / LANES;
+        let value_rows = to.values.chunks_exact_mut(width);
+        for (position, row) in (first..end).zip(value_rows) {
+            let (head, offset) = place(position);
+            T::widen(&inputs.values[head + offset * head_dim..][..head_dim], row);
+        }
+        for (vector, first) in (first..end).step_by(LANES).enumerate() {
+            let (head, offset) = place(first);
+            let keys = &inputs.keys[head..][..head_len];
+            if block_size.is_multiple_of(LANES) {
+                T::widen_columns(&keys[offset..], block_size, vector, &mut to.keys);
+                continue;
+            }
+            for (lane, position) in (first..end.min(first + LANES)).enumerate() {
+                let (head, offset) = place(position);
+                let column = inputs.keys[head + offset..][..head_len - offset].iter();
+                for (to, &from) in to.keys.iter_mut().zip(column.step_by(block_size)) {
+                    to[vector][lane] = from.into();
                 }
             }
         }
-        out
+    }
+
+    /// The item's results to their tokens' rows.
+    fn store(&self, item: &Item, mut rows: Rows, out: OutPtr) {
+        let width = self.step.shape.group() * self.step.shape.head_dim;
+        for (i, row) in rows.finish().chunks_exact(width).enumerate() {
+            #[expect(unsafe_code, reason = "see SAFETY")]
+            // SAFETY: no other item has this token and head, and both are inside the result.
+            unsafe {
+                out.finish(item.run.start + i, item.head * width, row, Finish::Store);
+            }
+        }
+    }
+}
+
+impl Item {
+    /// The same work cut at every [`CHUNK`] positions.
+    fn chunks(&self) -> Vec<Self> {
+        let Range { start, end } = self.positions;
+        (start / CHUNK * CHUNK..end)
+            .step_by(CHUNK)
+            .map(|first| Self {
+                run: self.run,
+                head: self.head,
+                positions: first.max(start)..end.min(first + CHUNK),
+            })
+            .collect()
     }
 }
 
 /// A number type of the cache.
-trait CacheNumber: Copy + Send + Sync {
-    /// Converts a row to F32.
-    fn widen(from: &[Self], to: &mut [f32]);
-    /// Converts a row from F32, rounding to the nearest.
-    fn narrow(from: &[f32], to: &mut [Self]);
+trait CacheNumber: Copy + Send + Sync + Into<f32> {
+    /// From F32, rounded to the nearest.
+    fn narrow(from: f32) -> Self;
+    /// A row of whole registers to F32.
+    fn widen(from: &[Self], to: &mut [[f32; LANES]]);
+    /// [`LANES`] numbers at the start of every `stride` to register `vector` of each row.
+    fn widen_columns<const V: usize>(
+        from: &[Self],
+        stride: usize,
+        vector: usize,
+        to: &mut [[[f32; LANES]; V]],
+    );
 }
 
 impl CacheNumber for f32 {
-    fn widen(from: &[Self], to: &mut [f32]) {
-        to.copy_from_slice(from);
+    fn narrow(from: f32) -> Self {
+        from
     }
 
-    fn narrow(from: &[f32], to: &mut [Self]) {
-        to.copy_from_slice(from);
+    fn widen(from: &[Self], to: &mut [[f32; LANES]]) {
+        to.as_flattened_mut().copy_from_slice(from);
+    }
+
+    fn widen_columns<const V: usize>(
+        from: &[Self],
+        stride: usize,
+        vector: usize,
+        to: &mut [[[f32; LANES]; V]],
+    ) {
+        for (from, to) in from.chunks(stride).zip(to) {
+            to[vector].copy_from_slice(&from[..LANES]);
+        }
     }
 }
 
 impl CacheNumber for f16 {
-    fn widen(from: &[Self], to: &mut [f32]) {
-        super::flash::widen_f16(from, to);
+    fn narrow(from: f32) -> Self {
+        Self::from_f32(from)
     }
 
-    fn narrow(from: &[f32], to: &mut [Self]) {
-        to.convert_from_f32_slice(from);
+    fn widen(from: &[Self], to: &mut [[f32; LANES]]) {
+        widen_row(from.as_chunks().0, to);
+    }
+
+    fn widen_columns<const V: usize>(
+        from: &[Self],
+        stride: usize,
+        vector: usize,
+        to: &mut [[[f32; LANES]; V]],
+    ) {
+        widen_strided(from, stride, &mut to.as_flattened_mut()[vector..], V);
+    }
+}
+
+simd_dispatch! {
+    fn widen_row = widen_row_body(from: &[[f16; LANES]], to: &mut [[f32; LANES]])
+}
+
+#[inline(always)]
+fn widen_row_body<S: Simd>(from: &[[f16; LANES]], to: &mut [[f32; LANES]]) {
+    from.iter()
+        .zip(to)
+        .for_each(|(from, to)| S::widen(from, to));
+}
+
+simd_dispatch! {
+    /// Registers at the start of every `from_stride` numbers to every `to_stride`th register.
+    fn widen_strided = widen_strided_body(
+        from: &[f16],
+        from_stride: usize,
+        to: &mut [[f32; LANES]],
+        to_stride: usize,
+    )
+}
+
+#[inline(always)]
+fn widen_strided_body<S: Simd>(
+    from: &[f16],
+    from_stride: usize,
+    to: &mut [[f32; LANES]],
+    to_stride: usize,
+) {
+    for (from, to) in from
+        .chunks(from_stride)
+        .zip(to.iter_mut().step_by(to_stride))
+    {
+        if let Some(from) = from.first_chunk() {
+            S::widen(from, to);
+        }
     }
 }

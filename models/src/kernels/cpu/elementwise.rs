@@ -1,61 +1,33 @@
-//! Row-wise operations between the products: norm and gate, each one pass over its input.
+//! What lies between the products: norm and gate. Both are part of the product beside them, which works on the same rows.
 
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape};
+use candle_core::{CpuStorage, Layout, Result};
 
-use super::pool::for_rows;
 use super::simd::{Simd, exp, simd_dispatch};
 
 /// Lanes of a sum: a fixed number, so that a row's sum never depends on the processor's register width.
 const LANES: usize = 16;
 
 /// The root-mean-square norm of each row, times a weight.
+#[derive(Debug, Clone)]
 pub(crate) struct RmsNorm {
+    /// As wide as a row.
+    pub(crate) weight: Vec<f32>,
     pub(crate) eps: f32,
 }
 
-/// `silu(gate) * up` for rows that hold the gate and behind it as many numbers of `up`.
-pub(crate) struct SwiGlu;
-
-impl CustomOp2 for RmsNorm {
-    fn name(&self) -> &'static str {
-        "cpu-rms-norm"
-    }
-
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        x_layout: &Layout,
-        weight: &CpuStorage,
-        weight_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let x = f32_slice(x, x_layout)?;
-        let weight = f32_slice(weight, weight_layout)?;
-        let width = weight.len();
-        if width == 0 || !x.len().is_multiple_of(width) {
-            candle_core::bail!("rms-norm: rows are not {width} wide");
-        }
-        let mut out = vec![0.0; x.len()];
-        for_rows(&mut out, width, |first, out| {
-            rms_norm(&x[first * width..][..out.len()], weight, self.eps, out);
-        });
-        Ok((CpuStorage::F32(out), x_layout.shape().clone()))
-    }
+/// What a gate goes through before it is multiplied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Activation {
+    /// `x * sigmoid(x)`.
+    Silu,
+    /// GELU by its tanh approximation (Hendrycks and Gimpel 2016, <https://arxiv.org/abs/1606.08415>).
+    GeluTanh,
 }
 
-impl CustomOp1 for SwiGlu {
-    fn name(&self) -> &'static str {
-        "cpu-swiglu"
-    }
-
-    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let (rows, both) = layout.shape().dims2()?;
-        let x = f32_slice(x, layout)?;
-        let width = both / 2;
-        let mut out = vec![0.0; rows * width];
-        for_rows(&mut out, width, |first, out| {
-            swiglu(&x[first * both..][..2 * out.len()], width, out);
-        });
-        Ok((CpuStorage::F32(out), Shape::from((rows, width))))
+impl RmsNorm {
+    /// Norms the rows of `x` to `out`.
+    pub(crate) fn apply(&self, x: &[f32], out: &mut [f32]) {
+        rms_norm(x, &self.weight, self.eps, out);
     }
 }
 
@@ -99,24 +71,44 @@ fn sum_of_squares<S: Simd>(x: &[f32]) -> f32 {
     lanes.iter().sum()
 }
 
+/// `gates = activation(gates) * ups`.
+pub(crate) fn gate(activation: Activation, gates: &mut [f32], ups: &[f32]) {
+    match activation {
+        Activation::Silu => gate_silu(gates, ups),
+        Activation::GeluTanh => gate_gelu_tanh(gates, ups),
+    }
+}
+
 simd_dispatch! {
-    /// Rows of `x` are `2 * width` numbers, rows of `out` are `width`.
-    fn swiglu = swiglu_body(x: &[f32], width: usize, out: &mut [f32])
+    fn gate_silu = gate_silu_body(gates: &mut [f32], ups: &[f32])
 }
 
 #[inline(always)]
-fn swiglu_body<S: Simd>(x: &[f32], width: usize, out: &mut [f32]) {
-    for (x, out) in x.chunks_exact(2 * width).zip(out.chunks_exact_mut(width)) {
-        let (gate, up) = x.split_at(width);
-        for ((out, gate), up) in out.iter_mut().zip(gate).zip(up) {
-            *out = gate / (1.0 + exp::<S>(-gate)) * up;
-        }
+fn gate_silu_body<S: Simd>(gates: &mut [f32], ups: &[f32]) {
+    for (gate, up) in gates.iter_mut().zip(ups) {
+        *gate = *gate / (1.0 + exp::<S>(-*gate)) * up;
+    }
+}
+
+simd_dispatch! {
+    fn gate_gelu_tanh = gate_gelu_tanh_body(gates: &mut [f32], ups: &[f32])
+}
+
+/// `0.5 (1 + tanh(u)) = sigmoid(2u)`.
+#[inline(always)]
+fn gate_gelu_tanh_body<S: Simd>(gates: &mut [f32], ups: &[f32]) {
+    /// `2 * sqrt(2 / pi)`.
+    const DOUBLE_ROOT: f32 = 1.595_769_1;
+    for (gate, up) in gates.iter_mut().zip(ups) {
+        let cube = *gate * *gate * *gate;
+        let u = DOUBLE_ROOT * S::mul_add(0.044_715, cube, *gate);
+        *gate = *gate / (1.0 + exp::<S>(-u)) * up;
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use candle_core::{D, Device, Tensor};
+    use candle_core::{Device, Tensor};
 
     use super::*;
 
@@ -124,17 +116,33 @@ mod tests {
     fn agree_with_candle() -> Result<()> {
         let x = Tensor::randn(0f32, 3f32, (37, 300), &Device::Cpu)?;
         let weight = Tensor::randn(1f32, 0.2f32, 300, &Device::Cpu)?;
-        let ours = x.apply_op2_no_bwd(&weight, &RmsNorm { eps: 1e-5 })?;
-        let theirs = candle_nn::ops::rms_norm(&x, &weight, 1e-5)?;
-        assert!(distance(&ours, &theirs)? < 1e-5);
-        let ours = x.apply_op1_no_bwd(&SwiGlu)?;
-        let parts = x.chunk(2, D::Minus1)?;
-        let theirs = (parts[0].silu()? * &parts[1])?;
-        assert!(distance(&ours, &theirs)? < 1e-5);
+        let norm = RmsNorm {
+            weight: weight.to_vec1()?,
+            eps: 1e-5,
+        };
+        let numbers = numbers(&x)?;
+        let mut ours = vec![0.0; numbers.len()];
+        norm.apply(&numbers, &mut ours);
+        assert!(distance(&ours, &candle_nn::ops::rms_norm(&x, &weight, 1e-5)?)? < 1e-5);
+
+        let up = Tensor::randn(0f32, 1f32, (37, 300), &Device::Cpu)?;
+        for (activation, theirs) in [
+            (Activation::Silu, x.silu()?),
+            (Activation::GeluTanh, x.gelu()?),
+        ] {
+            let mut ours = numbers.clone();
+            gate(activation, &mut ours, &self::numbers(&up)?);
+            assert!(distance(&ours, &(theirs * &up)?)? < 1e-5);
+        }
         Ok(())
     }
 
-    fn distance(a: &Tensor, b: &Tensor) -> Result<f32> {
-        (a - b)?.abs()?.max_all()?.to_scalar()
+    fn numbers(x: &Tensor) -> Result<Vec<f32>> {
+        x.flatten_all()?.to_vec1()
+    }
+
+    fn distance(a: &[f32], b: &Tensor) -> Result<f32> {
+        let pairs = a.iter().zip(numbers(b)?);
+        Ok(pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max))
     }
 }

@@ -1,110 +1,222 @@
-//! Online softmax over one tile of keys and values (Milakov and Gimelshein 2018, <https://arxiv.org/abs/1805.02867>).
+//! Online softmax over tiles of keys and values (Milakov and Gimelshein 2018, <https://arxiv.org/abs/1805.02867>), several
+//! rows of queries at a time.
+//!
+//! A row's result is decided by its query and its context alone: scores are summed over the head in order, weighted values
+//! in order of position, tiles and chunks are counted from position 0. Rows that are worked on together only share loads.
 
-use half::f16;
+use std::array::from_fn;
+use std::ops::Range;
 
-use super::simd::{Simd, exp, simd_dispatch};
+use super::simd::{LANES, Simd, exp, simd_dispatch};
 
-/// Numbers of a head that are worked on at once: head sizes are multiples of it.
-pub(crate) const LANES: usize = 16;
+/// Registers of positions in a tile.
+const VECTORS: usize = 2;
+/// Rows of queries that share the loads of a tile.
+const ROWS: usize = 4;
+/// Registers of a row's result that are kept over all positions of a tile.
+const COLUMNS: usize = 4;
 
-/// Keys and values of [`Tile::POSITIONS`] positions of one head as F32, and the running state of the queries.
+/// Keys and values of one head at [`Tile::POSITIONS`] positions, as F32.
 pub(crate) struct Tile {
-    head_dim: usize,
-    /// Queries of one token.
-    group: usize,
-    keys: Vec<f32>,
-    values: Vec<f32>,
-    /// Largest score of each query so far.
-    maxima: Vec<f32>,
-    /// Sum of the exponentials of each query so far, relative to its largest score.
-    sums: Vec<f32>,
+    /// Position of the first row.
+    pub(crate) first: usize,
+    /// `[head_dim][positions]`.
+    pub(crate) keys: Vec<[[f32; LANES]; VECTORS]>,
+    /// `[positions][head_dim]`.
+    pub(crate) values: Vec<[f32; LANES]>,
 }
 
 impl Tile {
-    /// Positions in a tile. Tiles are counted from position 0, so their borders depend on nothing else.
-    pub(crate) const POSITIONS: usize = 64;
+    /// Positions in a tile.
+    pub(crate) const POSITIONS: usize = VECTORS * LANES;
 
-    pub(crate) fn new(head_dim: usize, group: usize, tokens: usize) -> Self {
+    pub(crate) fn new(head_dim: usize) -> Self {
+        Self {
+            first: 0,
+            keys: vec![[[0.0; LANES]; VECTORS]; head_dim],
+            values: vec![[0.0; LANES]; Self::POSITIONS * head_dim / LANES],
+        }
+    }
+}
+
+/// Rows of queries and what they have seen so far.
+#[derive(Clone)]
+pub(crate) struct Rows {
+    head_dim: usize,
+    /// `[rows, head_dim]`, with the scale of the scores in them.
+    queries: Vec<f32>,
+    /// Positions that each row may see.
+    sees: Vec<Range<usize>>,
+    /// Largest score of each row.
+    maxima: Vec<f32>,
+    /// Sum of the exponentials of each row, relative to its largest score.
+    sums: Vec<f32>,
+    /// Weighted values, `[rows][head_dim]`.
+    out: Vec<[f32; LANES]>,
+}
+
+impl Rows {
+    pub(crate) fn new(head_dim: usize, queries: Vec<f32>, sees: Vec<Range<usize>>) -> Self {
+        let rows = sees.len();
+        assert_eq!(queries.len(), rows * head_dim, "a query for each row");
         Self {
             head_dim,
-            group,
-            keys: vec![0.0; Self::POSITIONS * head_dim],
-            values: vec![0.0; Self::POSITIONS * head_dim],
-            maxima: vec![f32::NEG_INFINITY; group * tokens],
-            sums: vec![0.0; group * tokens],
+            queries,
+            sees,
+            maxima: vec![f32::NEG_INFINITY; rows],
+            sums: vec![0.0; rows],
+            out: vec![[0.0; LANES]; rows * head_dim / LANES],
         }
     }
 
-    pub(crate) fn key_mut(&mut self, row: usize) -> &mut [f32] {
-        &mut self.keys[row * self.head_dim..][..self.head_dim]
+    /// Forgets what was seen.
+    pub(crate) fn restart(&mut self) {
+        self.maxima.fill(f32::NEG_INFINITY);
+        self.sums.fill(0.0);
+        self.out.fill([0.0; LANES]);
     }
 
-    pub(crate) fn value_mut(&mut self, row: usize) -> &mut [f32] {
-        &mut self.values[row * self.head_dim..][..self.head_dim]
+    /// Adds what the same rows saw at later positions.
+    pub(crate) fn merge(&mut self, later: &Self) {
+        let width = self.head_dim / LANES;
+        let outs = self
+            .out
+            .chunks_exact_mut(width)
+            .zip(later.out.chunks_exact(width));
+        for (row, (out, later_out)) in outs.enumerate() {
+            let (before, after) = (self.maxima[row], later.maxima[row]);
+            if after == f32::NEG_INFINITY {
+                continue;
+            }
+            let now = before.max(after);
+            let keep = if before == f32::NEG_INFINITY {
+                0.0
+            } else {
+                (before - now).exp()
+            };
+            let add = (after - now).exp();
+            self.maxima[row] = now;
+            self.sums[row] = self.sums[row] * keep + later.sums[row] * add;
+            let pairs = out
+                .as_flattened_mut()
+                .iter_mut()
+                .zip(later_out.as_flattened());
+            pairs.for_each(|(out, later)| *out = *out * keep + later * add);
+        }
     }
 
-    /// Divides each query's weighted values by the sum of its weights.
-    pub(crate) fn finish(&self, out: &mut [f32]) {
-        for (out, sum) in out.chunks_exact_mut(self.head_dim).zip(&self.sums) {
+    /// Divides the weighted values by the sums of their weights: `[rows, head_dim]`.
+    pub(crate) fn finish(&mut self) -> &[f32] {
+        let width = self.head_dim / LANES;
+        for (out, sum) in self.out.chunks_exact_mut(width).zip(&self.sums) {
             let inverse = 1.0 / sum;
-            out.iter_mut().for_each(|x| *x *= inverse);
+            out.as_flattened_mut()
+                .iter_mut()
+                .for_each(|x| *x *= inverse);
         }
+        self.out.as_flattened()
     }
 }
 
 simd_dispatch! {
-    /// Adds a tile's share to `out`, `[tokens, group, head_dim]`. `first` is the position of the tile's first row,
-    /// `contexts` the number of positions that each token may see.
-    fn attend_tile = attend_tile_body(
-        tile: &mut Tile,
-        first: usize,
-        queries: &[f32],
-        contexts: &[usize],
-        out: &mut [f32],
-    )
+    /// Shows a tile to all rows.
+    fn attend_tile = attend_tile_body(tile: &Tile, rows: &mut Rows)
 }
 
 #[inline(always)]
-fn attend_tile_body<S: Simd>(
-    tile: &mut Tile,
-    first: usize,
-    queries: &[f32],
-    contexts: &[usize],
-    out: &mut [f32],
-) {
-    let head_dim = tile.head_dim;
-    let mut weights = [0.0f32; Tile::POSITIONS];
-    let rows = queries
-        .chunks_exact(head_dim)
-        .zip(out.chunks_exact_mut(head_dim))
-        .enumerate();
-    for (index, (query, out)) in rows {
-        let visible = contexts[index / tile.group]
-            .saturating_sub(first)
-            .min(Tile::POSITIONS);
-        if visible == 0 {
+fn attend_tile_body<S: Simd>(tile: &Tile, rows: &mut Rows) {
+    let count = rows.sees.len();
+    let mut row = 0;
+    while row < count {
+        row += match count - row {
+            1 => attend_rows::<S, 1>(tile, rows, row),
+            2 => attend_rows::<S, 2>(tile, rows, row),
+            3 => attend_rows::<S, 3>(tile, rows, row),
+            _ => attend_rows::<S, ROWS>(tile, rows, row),
+        };
+    }
+}
+
+/// Shows a tile to rows `row .. row + R`.
+#[inline(always)]
+fn attend_rows<S: Simd, const R: usize>(tile: &Tile, rows: &mut Rows, row: usize) -> usize {
+    let inside = |position: usize| position.saturating_sub(tile.first).min(Tile::POSITIONS);
+    let visible: [Range<usize>; R] = from_fn(|i| {
+        let sees = &rows.sees[row + i];
+        inside(sees.start)..inside(sees.end)
+    });
+    let seen = visible.iter().filter(|visible| !visible.is_empty());
+    let Some(last) = seen.map(|visible| visible.end).max() else {
+        return R;
+    };
+    let head_dim = rows.head_dim;
+    let queries = from_fn(|i| &rows.queries[(row + i) * head_dim..][..head_dim]);
+    let mut weights = scores::<S, R>(queries, &tile.keys);
+    let mut keeps = [1.0; R];
+    for (i, weights) in weights.iter_mut().enumerate() {
+        if visible[i].is_empty() {
+            weights.fill(0.0);
             continue;
         }
-        let weights = &mut weights[..visible];
-        for (weight, key) in weights.iter_mut().zip(tile.keys.chunks_exact(head_dim)) {
-            *weight = dot::<S>(query, key);
-        }
-        let (maximum, sum) = (&mut tile.maxima[index], &mut tile.sums[index]);
-        let keep = soften::<S>(weights, maximum, sum);
-        if keep != 1.0 {
-            out.iter_mut().for_each(|x| *x *= keep);
-        }
-        add_values::<S>(weights, &tile.values, out);
+        weights[..visible[i].start].fill(f32::NEG_INFINITY);
+        weights[visible[i].end..].fill(f32::NEG_INFINITY);
+        keeps[i] = soften::<S>(weights, &mut rows.maxima[row + i], &mut rows.sums[row + i]);
     }
+    let width = head_dim / LANES;
+    let out = &mut rows.out[row * width..(row + R) * width];
+    let wide = width / COLUMNS * COLUMNS;
+    for column in (0..wide).step_by(COLUMNS) {
+        add_values::<S, R, COLUMNS>(&weights, keeps, &tile.values, last, column, out);
+    }
+    for column in wide..width {
+        add_values::<S, R, 1>(&weights, keeps, &tile.values, last, column, out);
+    }
+    R
+}
+
+/// Products of each query with each key.
+#[inline(always)]
+fn scores<S: Simd, const R: usize>(
+    queries: [&[f32]; R],
+    keys: &[[[f32; LANES]; VECTORS]],
+) -> [[f32; Tile::POSITIONS]; R] {
+    assert!(
+        queries.iter().all(|query| query.len() == keys.len()),
+        "one head"
+    );
+    let mut sums = [[S::splat(0.0); VECTORS]; R];
+    for (d, key) in keys.iter().enumerate() {
+        let mut lanes = [S::splat(0.0); VECTORS];
+        for v in 0..VECTORS {
+            lanes[v] = S::load(&key[v]);
+        }
+        for r in 0..R {
+            let query = S::splat(queries[r][d]);
+            for v in 0..VECTORS {
+                sums[r][v] = S::mul_add_lanes(query, lanes[v], sums[r][v]);
+            }
+        }
+    }
+    let mut scores = [[0.0; Tile::POSITIONS]; R];
+    for r in 0..R {
+        let (scores, _) = scores[r].as_chunks_mut::<LANES>();
+        for v in 0..VECTORS {
+            S::store(sums[r][v], &mut scores[v]);
+        }
+    }
+    scores
 }
 
 /// Scores to weights relative to the largest score so far. Returns what earlier weights must be multiplied with.
 #[inline(always)]
-fn soften<S: Simd>(weights: &mut [f32], maximum: &mut f32, sum: &mut f32) -> f32 {
+fn soften<S: Simd>(weights: &mut [f32; Tile::POSITIONS], maximum: &mut f32, sum: &mut f32) -> f32 {
     let before = *maximum;
-    let now = before.max(fold_lanes(weights, f32::NEG_INFINITY, f32::max));
+    let now = before.max(fold(weights, f32::max));
     for weight in weights.iter_mut() {
-        *weight = exp::<S>(*weight - now);
+        // A hidden position weighs nothing at all, where the exponential would stop at its smallest number.
+        let hidden = *weight == f32::NEG_INFINITY;
+        let raised = exp::<S>(*weight - now);
+        *weight = if hidden { 0.0 } else { raised };
     }
     let keep = if now > before {
         exp::<S>(before - now)
@@ -112,119 +224,59 @@ fn soften<S: Simd>(weights: &mut [f32], maximum: &mut f32, sum: &mut f32) -> f32
         1.0
     };
     *maximum = now;
-    *sum = *sum * keep + fold_lanes(weights, 0.0, |a, b| a + b);
+    *sum = *sum * keep + fold(weights, |a, b| a + b);
     keep
 }
 
+/// Folds the upper half onto the lower until one number is left.
 #[inline(always)]
-fn dot<S: Simd>(a: &[f32], b: &[f32]) -> f32 {
-    let mut lanes = [0.0f32; LANES];
-    for (a, b) in a.chunks_exact(LANES).zip(b.chunks_exact(LANES)) {
-        for i in 0..LANES {
-            lanes[i] = S::mul_add(a[i], b[i], lanes[i]);
-        }
-    }
-    halve(lanes, |a, b| a + b)
-}
-
-/// Folds numbers lane by lane, then the lanes: an order that only their count decides.
-#[inline(always)]
-fn fold_lanes(numbers: &[f32], start: f32, fold: impl Fn(f32, f32) -> f32) -> f32 {
-    let mut lanes = [start; LANES];
-    let chunks = numbers.chunks_exact(LANES);
-    let tail = chunks.remainder();
-    for chunk in chunks {
-        for (lane, &number) in lanes.iter_mut().zip(chunk) {
-            *lane = fold(*lane, number);
-        }
-    }
-    for (lane, &number) in lanes.iter_mut().zip(tail) {
-        *lane = fold(*lane, number);
-    }
-    halve(lanes, fold)
-}
-
-/// Folds the upper half of the lanes onto the lower until one is left.
-#[inline(always)]
-fn halve(mut lanes: [f32; LANES], fold: impl Fn(f32, f32) -> f32) -> f32 {
-    let mut width = LANES / 2;
+fn fold(numbers: &[f32; Tile::POSITIONS], fold: impl Fn(f32, f32) -> f32) -> f32 {
+    let mut numbers = *numbers;
+    let mut width = Tile::POSITIONS / 2;
     while width > 0 {
         for i in 0..width {
-            lanes[i] = fold(lanes[i], lanes[i + width]);
+            numbers[i] = fold(numbers[i], numbers[i + width]);
         }
         width /= 2;
     }
-    lanes[0]
+    numbers[0]
 }
 
-/// `out += sum of weight * value`, in the order of positions.
+/// `out = keep * out + sum of weight * value` for `C` registers of each row from `column` on, in the order of positions.
 #[inline(always)]
-fn add_values<S: Simd>(weights: &[f32], values: &[f32], out: &mut [f32]) {
-    let head_dim = out.len();
-    let wide = head_dim / (4 * LANES) * (4 * LANES);
-    for at in (0..wide).step_by(4 * LANES) {
-        add_columns::<S, { 4 * LANES }>(weights, values, at, out);
-    }
-    for at in (wide..head_dim).step_by(LANES) {
-        add_columns::<S, LANES>(weights, values, at, out);
-    }
-}
-
-/// Columns `at .. at + N`, kept in registers over all positions.
-#[inline(always)]
-fn add_columns<S: Simd, const N: usize>(
-    weights: &[f32],
-    values: &[f32],
-    at: usize,
-    out: &mut [f32],
+fn add_values<S: Simd, const R: usize, const C: usize>(
+    weights: &[[f32; Tile::POSITIONS]; R],
+    keeps: [f32; R],
+    values: &[[f32; LANES]],
+    last: usize,
+    column: usize,
+    out: &mut [[f32; LANES]],
 ) {
-    let head_dim = out.len();
-    let mut sums = [0.0f32; N];
-    sums.copy_from_slice(&out[at..at + N]);
-    for (weight, value) in weights.iter().zip(values.chunks_exact(head_dim)) {
-        let value = &value[at..at + N];
-        for i in 0..N {
-            sums[i] = S::mul_add(*weight, value[i], sums[i]);
+    let width = out.len() / R;
+    // Loops and not closures: a closure is compiled without the level's instructions and not always inlined.
+    let mut sums = [[S::splat(0.0); C]; R];
+    for r in 0..R {
+        for c in 0..C {
+            let before = S::load(&out[r * width + column + c]);
+            sums[r][c] = S::mul_add_lanes(before, S::splat(keeps[r]), sums[r][c]);
         }
     }
-    out[at..at + N].copy_from_slice(&sums);
-}
-
-simd_dispatch! {
-    /// Half precision to single; infinities become NaN.
-    fn widen_f16 = widen_f16_body(from: &[f16], to: &mut [f32])
-}
-
-#[inline(always)]
-fn widen_f16_body<S: Simd>(from: &[f16], to: &mut [f32]) {
-    /// Moves the exponent from half precision's bias of 15 to 127; exact, for subnormal numbers too.
-    const REBIAS: f32 = f32::from_bits((127 + 127 - 15) << 23);
-    /// Largest finite number of half precision.
-    const MAX: f32 = 65_504.0;
-    for (to, from) in to.iter_mut().zip(from) {
-        let bits = u32::from(from.to_bits());
-        let magnitude = f32::from_bits((bits & 0x7fff) << 13) * REBIAS;
-        // Infinity and NaN would come out as numbers above the largest; a NaN must stay one to fail its sequence.
-        let magnitude = if magnitude > MAX { f32::NAN } else { magnitude };
-        *to = f32::from_bits(magnitude.to_bits() | (bits & 0x8000) << 16);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn widening_is_exact() {
-        let all: Vec<f16> = (0..=u16::MAX).map(f16::from_bits).collect();
-        let mut got = vec![0.0; all.len()];
-        widen_f16(&all, &mut got);
-        for (half, got) in all.iter().zip(got) {
-            if half.is_finite() {
-                assert_eq!(half.to_f32().to_bits(), got.to_bits());
-            } else {
-                assert!(got.is_nan());
+    for (position, value) in values.chunks_exact(width).take(last).enumerate() {
+        let value = &value[column..column + C];
+        let mut lanes = [S::splat(0.0); C];
+        for c in 0..C {
+            lanes[c] = S::load(&value[c]);
+        }
+        for r in 0..R {
+            let weight = S::splat(weights[r][position]);
+            for c in 0..C {
+                sums[r][c] = S::mul_add_lanes(weight, lanes[c], sums[r][c]);
             }
+        }
+    }
+    for r in 0..R {
+        for c in 0..C {
+            S::store(sums[r][c], &mut out[r * width + column + c]);
         }
     }
 }

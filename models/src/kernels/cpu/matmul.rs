@@ -7,6 +7,7 @@
 use super::activations::QuantizedRows;
 #[cfg(target_arch = "x86_64")]
 use super::avx512;
+use super::elementwise::{Activation, gate};
 use super::packed::{PackedMatrix, TILE};
 use super::pool::for_ranges;
 use super::portable;
@@ -46,7 +47,7 @@ pub(crate) struct OutPtr {
     stride: usize,
 }
 
-// SAFETY: threads are given disjoint ranges of tiles, and a tile's columns are written through `store` only by the thread
+// SAFETY: threads are given disjoint ranges of tiles, and a tile's columns are written only by the thread
 // that owns the tile; the buffer outlives the product, which waits for all threads.
 #[expect(unsafe_code, reason = "see SAFETY")]
 unsafe impl Send for OutPtr {}
@@ -54,20 +55,73 @@ unsafe impl Send for OutPtr {}
 #[expect(unsafe_code, reason = "see SAFETY")]
 unsafe impl Sync for OutPtr {}
 
+/// `len` numbers that `write` writes, without zeroing them first: the larger a product, the more that costs.
+///
+/// # Safety
+/// `write` writes every number.
+#[expect(unsafe_code, reason = "memory that is written once; see Safety")]
+pub(crate) unsafe fn written(len: usize, stride: usize, write: impl FnOnce(OutPtr)) -> Vec<f32> {
+    let mut out = Vec::with_capacity(len);
+    write(OutPtr {
+        start: out.as_mut_ptr(),
+        stride,
+    });
+    // SAFETY: the memory is there, and has been written by contract.
+    unsafe { out.set_len(len) };
+    out
+}
+
 impl OutPtr {
+    pub(crate) fn new(out: &mut [f32], stride: usize) -> Self {
+        Self {
+            start: out.as_mut_ptr(),
+            stride,
+        }
+    }
+
+    /// The same rows from column `column` on.
+    ///
+    /// # Safety
+    /// The rows have that many columns.
+    #[expect(unsafe_code, reason = "moves inside the buffer by contract")]
+    pub(crate) unsafe fn columns_from(self, column: usize) -> Self {
+        Self {
+            // SAFETY: by contract.
+            start: unsafe { self.start.add(column) },
+            stride: self.stride,
+        }
+    }
+
     /// `values` to columns `column ..` of `row`.
     ///
     /// # Safety
-    /// The columns lie in a tile that the calling thread owns, and inside the buffer.
+    /// The columns are inside the buffer, and no other thread touches them.
     #[expect(unsafe_code, reason = "threads write disjoint columns of one row")]
     #[inline]
-    pub(crate) unsafe fn store(self, row: usize, column: usize, values: &[f32]) {
-        // SAFETY: by contract the range is inside the buffer and no one else touches it.
+    pub(crate) unsafe fn finish(self, row: usize, column: usize, values: &[f32], finish: Finish) {
+        // SAFETY: by contract; what is added to has been written before.
         unsafe {
             let target = self.start.add(row * self.stride + column);
-            std::ptr::copy_nonoverlapping(values.as_ptr(), target, values.len());
+            match finish {
+                Finish::Store => {
+                    std::ptr::copy_nonoverlapping(values.as_ptr(), target, values.len());
+                }
+                Finish::Add => {
+                    let target = std::slice::from_raw_parts_mut(target, values.len());
+                    target.iter_mut().zip(values).for_each(|(to, x)| *to += x);
+                }
+            }
         }
     }
+}
+
+/// What happens to a product's numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Finish {
+    /// They replace what is there.
+    Store,
+    /// They are added to what is there.
+    Add,
 }
 
 /// Rows `[m, n]` of the product into `out`, whose rows are `n` floats.
@@ -75,42 +129,98 @@ impl OutPtr {
 /// # Panics
 /// Where the shapes do not match.
 pub fn matmul(isa: Isa, x: &QuantizedRows, w: &PackedMatrix, out: &mut [f32]) {
+    assert_eq!(out.len(), x.m * w.n, "output shape");
+    matmul_into(isa, x, w, OutPtr::new(out, w.n), Finish::Store);
+}
+
+/// The product to columns `0 .. n` of `out`, which has `m` rows of at least that many.
+///
+/// # Panics
+/// Where the inner dimensions do not match.
+pub(crate) fn matmul_into(
+    isa: Isa,
+    x: &QuantizedRows,
+    w: &PackedMatrix,
+    out: OutPtr,
+    finish: Finish,
+) {
+    assert_fit(x, w);
+    for_ranges(w.tiles(), |tiles| {
+        for tile in tiles {
+            let columns = TILE.min(w.n - tile * TILE);
+            for row in (0..x.m).step_by(ROWS) {
+                let rows = ROWS.min(x.m - row);
+                let sums = multiply(isa, x, row, rows, w, tile);
+                for (i, sums) in sums.iter().take(rows).enumerate() {
+                    #[expect(unsafe_code, reason = "see SAFETY")]
+                    // SAFETY: `tile` is in the range that this thread was given, `row + i < m`, and `columns` ends at `n`.
+                    unsafe {
+                        out.finish(row + i, tile * TILE, &sums[..columns], finish);
+                    }
+                }
+            }
+        }
+    });
+}
+
+/// `activation(gate) * up` for a matrix that holds the rows of `gate` and under them those of `up`: `[m, n / 2]` to `out`.
+///
+/// # Panics
+/// Where the inner dimensions do not match, or half of `n` is no number of whole tiles.
+pub(crate) fn matmul_gated(
+    isa: Isa,
+    x: &QuantizedRows,
+    w: &PackedMatrix,
+    activation: Activation,
+    out: OutPtr,
+) {
+    assert_fit(x, w);
+    assert!(
+        w.n.is_multiple_of(2 * TILE),
+        "gate and up must not share a tile"
+    );
+    let half = w.tiles() / 2;
+    for_ranges(half, |tiles| {
+        for tile in tiles {
+            for row in (0..x.m).step_by(ROWS) {
+                let rows = ROWS.min(x.m - row);
+                let mut gates = multiply(isa, x, row, rows, w, tile);
+                let ups = multiply(isa, x, row, rows, w, half + tile);
+                gate(activation, gates.as_flattened_mut(), ups.as_flattened());
+                for (i, sums) in gates.iter().take(rows).enumerate() {
+                    #[expect(unsafe_code, reason = "see SAFETY")]
+                    // SAFETY: `tile` is in the range that this thread was given, and whole.
+                    unsafe {
+                        out.finish(row + i, tile * TILE, sums, Finish::Store);
+                    }
+                }
+            }
+        }
+    });
+}
+
+fn assert_fit(x: &QuantizedRows, w: &PackedMatrix) {
     assert_eq!(x.k, w.k, "inner dimensions");
     assert_eq!(
         x.groups, w.layout.groups,
         "rows quantised for another layout"
     );
-    assert_eq!(out.len(), x.m * w.n, "output shape");
-    let out = OutPtr {
-        start: out.as_mut_ptr(),
-        stride: w.n,
-    };
-    for_ranges(w.tiles(), |tiles| {
-        for tile in tiles {
-            multiply_tile(isa, x, w, tile, out);
-        }
-    });
 }
 
-/// The product of all rows with one tile.
-fn multiply_tile(isa: Isa, x: &QuantizedRows, w: &PackedMatrix, tile: usize, out: OutPtr) {
-    let columns = TILE.min(w.n - tile * TILE);
-    let mut row = 0;
-    while row < x.m {
-        let rows = ROWS.min(x.m - row);
-        let mut sums = [[0.0f32; TILE]; ROWS];
-        match isa {
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx512Vnni => avx512::multiply(x, row, rows, w, tile, &mut sums),
-            Isa::Portable => portable::multiply(x, row, rows, w, tile, &mut sums),
-        }
-        for (i, sums) in sums.iter().take(rows).enumerate() {
-            #[expect(unsafe_code, reason = "see SAFETY")]
-            // SAFETY: `tile` is in the range that this thread was given, `row + i < m`, and `columns` ends at `n`.
-            unsafe {
-                out.store(row + i, tile * TILE, &sums[..columns]);
-            }
-        }
-        row += rows;
+/// Rows `row .. row + rows` times tile `tile`.
+fn multiply(
+    isa: Isa,
+    x: &QuantizedRows,
+    row: usize,
+    rows: usize,
+    w: &PackedMatrix,
+    tile: usize,
+) -> [[f32; TILE]; ROWS] {
+    let mut sums = [[0.0f32; TILE]; ROWS];
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512Vnni => avx512::multiply(x, row, rows, w, tile, &mut sums),
+        Isa::Portable => portable::multiply(x, row, rows, w, tile, &mut sums),
     }
+    sums
 }

@@ -23,5 +23,5 @@ pub use matmul::{Isa, matmul};
 pub use packed::PackedMatrix;
 
 pub(crate) use attention::PagedStep;
-pub(crate) use elementwise::{RmsNorm, SwiGlu};
-pub(crate) use flash::LANES as ATTENTION_LANES;
+pub(crate) use elementwise::{Activation, RmsNorm};
+pub(crate) use simd::LANES as ATTENTION_LANES;

@@ -1,12 +1,9 @@
-//! Sharing work out over the threads of the caller's rayon pool: the engine brings the pool.
-//!
-//! Not Candle's barrier pool: there every call waits until each worker has been scheduled, also when no work is left, so one
-//! busy neighbour on a small machine costs a time slice for every operation. Here the caller takes back what nobody has
-//! begun. A panic reaches the caller and leaves the pool usable.
+//! How kernels cut their work into pieces for the threads of the installed [`crate::ThreadPool`].
 
 use std::ops::Range;
 
-use rayon::prelude::*;
+pub(crate) use crate::threads::for_each;
+use crate::threads::{current_threads, for_pieces};
 
 /// Numbers below which a row-wise operation is not worth waking a thread.
 const SERIAL_NUMBERS_MAX: usize = 4_096;
@@ -14,31 +11,11 @@ const SERIAL_NUMBERS_MAX: usize = 4_096;
 const PIECES_PER_THREAD: usize = 4;
 
 /// Runs `work` on ranges that together are `0 .. count`, on all threads, and waits for all of them.
-pub(crate) fn for_ranges(count: usize, work: impl Fn(Range<usize>) + Sync + Send) {
-    let pieces = rayon::current_num_threads() * PIECES_PER_THREAD;
-    let len = count.div_ceil(pieces).max(1);
-    let starts = (0..count).into_par_iter().step_by(len);
-    starts.for_each(|start| work(start..count.min(start + len)));
-}
-
-/// Runs `work` once for each item, on all threads.
-pub(crate) fn for_each<T: Send>(items: Vec<T>, work: impl Fn(T) + Sync + Send) {
-    if items.len() <= 1 {
-        items.into_iter().for_each(work);
-        return;
-    }
-    items.into_par_iter().with_max_len(1).for_each(work);
-}
-
-/// Runs `work(first row, rows)` over pieces of `out`, whose rows are `width` numbers.
-pub(crate) fn for_rows(
-    out: &mut [f32],
-    width: usize,
-    work: impl Fn(usize, &mut [f32]) + Sync + Send,
-) {
-    let rows_per_piece = rows_per_piece(out.len() / width, width);
-    let pieces = out.chunks_mut(rows_per_piece * width).enumerate().collect();
-    for_each(pieces, |(piece, rows)| work(piece * rows_per_piece, rows));
+pub(crate) fn for_ranges(count: usize, work: impl Fn(Range<usize>) + Sync) {
+    let len = count.div_ceil(pieces_max()).max(1);
+    for_pieces(count.div_ceil(len), |piece| {
+        work(piece * len..count.min((piece + 1) * len));
+    });
 }
 
 /// Rows of `width` numbers that one thread should work on at a time: all of them where they are few.
@@ -46,23 +23,13 @@ pub(crate) fn rows_per_piece(rows: usize, width: usize) -> usize {
     if rows * width <= SERIAL_NUMBERS_MAX {
         return rows.max(1);
     }
-    rows.div_ceil(rayon::current_num_threads() * PIECES_PER_THREAD)
+    rows.div_ceil(pieces_max())
 }
 
-#[cfg(test)]
-mod tests {
-    use std::panic::catch_unwind;
-    use std::sync::Mutex;
-
-    use super::*;
-
-    #[test]
-    fn a_panic_reaches_the_caller_and_leaves_the_pool_usable() {
-        let fallen =
-            catch_unwind(|| for_ranges(8, |range| assert!(!range.contains(&5), "as asked")));
-        assert!(fallen.is_err());
-        let counted = Mutex::new(0);
-        for_ranges(8, |range| *counted.lock().unwrap() += range.len());
-        assert_eq!(counted.into_inner().unwrap(), 8);
+/// Pieces that an operation is cut into at most.
+pub(crate) fn pieces_max() -> usize {
+    match current_threads() {
+        1 => 1,
+        threads => threads * PIECES_PER_THREAD,
     }
 }

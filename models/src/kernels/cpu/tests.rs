@@ -52,7 +52,7 @@ fn noise(seed: u64, count: usize) -> Vec<f32> {
 
 fn product(isa: Isa, x: &[f32], w: &PackedMatrix) -> Vec<f32> {
     let mut rows = QuantizedRows::default();
-    rows.fill(x, K, w.layout);
+    rows.fill(x, K, w.layout, None);
     let mut out = vec![0.0; x.len() / K * N];
     matmul(isa, &rows, w, &mut out);
     out

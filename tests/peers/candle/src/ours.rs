@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::Result;
 use candle_core::Device;
 use hansa_models::weights::gguf::GgufFile;
-use hansa_models::{Batch, CausalLm, KvType, LoadOptions, PagedKv, load_tensors};
+use hansa_models::{Batch, CausalLm, KvType, LoadOptions, PagedKv, ThreadPool, load_tensors};
 
 const BLOCK: u32 = 16;
 const BLOCKS_PER_STREAM: u32 = 64;
@@ -14,6 +14,7 @@ const STREAMS_MAX: u32 = 32;
 pub struct Ours {
     model: Box<dyn CausalLm>,
     kv: PagedKv,
+    pool: ThreadPool,
     /// Tokens of each stream so far.
     lens: Vec<usize>,
 }
@@ -30,6 +31,7 @@ impl Ours {
         Ok(Self {
             model,
             kv,
+            pool: ThreadPool::new(candle_core::utils::get_num_threads())?,
             lens: Vec::new(),
         })
     }
@@ -74,6 +76,9 @@ impl Ours {
     }
 
     fn forward(&mut self, batch: &Batch) -> Result<Vec<Vec<f32>>> {
-        Ok(self.model.forward(batch, &mut self.kv)?.to_vec2()?)
+        let Self {
+            model, kv, pool, ..
+        } = self;
+        Ok(pool.install(|| model.forward(batch, kv))?.to_vec2()?)
     }
 }

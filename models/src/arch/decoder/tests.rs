@@ -2,16 +2,19 @@
 
 use candle_core::Device;
 
+use super::super::load_decoder;
 use super::*;
+use crate::causal_lm::LoadOptions;
 use crate::spec::KvType;
 use crate::testing::{GgufWriter, TinyLlama, TinyType};
+use crate::weights::gguf::GgufFile;
 
 const BLOCK: u32 = 16;
 const BLOCKS: u32 = 40;
 
 /// A model and its cache.
 struct Rig {
-    model: Llama,
+    model: Decoder,
     kv: PagedKv,
 }
 
@@ -24,7 +27,7 @@ struct Seq {
 }
 
 impl Rig {
-    fn new(model: Llama, kv_type: KvType) -> Self {
+    fn new(model: Decoder, kv_type: KvType) -> Self {
         let kv = PagedKv::new(model.spec(), BLOCKS, BLOCK, kv_type, &Device::Cpu).unwrap();
         Self { model, kv }
     }
@@ -65,7 +68,7 @@ impl Rig {
     }
 }
 
-fn tiny(matrix_type: TinyType) -> Llama {
+fn tiny(matrix_type: TinyType) -> Decoder {
     let writer = TinyLlama {
         matrix_type,
         ..TinyLlama::default()
@@ -74,13 +77,13 @@ fn tiny(matrix_type: TinyType) -> Llama {
     load(writer).unwrap()
 }
 
-fn load(writer: GgufWriter) -> std::result::Result<Llama, LoadError> {
+fn load(writer: GgufWriter) -> std::result::Result<Decoder, LoadError> {
     let gguf = GgufFile::from_bytes(writer.into_bytes())?;
     let options = LoadOptions {
         device: Device::Cpu,
         kv_type: KvType::F16,
     };
-    Llama::load(&gguf, &options)
+    load_decoder(&gguf, &options)
 }
 
 /// A sequence of `len` tokens in consecutive blocks from `block`.
@@ -249,8 +252,8 @@ fn files_that_are_not_what_they_say_are_refused() {
     );
     let experts = why(tiny.writer().u32("llama.expert_count", 8));
     assert!(experts.contains("experts"), "{experts}");
-    let scaled = why(tiny.writer().str("llama.rope.scaling.type", "yarn"));
-    assert!(scaled.contains("yarn"), "{scaled}");
+    let scaled = why(tiny.writer().str("llama.rope.scaling.type", "longrope"));
+    assert!(scaled.contains("longrope"), "{scaled}");
     let shape = why(tiny.writer().u32("llama.attention.key_length", 8));
     assert!(shape.contains("attn_"), "{shape}");
     let missing = why(GgufWriter::default().str("general.architecture", "llama"));
@@ -268,7 +271,7 @@ fn a_real_model_is_batch_invariant() {
         device: Device::Cpu,
         kv_type: KvType::F16,
     };
-    let mut rig = Rig::new(Llama::load(&gguf, &options).unwrap(), KvType::F16);
+    let mut rig = Rig::new(load_decoder(&gguf, &options).unwrap(), KvType::F16);
     let (mut a, mut b) = (seq(60, 30_000, 0), seq(33, 30_000, 8));
     let (alone_a, alone_b) = (rig.run(&a, &[60]), rig.run(&b, &[33]));
     rig.step(&mut [(&mut a, 59), (&mut b, 9)]);
