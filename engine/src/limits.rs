@@ -68,6 +68,9 @@ pub const GRAMMAR_STEP_FUEL: u64 = 100_000; // units of llguidance; about 7 ms
 /// States that the regular expressions of one grammar may grow to.
 pub const GRAMMAR_STATES_MAX: usize = 16_000; // states of 1 to 2 kB; 32 MB for one submission at worst
 
+/// Spaces and line ends in a row between the parts of a JSON value.
+pub const JSON_SPACE_MAX: usize = 32; // characters; a line end and the indentation of 15 levels
+
 /// Symbols of one compiled grammar; what multiplies its parts out is stopped here.
 pub const GRAMMAR_SYMBOLS_MAX: usize = 30_000; // symbols; schemas that people write have a tenth
 

@@ -31,13 +31,13 @@ impl Guide {
         }
     }
 
-    /// Forbids every token that the grammar does not allow next.
+    /// Forbids every token that the grammar does not allow next; where it is over, all but those that end a generation.
     ///
     /// # Errors
     /// [`GuideFault`]: the choice cannot go on.
     pub(crate) fn mask(&self, logits: &mut [f32]) -> Result<(), GuideFault> {
         let mut matcher = self.matcher();
-        let Ok(allowed) = matcher.compute_mask() else {
+        let Ok(allowed) = matcher.compute_mask_or_eos() else {
             return Err(fault(&matcher.get_error().unwrap_or_default()));
         };
         let words = allowed.as_slice();

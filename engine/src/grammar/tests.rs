@@ -119,6 +119,9 @@ fn schemas_hold() {
     assert_eq!(accepts(&spec, r#"{"name":tru"#), Some(false));
     assert_eq!(accepts(&spec, r#"{"nome":"#), None);
     assert_eq!(accepts(&schema("true"), "[1, {}]"), Some(true));
+    let spaced = |count| format!("[1,{}2]", " ".repeat(count));
+    assert_eq!(accepts(&schema("true"), &spaced(20)), Some(true));
+    assert_eq!(accepts(&schema("true"), &spaced(40)), None);
 }
 
 #[test]

@@ -2,12 +2,12 @@
 //! takes for granted.
 
 use llguidance::api::TopLevelGrammar;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{GrammarError, GrammarSpec};
 use crate::limits::{
-    GRAMMAR_DEPTH_MAX, LARK_BYTES_MAX, REGEX_BYTES_MAX, SCHEMA_BYTES_MAX, SCHEMA_NODES_MAX,
-    SCHEMA_SQUARES_MAX,
+    GRAMMAR_DEPTH_MAX, JSON_SPACE_MAX, LARK_BYTES_MAX, REGEX_BYTES_MAX, SCHEMA_BYTES_MAX,
+    SCHEMA_NODES_MAX, SCHEMA_SQUARES_MAX,
 };
 
 /// Checks what can be seen without understanding it.
@@ -34,11 +34,23 @@ pub(super) fn parse(spec: &GrammarSpec) -> Result<TopLevelGrammar, GrammarError>
                 return Err(GrammarError::Invalid(what.to_owned()));
             }
             check_schema(&schema)?;
-            Ok(TopLevelGrammar::from_json_schema(schema))
+            Ok(TopLevelGrammar::from_json_schema(with_little_space(schema)))
         }
         GrammarSpec::Regex(text) => Ok(TopLevelGrammar::from_regex(text)),
         GrammarSpec::Lark(text) => Ok(TopLevelGrammar::from_lark(text.to_string())),
     }
+}
+
+/// Between the parts of a JSON value a model may put space, but not for ever, as small ones are prone to do.
+fn with_little_space(mut schema: Value) -> Value {
+    let options = json!({"whitespace_pattern": format!("[ \\n\\r\\t]{{1,{JSON_SPACE_MAX}}}")});
+    if schema == Value::Bool(true) {
+        schema = json!({});
+    }
+    if let Some(fields) = schema.as_object_mut() {
+        fields.entry("x-guidance").or_insert(options);
+    }
+    schema
 }
 
 fn check_regex(text: &str) -> Result<(), GrammarError> {

@@ -5,6 +5,9 @@ use crate::limits::SAMPLER_BLOCK;
 /// Logits that are looked at side by side.
 const LANES: usize = 16;
 
+/// Logits among which the best one is looked for at the end.
+const BEST_BLOCK: usize = 256;
+
 /// The best token of a row.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Best {
@@ -14,34 +17,41 @@ pub(super) struct Best {
     pub(super) logit: f32,
 }
 
-/// The best token in one pass; `None` where a logit is NaN or plus infinity, or none is finite.
+/// The best token, in one pass and a look at a block; `None` where a logit is NaN or plus infinity, or none is finite.
 pub(super) fn arg_max(logits: &[f32]) -> Option<Best> {
-    let mut best = [f32::NEG_INFINITY; LANES];
-    let mut places = [0_u32; LANES];
-    let mut is_nan = [false; LANES];
-    let (chunks, rest) = logits.as_chunks::<LANES>();
-    let mut look = |place: u32, lane: usize, logit: f32| {
-        let better = logit > best[lane];
-        best[lane] = if better { logit } else { best[lane] };
-        places[lane] = if better { place } else { places[lane] };
-        is_nan[lane] |= logit.is_nan();
-    };
-    for (place, chunk) in (0..).zip(chunks) {
-        for (lane, &logit) in chunk.iter().enumerate() {
-            look(place, lane, logit);
+    let mut logit = f32::NEG_INFINITY;
+    let (mut start, mut is_number) = (0, true);
+    for (index, block) in logits.chunks(BEST_BLOCK).enumerate() {
+        let (best, all_numbers) = best_of(block);
+        is_number &= all_numbers;
+        if best > logit {
+            (logit, start) = (best, index * BEST_BLOCK);
         }
     }
-    for (lane, &logit) in rest.iter().enumerate() {
-        look(chunks.len() as u32, lane, logit);
-    }
-    let logit = best.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    if is_nan.contains(&true) || !logit.is_finite() {
+    if !is_number || !logit.is_finite() {
         return None;
     }
-    let lanes = (0..LANES as u32).zip(places).zip(best);
-    let equals = lanes.filter(|&(_, best)| best == logit);
-    let tokens = equals.map(|((lane, place), _)| place * LANES as u32 + lane);
-    tokens.min().map(|token| Best { token, logit })
+    let place = logits[start..].iter().position(|&other| other == logit)?;
+    let token = (start + place) as u32;
+    Some(Best { token, logit })
+}
+
+/// The largest logit of a block, and whether none is NaN.
+fn best_of(block: &[f32]) -> (f32, bool) {
+    let mut best = [f32::NEG_INFINITY; LANES];
+    // As wide as a logit, for the sake of the vector unit.
+    let mut is_nan = [0_u32; LANES];
+    let (chunks, rest) = block.as_chunks::<LANES>();
+    let mut look = |chunk: &[f32]| {
+        for ((best, is_nan), &logit) in best.iter_mut().zip(&mut is_nan).zip(chunk) {
+            *best = if logit > *best { logit } else { *best };
+            *is_nan |= u32::from(logit.is_nan());
+        }
+    };
+    chunks.iter().for_each(|chunk| look(chunk));
+    look(rest);
+    let best = best.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    (best, is_nan == [0; LANES])
 }
 
 /// Sum of `e^(logit - max)`.

@@ -69,6 +69,28 @@ fn a_guided_choice_says_the_same_in_company_and_after_a_preemption() {
 }
 
 #[test]
+fn a_guided_and_penalised_choice_resumes_where_it_stood() {
+    let asked = |resume: Vec<u32>| {
+        let mut asked = guided(5);
+        asked.resume = vec![resume];
+        asked.sampling.frequency_penalty = 1.5;
+        asked.sampling.repetition_penalty = 1.2;
+        asked
+    };
+    let said = |submission| {
+        let mut bench = Bench::new(4, 64, 100);
+        let mut stream = bench.submit(submission);
+        bench.finish();
+        ids_of(&take_all(&mut stream), 0)
+    };
+    let whole = said(asked(Vec::new()));
+    for length in 1..whole.len() {
+        let (before, after) = whole.split_at(length);
+        assert_eq!(said(asked(before.to_vec())), after, "after {length} tokens");
+    }
+}
+
+#[test]
 fn a_grammar_that_cannot_go_on_ends_its_own_request_alone() {
     let mut bench = Bench::new(4, 64, 100);
     // After some numbers there are more ways to go on than may be.
