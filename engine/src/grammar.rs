@@ -131,10 +131,10 @@ impl Grammars {
         let factory = factory.as_ref().map_err(Clone::clone)?;
         let mut matcher = Matcher::new(factory.create_parser(vet::parse(spec)?));
         if let Some(reason) = matcher.get_error() {
-            return Err(GrammarError::Invalid(first_line(&reason)));
+            return Err(GrammarError::Invalid(one_line(&reason)));
         }
         let pristine = matcher.deep_clone();
-        try_out(&mut matcher).map_err(|reason| GrammarError::Invalid(first_line(&reason)))?;
+        try_out(&mut matcher).map_err(|reason| GrammarError::Invalid(one_line(&reason)))?;
         Ok((pristine.deep_clone(), pristine))
     }
 
@@ -191,10 +191,12 @@ fn try_out(matcher: &mut Matcher) -> Result<(), String> {
     Ok(())
 }
 
-/// The compiler's own words, without what it adds for its developers.
-fn first_line(reason: &str) -> String {
-    let text = reason.lines().next().unwrap_or_default();
-    text.chars()
+/// The compiler's own words on one line, without what it adds for its developers.
+fn one_line(reason: &str) -> String {
+    let words = reason.split_whitespace();
+    let words: Vec<&str> = words.filter(|word| *word != "<non-verbose/>").collect();
+    let line = words.join(" ");
+    line.chars()
         .take(limits::GRAMMAR_REASON_CHARS_MAX)
         .collect()
 }
