@@ -7,7 +7,7 @@
 use std::net::SocketAddr;
 
 use crate::limits;
-use crate::schema::{Config, Device, KvType, Model, Runner};
+use crate::schema::{Config, Device, KvType, Model, Quantise, Runner};
 use crate::units::Range;
 
 /// A section of the file.
@@ -53,6 +53,7 @@ pub(crate) enum Slot<'a> {
     Runner(&'a mut Runner),
     Device(&'a mut Device),
     KvType(&'a mut KvType),
+    Quantise(&'a mut Quantise),
 }
 
 /// Sections that later versions have; using one is refused by name.
@@ -190,7 +191,7 @@ pub(crate) const MODEL: &[Key<Model>] = &[
     key(
         "source",
         "Where the weights come from: a name of the catalogue (`hansa models list`), the path of \
-         a GGUF file, or hf:owner/repository/file.gguf. Left out: the id, as a name of the \
+         a GGUF file or of a Hugging Face folder, or hf:owner/repository/file.gguf. Left out: the id, as a name of the \
          catalogue.",
         |m: &mut Model| Slot::Source(&mut m.source),
     )
@@ -206,6 +207,13 @@ pub(crate) const MODEL: &[Key<Model>] = &[
         "kv_type",
         "Number type of cached keys and values; f32 takes twice the memory of f16.",
         |m: &mut Model| Slot::KvType(&mut m.kv_type),
+    )
+    .only(Runner::Candle),
+    key(
+        "quantise",
+        "What the weights of a Hugging Face folder are quantised to while they are read: \
+         \"q8_0\", \"q4_k\", or \"none\". GGUF files stay as they are.",
+        |m: &mut Model| Slot::Quantise(&mut m.quantise),
     )
     .only(Runner::Candle),
     key(

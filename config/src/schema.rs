@@ -73,12 +73,14 @@ pub struct Model {
     pub id: String,
     /// What runs it.
     pub runner: Runner,
-    /// Catalogue name, path of a GGUF file, or `hf:owner/repository/file.gguf`; only for `candle`.
+    /// Catalogue name, path of a GGUF file or of a Hugging Face folder, or `hf:owner/repository/file.gguf`; only for `candle`.
     pub source: String,
     /// `"cpu"` or `"cuda:0"`; only for `candle`.
     pub device: Device,
     /// Number type of cached keys and values; only for `candle`.
     pub kv_type: KvType,
+    /// What the weights of a folder are quantised to; only for `candle`.
+    pub quantise: Quantise,
     /// Bytes of KV cache.
     pub kv_bytes_max: u64,
     /// Tokens of one KV block.
@@ -173,6 +175,30 @@ impl Choice for KvType {
     }
 }
 
+/// What the weights of a Hugging Face folder are quantised to while they are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(non_camel_case_types, reason = "the names are ggml's")]
+pub enum Quantise {
+    /// `"none"`
+    None,
+    /// `"q8_0"`
+    Q8_0,
+    /// `"q4_k"`
+    Q4_K,
+}
+
+impl Choice for Quantise {
+    const ALL: &'static [Self] = &[Self::None, Self::Q8_0, Self::Q4_K];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Q8_0 => "q8_0",
+            Self::Q4_K => "q4_k",
+        }
+    }
+}
+
 /// `[model.sim]`: a step takes `step_base_us + prefill tokens x prefill_token_us + decoding
 /// sequences x decode_sequence_us`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -262,6 +288,7 @@ impl Default for Model {
             source: "smollm2-135m-instruct".to_owned(),
             device: Device::Cpu,
             kv_type: KvType::F16,
+            quantise: Quantise::None,
             kv_bytes_max: 256 << 20,
             block_tokens: 16,
             sequences_max: 64,

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use candle_core::Device;
 use hansa_models::text::TextCodec;
-use hansa_models::{Batch, LoadOptions, LoadedModel, PagedKv, ThreadPool, load_gguf};
+use hansa_models::{Batch, LoadOptions, LoadedModel, PagedKv, ThreadPool};
 
 use crate::limits::{WARM_UP_PREFILL_TOKENS, WARM_UP_SEQUENCES};
 use crate::options::{CandleOptions, DeviceOptions, EngineOptions};
@@ -40,9 +40,10 @@ impl CandleRunner {
         let load = LoadOptions {
             device: device.clone(),
             kv_type: options.kv_type,
+            quantise: options.quantise,
         };
         let loaded = pool
-            .install(|| load_gguf(&options.model_path, &load))
+            .install(|| hansa_models::load(&options.model_path, &load))
             .map_err(load_error)?;
         let spec = loaded.model.spec();
         if loaded.text.vocab_size() > spec.vocab_size {

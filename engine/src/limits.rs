@@ -149,3 +149,6 @@ pub const FAILED_STEPS_MAX: u32 = 3; // steps
 
 /// How often the watchdog looks at most.
 pub const WATCH_PERIOD_MAX: Duration = Duration::from_millis(500); // a stall is noticed that late
+
+/// Time that prompts may take in a step in which nobody decodes.
+pub const STEP_WITHOUT_DECODES: Duration = Duration::from_millis(500); // how long a newcomer, an abort or a deadline waits

@@ -80,12 +80,14 @@ pub struct SimOptions {
 #[cfg(feature = "candle")]
 #[derive(Debug, Clone)]
 pub struct CandleOptions {
-    /// The GGUF file.
+    /// The GGUF file, or the folder as Hugging Face lays it out.
     pub model_path: PathBuf,
     /// Where the tensors live.
     pub device: DeviceOptions,
     /// Number type of the KV cache.
     pub kv_type: KvType,
+    /// What the matrices of a folder are quantised to while they are read.
+    pub quantise: Option<hansa_models::Quantise>,
     /// Threads for kernels on a CPU; `None` takes the physical cores.
     pub threads: Option<usize>,
 }

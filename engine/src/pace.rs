@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use crate::limits::{DECODE_STRETCH_MAX, PREFILL_CHUNK_MIN};
+use crate::limits::{DECODE_STRETCH_MAX, PREFILL_CHUNK_MIN, STEP_WITHOUT_DECODES};
 use crate::scheduler::Step;
 
 /// Weight that a step keeps when the next one comes: some 30 steps count.
@@ -44,20 +44,24 @@ impl Pace {
         }
     }
 
-    /// Prompt tokens that fit into a step with `decodes` decodes; all where nobody waits for the step.
+    /// Prompt tokens that fit into a step with `decodes` decodes. Where nobody waits for the step it may be longer, but
+    /// newcomers and aborts wait for its end.
     pub(crate) fn prefill_tokens_max(&self, decodes: u32) -> u32 {
-        if decodes == 0 {
-            return u32::MAX;
-        }
+        let (target_s, largest) = if decodes == 0 {
+            (
+                self.target_s.max(STEP_WITHOUT_DECODES.as_secs_f64()),
+                u32::MAX,
+            )
+        } else {
+            (self.target_s, self.prefill_seen.saturating_mul(2))
+        };
         let token_s = self.estimate[1].max(0.0) / SCALE[1];
         let alone_s = self.step_s(0, decodes).max(0.0);
-        // Where the decodes alone take the target and more, prompts still get a share of the time.
-        let allowed_s = self.target_s.max(alone_s * DECODE_STRETCH_MAX);
+        // Where a step takes the target and more without any prompt, prompts still get a share of the time.
+        let allowed_s = target_s.max(alone_s * DECODE_STRETCH_MAX);
         // Where a token seems to cost nothing the quotient is infinite, and saturates.
         let tokens = ((allowed_s - alone_s) / token_s) as u32;
-        tokens
-            .min(self.prefill_seen.saturating_mul(2))
-            .max(PREFILL_CHUNK_MIN)
+        tokens.min(largest).max(PREFILL_CHUNK_MIN)
     }
 
     /// Takes note of a step and how long it took.
@@ -166,7 +170,9 @@ mod tests {
         // 5 + 15 + 2 x 15 = 50.
         let tokens = pace.prefill_tokens_max(15);
         assert!((14..=16).contains(&tokens), "{tokens}");
-        assert_eq!(pace.prefill_tokens_max(0), u32::MAX, "nobody waits");
+        // Nobody waits: half a second for 5 ms and 2 ms a token.
+        let tokens = pace.prefill_tokens_max(0);
+        assert!((235..=260).contains(&tokens), "{tokens}");
         // 100 decodes take 105 ms alone: prompts may stretch the step, but not without end.
         let tokens = f64::from(pace.prefill_tokens_max(100));
         let allowed = 105.0 * (DECODE_STRETCH_MAX - 1.0) / 2.0;

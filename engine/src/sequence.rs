@@ -216,6 +216,7 @@ impl Sequence {
     pub(crate) fn forget(&mut self) {
         self.computed = 0;
         self.scheduled = 0;
+        self.drawn = 0;
     }
 }
 

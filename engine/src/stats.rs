@@ -105,3 +105,30 @@ impl Meter {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_are_those_of_the_steps_that_did_the_work() {
+        let mut meter = Meter::default();
+        for turn in 0..200 {
+            let prefill_tokens = if turn % 2 == 0 { 100 } else { 0 };
+            let step = Step {
+                prefill_tokens,
+                decodes: 4,
+                forced_tokens: 0,
+                preemptions: 0,
+            };
+            meter.scheduled(step);
+            (0..4).for_each(|_| meter.produced());
+            let ms = if turn % 2 == 0 { 60 } else { 20 };
+            meter.took(step, Duration::from_millis(ms));
+        }
+        let near = |value: f64, expected: f64| (value / expected - 1.0).abs() < 0.05;
+        assert!(near(meter.prefill_rate.per_s(), 100.0 / 0.060));
+        assert!(near(meter.decode_rate.per_s(), 4.0 / 0.040));
+        assert!(near(meter.mean_step().as_secs_f64(), 0.040));
+    }
+}

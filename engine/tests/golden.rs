@@ -92,6 +92,7 @@ fn engine(kv_type: KvType) -> EngineHandle {
         model_path: model.path,
         device: DeviceOptions::Cpu,
         kv_type,
+        quantise: None,
         threads: None,
     };
     EngineHandle::start(options, RunnerOptions::Candle(candle))

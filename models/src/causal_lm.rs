@@ -8,7 +8,8 @@ use candle_core::{DType, Device, Tensor};
 use crate::batch::Batch;
 use crate::spec::{KvType, ModelSpec};
 use crate::text::TextCodec;
-use crate::tokenizer::{GgufTokenizer, TokenizerError};
+use crate::tokenizer::{FileTokenizer, TokenizerError};
+use crate::weights::folder::FolderError;
 use crate::weights::gguf::{GgufError, GgufFile};
 
 /// A causal language model over a ragged batch and a paged cache.
@@ -48,6 +49,19 @@ pub struct LoadOptions {
     pub device: Device,
     /// Number type of the cache, which attention must be ready for.
     pub kv_type: KvType,
+    /// What the matrices of a Hugging Face folder are quantised to; GGUF files stay as they are.
+    pub quantise: Option<Quantise>,
+}
+
+/// Types that weights can be quantised to while they are loaded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(non_camel_case_types, reason = "the names are ggml's")]
+pub enum Quantise {
+    /// 8 bits with a scale for each 32: as good as the original for every practical purpose.
+    Q8_0,
+    /// 4 bits with scales and minima for each 256; the embedding table and the output projection get 6. Matrices whose
+    /// rows are not of whole blocks get [`Quantise::Q8_0`].
+    Q4_K,
 }
 
 /// A model ready to run.
@@ -73,6 +87,9 @@ pub enum LoadError {
     /// The file is not a good GGUF file, or lacks metadata.
     #[error(transparent)]
     Gguf(#[from] GgufError),
+    /// The folder lacks a file, or one of them is damaged.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
     /// A model of a kind that we do not run.
     #[error("the architecture `{found}` is not supported; supported: {supported}")]
     Architecture {
@@ -164,6 +181,36 @@ impl PagedKv {
     }
 }
 
+/// Loads a model: a GGUF file, or a folder with `config.json`, `tokenizer.json` and safetensors.
+///
+/// # Errors
+/// [`LoadError`] names the file's fault and the way out.
+pub fn load(path: &Path, options: &LoadOptions) -> Result<LoadedModel, LoadError> {
+    if path.is_dir() {
+        load_folder(path, options)
+    } else {
+        load_gguf(path, options)
+    }
+}
+
+/// Loads a folder as Hugging Face lays it out, its matrices quantised where the options say so.
+///
+/// # Errors
+/// [`LoadError`] names the file's fault and the way out.
+pub fn load_folder(path: &Path, options: &LoadOptions) -> Result<LoadedModel, LoadError> {
+    let model = load_folder_tensors(path, options)?;
+    let text = FileTokenizer::from_folder(path)?;
+    let (tokenizer, weights) = (text.vocab_size(), model.spec().vocab_size);
+    if tokenizer > weights {
+        return Err(LoadError::Vocabulary {
+            tokenizer: tokenizer as usize,
+            weights: weights as usize,
+        });
+    }
+    let text = Arc::new(text);
+    Ok(LoadedModel { model, text })
+}
+
 /// Loads a GGUF file: weights read into one resident copy, quantised as they are; tokenizer and chat template from its
 /// metadata.
 ///
@@ -172,7 +219,7 @@ impl PagedKv {
 pub fn load_gguf(path: &Path, options: &LoadOptions) -> Result<LoadedModel, LoadError> {
     let gguf = GgufFile::open(path)?;
     let model = load_tensors(&gguf, options)?;
-    let text = Arc::new(GgufTokenizer::from_gguf(&gguf)?);
+    let text = Arc::new(FileTokenizer::from_gguf(&gguf)?);
     Ok(LoadedModel { model, text })
 }
 
@@ -185,4 +232,15 @@ pub fn load_tensors(
     options: &LoadOptions,
 ) -> Result<Box<dyn CausalLm>, LoadError> {
     crate::arch::load(gguf, options)
+}
+
+/// Loads the tensors of a folder, without its tokenizer.
+///
+/// # Errors
+/// [`LoadError`] names the file's fault and the way out.
+pub fn load_folder_tensors(
+    path: &Path,
+    options: &LoadOptions,
+) -> Result<Box<dyn CausalLm>, LoadError> {
+    crate::arch::load_folder(path, options)
 }

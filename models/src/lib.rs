@@ -9,6 +9,8 @@ mod arch;
 #[cfg(feature = "candle")]
 pub mod causal_lm;
 #[cfg(feature = "candle")]
+pub mod embed;
+#[cfg(feature = "candle")]
 pub mod kernels;
 #[cfg(feature = "candle")]
 mod layers;
@@ -31,7 +33,8 @@ pub mod limits;
 pub use batch::{Batch, BatchError};
 #[cfg(feature = "candle")]
 pub use causal_lm::{
-    CausalLm, LoadError, LoadOptions, LoadedModel, PagedKv, load_gguf, load_tensors,
+    CausalLm, LoadError, LoadOptions, LoadedModel, PagedKv, Quantise, load, load_folder,
+    load_folder_tensors, load_gguf, load_tensors,
 };
 pub use spec::{KvType, ModelSpec};
 #[cfg(feature = "candle")]

@@ -33,6 +33,7 @@ fn load() -> LoadedModel {
     let options = LoadOptions {
         device: Device::Cpu,
         kv_type: KvType::F32,
+        quantise: None,
     };
     load_gguf(&file.path, &options).unwrap()
 }

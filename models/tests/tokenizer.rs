@@ -8,14 +8,14 @@ use std::sync::LazyLock;
 
 use hansa_models::source::{self, SourceOptions};
 use hansa_models::text::{ChatInput, SpecialTokens, TextCodec, TextError};
-use hansa_models::tokenizer::GgufTokenizer;
+use hansa_models::tokenizer::FileTokenizer;
 use hansa_models::weights::gguf::GgufFile;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-static TOKENIZER: LazyLock<GgufTokenizer> = LazyLock::new(|| {
+static TOKENIZER: LazyLock<FileTokenizer> = LazyLock::new(|| {
     let file = source::resolve("smollm2-135m-instruct", &SourceOptions::from_env()).unwrap();
-    GgufTokenizer::from_gguf(&GgufFile::open(&file.path).unwrap()).unwrap()
+    FileTokenizer::from_gguf(&GgufFile::open(&file.path).unwrap()).unwrap()
 });
 
 /// Ids from 0 are control tokens in this vocabulary.

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 
 use hansa_models::source::{self, SourceOptions};
 use hansa_models::text::{SpecialTokens, TextCodec};
-use hansa_models::tokenizer::GgufTokenizer;
+use hansa_models::tokenizer::FileTokenizer;
 use hansa_models::weights::gguf::GgufFile;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
@@ -28,7 +28,7 @@ struct Reference {
 const SAMPLE: usize = 5;
 
 struct Rig {
-    tokenizer: GgufTokenizer,
+    tokenizer: FileTokenizer,
     strings: Vec<String>,
     reference: Reference,
 }
@@ -37,7 +37,7 @@ impl Rig {
     fn new(model: &str, reference: &str) -> Self {
         let file = source::resolve(model, &SourceOptions::from_env()).unwrap();
         Self {
-            tokenizer: GgufTokenizer::from_gguf(&GgufFile::open(&file.path).unwrap()).unwrap(),
+            tokenizer: FileTokenizer::from_gguf(&GgufFile::open(&file.path).unwrap()).unwrap(),
             strings: serde_json::from_str(include_str!("data/hostile_strings.json")).unwrap(),
             reference: serde_json::from_str(reference).unwrap(),
         }

@@ -26,14 +26,22 @@ impl Scheduler {
             let Some(index) = self.index_in_line(id) else {
                 return false;
             };
+            let idle = self.long_paused(now);
+            let interactive = self.waiting[index].priority == Priority::Interactive;
+            let yielding = interactive.then(|| self.last_of_batch()).flatten();
+            let has_seat = self.running.len() < self.sequences_max;
+            // Looking for its blocks costs time, and would be for nothing.
+            if !has_seat && idle.is_none() && yielding.is_none() {
+                return false;
+            }
             let taken = self.blocks_taken(index);
-            if self.fits(taken) {
+            if has_seat && self.fits(taken) {
                 return true;
             }
-            let interactive = self.waiting[index].priority == Priority::Interactive;
-            let idle = self.long_paused(now);
-            let victim = idle.or_else(|| interactive.then(|| self.yielding(taken))?);
-            let Some(victim) = victim else { return false };
+            let yielding = yielding.filter(|_| self.suffices_to_yield(taken));
+            let Some(victim) = idle.or(yielding) else {
+                return false;
+            };
             self.preempt(victim, step);
         }
     }
@@ -48,22 +56,21 @@ impl Scheduler {
     /// Whether a sequence can start without soon taking blocks from those that run: each of them may need another one.
     fn fits(&self, blocks_taken: u32) -> bool {
         let growing = self.running.iter().filter(|s| !s.is_paused()).count() as u32;
-        self.running.len() < self.sequences_max && blocks_taken + growing <= self.blocks.free()
+        blocks_taken + growing <= self.blocks.free()
     }
 
-    /// The last in rank of those who yield to an interactive sequence, provided that all of them together make room.
-    fn yielding(&self, blocks_taken: u32) -> Option<usize> {
-        let yields = |s: &&Sequence| s.priority == Priority::Batch;
-        let batch: u32 = self
-            .running
-            .iter()
-            .filter(yields)
-            .map(|s| s.table.len())
-            .sum();
-        let growing = self.running.iter().filter(|s| !yields(s) && !s.is_paused());
-        let wanted = blocks_taken + growing.count() as u32;
-        let last = self.running.iter().rposition(|s| yields(&s))?;
-        (wanted <= self.blocks.free() + batch).then_some(last)
+    /// The last in rank of those who yield to an interactive sequence.
+    fn last_of_batch(&self) -> Option<usize> {
+        let last = self.running.len().checked_sub(1)?;
+        yields(&self.running[last]).then_some(last)
+    }
+
+    /// Whether a sequence would fit if all who may did yield to it.
+    fn suffices_to_yield(&self, blocks_taken: u32) -> bool {
+        let (yielding, staying): (Vec<_>, Vec<_>) = self.running.iter().partition(|s| yields(s));
+        let given: u32 = yielding.iter().map(|s| s.table.len()).sum();
+        let growing = staying.iter().filter(|s| !s.is_paused()).count() as u32;
+        blocks_taken + growing <= self.blocks.free() + given
     }
 
     /// Moves a sequence from the line to those that run, with the blocks of its beginning that are computed already.
@@ -107,13 +114,12 @@ impl Scheduler {
     /// Puts a running sequence back in line, at its place; what it had computed is computed again, unless it is found.
     fn preempt(&mut self, running_index: usize, step: &mut Step) {
         let mut sequence = self.running.remove(running_index);
-        if sequence.is_decoding() {
-            let decodes = sequence.scheduled.min(1);
-            step.decodes -= decodes;
-            step.forced_tokens -= sequence.scheduled - decodes;
-        } else {
-            step.prefill_tokens -= sequence.scheduled;
-        }
+        let decodes = sequence.scheduled.min(u32::from(sequence.is_decoding()));
+        let others = sequence.scheduled - decodes;
+        let forced = others.min(step.forced_tokens);
+        step.decodes -= decodes;
+        step.forced_tokens -= forced;
+        step.prefill_tokens -= others - forced;
         step.preemptions += 1;
         self.blocks.release(&mut sequence.table);
         sequence.forget();
@@ -124,4 +130,8 @@ impl Scheduler {
     fn index_in_line(&self, id: SequenceId) -> Option<usize> {
         self.waiting.binary_search_by_key(&id, |s| s.id).ok()
     }
+}
+
+fn yields(sequence: &Sequence) -> bool {
+    sequence.priority == Priority::Batch
 }

@@ -157,6 +157,32 @@ fn a_short_prompt_passes_a_long_one_of_another_flow() {
 }
 
 #[test]
+fn where_decodes_take_long_alone_prompts_stretch_them_by_less_than_twice() {
+    // 20 ms a step, 5 ms a token: 16 decodes take 100 ms, far above the target.
+    let mut bench = Bench::new(20, 512, 1000);
+    let _decoding: Vec<_> = (0..16)
+        .map(|id| bench.submit(interactive(id, 30, 60)))
+        .collect();
+    let mut usual_ms = 0;
+    for _ in 0..20 {
+        usual_ms = bench.timed_turn(20, 5, 5);
+    }
+    let mut long = bench.submit(interactive(99, 200, 5));
+    let mut gaps_ms = Vec::new();
+    while take(&mut long).is_none() {
+        gaps_ms.push(bench.timed_turn(20, 5, 5));
+    }
+    assert!(
+        gaps_ms.iter().all(|gap| *gap <= 2 * usual_ms + 10),
+        "{gaps_ms:?}"
+    );
+    assert!(
+        gaps_ms.len() <= 16,
+        "it does not wait for ever: {gaps_ms:?}"
+    );
+}
+
+#[test]
 fn prompts_beside_decodes_are_cut_to_the_target() {
     // 5 ms a step, 1 ms a token: with 4 decodes the target of 50 ms leaves 41 prompt tokens.
     let mut bench = Bench::new(8, 512, 1000);

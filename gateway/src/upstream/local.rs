@@ -543,6 +543,11 @@ async fn candle_options(model: schema::Model) -> Result<RunnerOptions, String> {
             schema::KvType::F16 => hansa_models::KvType::F16,
             schema::KvType::F32 => hansa_models::KvType::F32,
         },
+        quantise: match model.quantise {
+            schema::Quantise::None => None,
+            schema::Quantise::Q8_0 => Some(hansa_models::Quantise::Q8_0),
+            schema::Quantise::Q4_K => Some(hansa_models::Quantise::Q4_K),
+        },
         threads: model.threads.map(|threads| threads as usize),
     }))
 }

@@ -9,12 +9,14 @@ use crate::layers::mlp::Activation;
 /// multiply with `1 + w`: GGUF files hold the sum, Hugging Face's `w`.
 pub(crate) const GEMMA3: Variant = Variant {
     name: "gemma3",
+    folder_types: &["gemma3_text"],
     gguf_heads: HeadOrder::Halves,
     qkv_bias: false,
     qk_norm: true,
     post_norms: true,
     activation: Activation::GeluTanh,
     scaled_embeddings: true,
+    folder_norms_less_one: true,
     windows: Windows::AllButEach {
         period: 6,
         rope_base: 10_000.0,

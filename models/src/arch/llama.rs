@@ -8,11 +8,13 @@ use crate::layers::mlp::Activation;
 /// (Jiang et al. 2023, <https://arxiv.org/abs/2310.06825>).
 pub(crate) const LLAMA: Variant = Variant {
     name: "llama",
+    folder_types: &["llama", "mistral"],
     gguf_heads: HeadOrder::Interleaved,
     qkv_bias: false,
     qk_norm: false,
     post_norms: false,
     activation: Activation::Silu,
     scaled_embeddings: false,
+    folder_norms_less_one: false,
     windows: Windows::EveryLayer,
 };

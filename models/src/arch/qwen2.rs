@@ -7,11 +7,13 @@ use crate::layers::mlp::Activation;
 /// every published file.
 pub(crate) const QWEN2: Variant = Variant {
     name: "qwen2",
+    folder_types: &["qwen2"],
     gguf_heads: HeadOrder::Halves,
     qkv_bias: true,
     qk_norm: false,
     post_norms: false,
     activation: Activation::Silu,
     scaled_embeddings: false,
+    folder_norms_less_one: false,
     windows: Windows::None,
 };

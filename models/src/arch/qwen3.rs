@@ -7,11 +7,13 @@ use crate::layers::mlp::Activation;
 /// <https://arxiv.org/abs/2505.09388>). A head's size is its own, not the width divided by the heads.
 pub(crate) const QWEN3: Variant = Variant {
     name: "qwen3",
+    folder_types: &["qwen3"],
     gguf_heads: HeadOrder::Halves,
     qkv_bias: false,
     qk_norm: true,
     post_norms: false,
     activation: Activation::Silu,
     scaled_embeddings: false,
+    folder_norms_less_one: false,
     windows: Windows::None,
 };

@@ -10,6 +10,8 @@ use crate::layers::mlp::Activation;
 pub(crate) struct Variant {
     /// `general.architecture` of its GGUF files, and the prefix of their keys.
     pub(crate) name: &'static str,
+    /// `model_type`s of its Hugging Face folders.
+    pub(crate) folder_types: &'static [&'static str],
     /// How the heads of queries and keys lie in its GGUF files. Hugging Face's always lie in halves.
     pub(crate) gguf_heads: HeadOrder,
     /// Whether queries, keys and values have biases.
@@ -22,6 +24,8 @@ pub(crate) struct Variant {
     pub(crate) activation: Activation,
     /// Whether embeddings are multiplied with the square root of their width.
     pub(crate) scaled_embeddings: bool,
+    /// Whether the norms of its Hugging Face folders multiply with `1 + w`; in GGUF files the sum is stored.
+    pub(crate) folder_norms_less_one: bool,
     /// Which layers look only at the last positions, where the file gives a window.
     pub(crate) windows: Windows,
 }

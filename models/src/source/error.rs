@@ -26,7 +26,7 @@ pub enum SourceError {
         path: PathBuf,
     },
     /// The path is a folder or a device.
-    #[error("'{}' is no file; give the path of a .gguf file", path.display())]
+    #[error("'{}' is no file; give the path of a .gguf file, or of a folder with a config.json", path.display())]
     NoFile {
         /// The path.
         path: PathBuf,

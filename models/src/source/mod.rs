@@ -93,7 +93,8 @@ pub struct ModelFile {
 
 /// Finds the file that `reference` means and fetches it where it is not here yet.
 ///
-/// `reference` is a name of the [`catalogue`], a path to a `.gguf` file, or `hf:owner/repo/file.gguf`. A file of the
+/// `reference` is a name of the [`catalogue`], a path to a `.gguf` file or to a folder with a
+/// `config.json`, or `hf:owner/repo/file.gguf`. A file of the
 /// catalogue is hashed when it comes and again when it has changed since.
 ///
 /// # Errors
@@ -135,16 +136,19 @@ fn from_path(path: &Path) -> Result<ModelFile, SourceError> {
         },
         _ => SourceError::io(path, error),
     })?;
-    if !metadata.is_file() {
+    // A folder as Hugging Face lays it out; whether it is a whole one is for those to say who load it.
+    let is_folder = path.join("config.json").is_file();
+    if !metadata.is_file() && !is_folder {
         return Err(SourceError::NoFile {
             path: path.to_owned(),
         });
     }
-    let id = path
-        .file_stem()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned();
+    let name = if is_folder {
+        path.file_name()
+    } else {
+        path.file_stem()
+    };
+    let id = name.unwrap_or_default().to_string_lossy().into_owned();
     Ok(ModelFile {
         path: path.to_owned(),
         id,

@@ -28,6 +28,16 @@ fn a_path_is_taken_as_it_is() {
 }
 
 #[test]
+fn a_folder_with_a_configuration_is_a_model() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("Qwen3-0.6B");
+    std::fs::create_dir(&path).unwrap();
+    std::fs::write(path.join("config.json"), "{}").unwrap();
+    let file = resolve(path.to_str().unwrap(), &options(dir.path())).unwrap();
+    assert_eq!((file.path, &*file.id), (path, "Qwen3-0.6B"));
+}
+
+#[test]
 fn what_is_not_there_is_named_with_the_way_out() {
     let dir = tempfile::tempdir().unwrap();
     let message = |reference: &str| {

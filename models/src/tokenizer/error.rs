@@ -9,6 +9,10 @@ pub enum TokenizerError {
     /// A key is missing or has the wrong type.
     #[error(transparent)]
     Gguf(#[from] GgufError),
+    /// A file of the folder is missing or damaged.
+    #[cfg(feature = "candle")]
+    #[error(transparent)]
+    Folder(#[from] crate::weights::folder::FolderError),
     /// Another kind of tokenizer.
     #[error(
         "the tokenizer model '{0}' is not supported; supported: gpt2 (byte-level BPE), llama (SentencePiece)"

@@ -1,4 +1,4 @@
-//! The tokenizer of a real model, built from the metadata of its GGUF file.
+//! The tokenizer of a real model, built from the metadata of its GGUF file or from the `tokenizer.json` of its folder.
 //!
 //! Byte-level BPE with the crate `tokenizers`, or SentencePiece by scores; the ids are those of llama.cpp, which is what
 //! people compare a GGUF file with. Two things are done here and not by that crate. Control tokens are cut out first, where the caller says that the
@@ -10,6 +10,8 @@ mod bpe;
 mod detokenizer;
 mod end_of_generation;
 mod error;
+#[cfg(feature = "candle")]
+mod folder;
 mod pre_tokenizer;
 mod sentence_piece;
 mod special;
@@ -32,7 +34,7 @@ use vocabulary::{Algorithm, Vocabulary};
 
 /// Tokenizer, detokenizer and chat template of a model file.
 #[derive(Debug)]
-pub struct GgufTokenizer {
+pub struct FileTokenizer {
     words: Words,
     special: SpecialSplitter,
     pieces: Arc<Pieces>,
@@ -42,7 +44,7 @@ pub struct GgufTokenizer {
     template: Result<ChatTemplate, TextError>,
 }
 
-impl GgufTokenizer {
+impl FileTokenizer {
     /// Builds the tokenizer that the file describes.
     ///
     /// A chat template that cannot be parsed does not fail the model: completions work, and every chat is told why.
@@ -83,6 +85,9 @@ impl GgufTokenizer {
 enum Words {
     ByteLevel(Box<ByteLevelBpe>),
     SentencePiece(Box<SentencePiece>),
+    /// `tokenizer.json` of a Hugging Face folder.
+    #[cfg(feature = "candle")]
+    Folder(Box<tokenizers::Tokenizer>),
 }
 
 impl Words {
@@ -105,11 +110,17 @@ impl Words {
                 pieces.encode(text, leads, ids);
                 Ok(())
             }
+            #[cfg(feature = "candle")]
+            Self::Folder(tokenizer) => {
+                let encoded = tokenizer.encode_fast(text, false);
+                ids.extend_from_slice(encoded.map_err(|_| TextError::Tokenizer)?.get_ids());
+                Ok(())
+            }
         }
     }
 }
 
-impl TextCodec for GgufTokenizer {
+impl TextCodec for FileTokenizer {
     fn encode(&self, text: &str, special: SpecialTokens) -> Result<Vec<u32>, TextError> {
         if text.len() > limits::TEXT_BYTES_MAX {
             return Err(TextError::TooLong {

@@ -47,8 +47,8 @@ const AB: u32 = 256;
 const ABC: u32 = 257;
 const EXTRA: u32 = 258;
 
-fn load(writer: GgufWriter) -> Result<GgufTokenizer, TokenizerError> {
-    GgufTokenizer::from_gguf(&GgufFile::from_bytes(writer.into_bytes()).unwrap())
+fn load(writer: GgufWriter) -> Result<FileTokenizer, TokenizerError> {
+    FileTokenizer::from_gguf(&GgufFile::from_bytes(writer.into_bytes()).unwrap())
 }
 
 fn failure(writer: GgufWriter) -> String {
@@ -96,7 +96,7 @@ fn a_vocabulary_that_lacks_bytes_loses_them_without_merging_over_the_gap() {
         .unwrap();
     let mut bytes = lacking;
     bytes[at..at + 2].copy_from_slice("Я".as_bytes());
-    let tokenizer = GgufTokenizer::from_gguf(&GgufFile::from_bytes(bytes).unwrap()).unwrap();
+    let tokenizer = FileTokenizer::from_gguf(&GgufFile::from_bytes(bytes).unwrap()).unwrap();
     let ids = tokenizer
         .encode("!\u{4}! a\u{4}b", SpecialTokens::AsText)
         .unwrap();

@@ -82,6 +82,7 @@ fn load(writer: GgufWriter) -> std::result::Result<Decoder, LoadError> {
     let options = LoadOptions {
         device: Device::Cpu,
         kv_type: KvType::F16,
+        quantise: None,
     };
     load_decoder(&gguf, &options)
 }
@@ -270,6 +271,7 @@ fn a_real_model_is_batch_invariant() {
     let options = LoadOptions {
         device: Device::Cpu,
         kv_type: KvType::F16,
+        quantise: None,
     };
     let mut rig = Rig::new(load_decoder(&gguf, &options).unwrap(), KvType::F16);
     let (mut a, mut b) = (seq(60, 30_000, 0), seq(33, 30_000, 8));

@@ -24,6 +24,7 @@ impl Ours {
         let options = LoadOptions {
             device: Device::Cpu,
             kv_type,
+            quantise: None,
         };
         let model = load_tensors(&GgufFile::open(path)?, &options)?;
         let blocks = BLOCKS_PER_STREAM * STREAMS_MAX;
