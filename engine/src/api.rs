@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::grammar::{Grammar, GuideFault};
+
 /// Reads a monotonic clock: time since any fixed origin. The binary brings it, tests bring their own (I7).
 pub type Clock = Arc<dyn Fn() -> Duration + Send + Sync>;
 
@@ -19,6 +21,8 @@ pub struct Submission {
     pub sampling: SamplingParams,
     /// When a choice ends.
     pub stop: StopParams,
+    /// What each choice must look like.
+    pub grammar: Option<Grammar>,
     /// Seed of every draw. Token `i` of choice `c` depends on `(seed, c, i)` and the logits alone.
     pub seed: u64,
     /// Whether somebody waits for it.
@@ -57,6 +61,31 @@ pub struct SamplingParams {
     pub top_k: u32,
     /// Tokens with at least this share of the best one's probability; 0 is neutral.
     pub min_p: f32,
+    /// Divides the positive logits and multiplies the negative ones of every token that prompt or completion holds (Keskar
+    /// et al., "CTRL", 2019); 1 is neutral.
+    pub repetition_penalty: f32,
+    /// Taken off a token's logit once for each time that the completion holds it, as OpenAI defines it; 0 is neutral.
+    pub frequency_penalty: f32,
+    /// Taken off the logit of every token that the completion holds, as OpenAI defines it; 0 is neutral.
+    pub presence_penalty: f32,
+    /// Added to the logits of these tokens, each below the width of the logits.
+    pub logit_bias: Arc<[(u32, f32)]>,
+    /// Whether tokens carry their log-probability, and those of so many best ones beside it.
+    pub logprobs: Option<u32>,
+}
+
+impl SamplingParams {
+    /// Whether a draw depends on what the sequence holds.
+    #[must_use]
+    pub(crate) fn has_penalty(&self) -> bool {
+        self.penalises_the_prompt() || self.frequency_penalty != 0.0 || self.presence_penalty != 0.0
+    }
+
+    /// Whether a draw depends on what the prompt holds.
+    #[must_use]
+    pub(crate) fn penalises_the_prompt(&self) -> bool {
+        self.repetition_penalty != 1.0
+    }
 }
 
 impl Default for SamplingParams {
@@ -66,6 +95,11 @@ impl Default for SamplingParams {
             top_p: 1.0,
             top_k: 0,
             min_p: 0.0,
+            repetition_penalty: 1.0,
+            frequency_penalty: 0.0,
+            presence_penalty: 0.0,
+            logit_bias: Arc::new([]),
+            logprobs: None,
         }
     }
 }
@@ -79,10 +113,29 @@ pub struct StopParams {
     pub strings: Vec<String>,
     /// Whether the model's own end-of-generation tokens are ignored.
     pub ignore_eos: bool,
+    /// Tokens before which no end-of-generation token, none of `token_ids` and no stop string ends the choice; at most
+    /// `max_tokens`.
+    pub min_tokens: u32,
+    /// Further tokens that end the choice, each below the width of the logits; their text is not emitted.
+    pub token_ids: Arc<[u32]>,
+}
+
+impl StopParams {
+    /// A choice that ends by itself, or after `max_tokens` tokens.
+    #[must_use]
+    pub fn after(max_tokens: u32) -> Self {
+        Self {
+            max_tokens,
+            strings: Vec::new(),
+            ignore_eos: false,
+            min_tokens: 0,
+            token_ids: Arc::new([]),
+        }
+    }
 }
 
 /// What the engine says about a submission, in order. The stream ends after [`Event::Done`] or [`Event::Failed`].
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Event {
     /// A choice went on.
     Delta {
@@ -92,6 +145,9 @@ pub enum Event {
         text: String,
         /// Ids behind it, where wanted.
         token_ids: Vec<u32>,
+        /// Log-probabilities of the tokens whose text became certain, where wanted. A token that ends the choice has none,
+        /// nor has one whose text is all cut off by a stop string.
+        logprobs: Vec<TokenLogprob>,
     },
     /// A choice ended.
     Finished {
@@ -104,6 +160,27 @@ pub enum Event {
     Done(Usage),
     /// The submission failed; the last event of a stream that did not.
     Failed(EngineError, Usage),
+}
+
+/// A token that was produced, and how likely the model found it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TokenLogprob {
+    /// The token.
+    pub chosen: Likely,
+    /// The most likely tokens at its place, best first; as many as were asked for.
+    pub top: Vec<Likely>,
+}
+
+/// A token and its natural log-probability by the model alone: before temperature, penalties, bias and grammar, so that
+/// it says what the model thinks and not how its answer was bent (vLLM's `raw_logprobs`).
+#[derive(Debug, Clone, PartialEq)]
+pub struct Likely {
+    /// The token.
+    pub token: u32,
+    /// Its text, perhaps only a part of a character; empty for control tokens.
+    pub bytes: Vec<u8>,
+    /// At most 0, and finite.
+    pub logprob: f32,
 }
 
 /// Why a choice ended.
@@ -171,6 +248,9 @@ pub enum EngineError {
     /// The model's output for this sequence was not a number.
     #[error("the model produced no valid probabilities")]
     InvalidLogits,
+    /// Its grammar could not be followed to its end.
+    #[error("{0}")]
+    Grammar(#[from] GuideFault),
     /// The step that held this sequence failed because of it, or the engine itself did.
     #[error("the engine step failed")]
     StepFailed,

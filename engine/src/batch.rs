@@ -64,6 +64,9 @@ impl BatchBuilder {
 fn sample_row(sequence: &Sequence) -> SampleRow<'_> {
     SampleRow {
         sampling: &sequence.submission.sampling,
+        stop: &sequence.submission.stop,
+        history: sequence.history(),
+        guide: sequence.guide(),
         seed: sequence.submission.seed,
         choice: sequence.id.choice,
         index: sequence.produced(),

@@ -22,6 +22,8 @@ pub(crate) struct CandleRunner {
     loaded: LoadedModel,
     kv: PagedKv,
     pool: ThreadPool,
+    /// One for each thread of the pool, for the memory that it keeps.
+    samplers: Vec<Sampler>,
     profile: RunnerProfile,
 }
 
@@ -65,8 +67,10 @@ impl CandleRunner {
         if device.is_cpu() {
             say_instructions(Isa::detect());
         }
+        let sampler = || Sampler::new(loaded.text.end_of_generation());
         Ok(Self {
             kv: kv.map_err(load_error)?,
+            samplers: (0..pool.threads()).map(|_| sampler()).collect(),
             loaded,
             pool,
             profile,
@@ -148,7 +152,12 @@ impl Runner for CandleRunner {
                 "the logits have another shape than the rows".to_owned(),
             ));
         }
-        sample(&self.pool, &mut logits, rows, outcomes);
+        sample(
+            &self.pool,
+            &mut self.samplers,
+            (&mut logits, rows),
+            outcomes,
+        );
         Ok(())
     }
 }
@@ -156,19 +165,19 @@ impl Runner for CandleRunner {
 /// Draws the token of every row, rows in parallel.
 fn sample(
     pool: &ThreadPool,
-    logits: &mut [f32],
-    rows: &[SampleRow<'_>],
+    samplers: &mut [Sampler],
+    (logits, rows): (&mut [f32], &[SampleRow<'_>]),
     outcomes: &mut Vec<RowOutcome>,
 ) {
     let width = logits.len() / rows.len().max(1);
     let mut drawn: Vec<Option<RowOutcome>> = rows.iter().map(|_| None).collect();
-    let per_piece = rows.len().div_ceil(pool.threads()).max(1);
+    let per_piece = rows.len().div_ceil(samplers.len().max(1)).max(1);
     let pieces = logits
         .chunks_mut(width.max(1) * per_piece)
         .zip(rows.chunks(per_piece))
-        .zip(drawn.chunks_mut(per_piece));
-    pool.for_each(pieces.collect(), |((logits, rows), drawn)| {
-        let mut sampler = Sampler::default();
+        .zip(drawn.chunks_mut(per_piece))
+        .zip(samplers);
+    pool.for_each(pieces.collect(), |(((logits, rows), drawn), sampler)| {
         for ((logits, row), drawn) in logits.chunks_mut(width).zip(rows).zip(drawn) {
             *drawn = Some(sampler.sample(logits, row));
         }

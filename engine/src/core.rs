@@ -17,7 +17,7 @@ use crate::batch::BatchBuilder;
 use crate::invariants;
 use crate::limits::FAILED_STEPS_MAX;
 use crate::request::Request;
-use crate::runner::{RowOutcome, Runner, RunnerError, SampleRow};
+use crate::runner::{RowOutcome, Runner, RunnerError, SampleRow, Scores};
 use crate::scheduler::{Fate, Scheduler, Step};
 use crate::sequence::{RequestId, Sequence, SequenceId};
 use crate::stats::Meter;
@@ -25,6 +25,8 @@ use crate::stats::Meter;
 /// Everything that the engine's thread owns.
 pub(crate) struct Core {
     runner: Box<dyn Runner>,
+    /// Ends the choices whose grammar is over.
+    end_of_generation: Option<u32>,
     scheduler: Scheduler,
     requests: HashMap<RequestId, Request>,
     arrivals: RequestId,
@@ -64,6 +66,7 @@ impl Core {
     /// An engine that holds nothing yet.
     pub(crate) fn new(runner: Box<dyn Runner>, scheduler: Scheduler) -> Self {
         Self {
+            end_of_generation: runner.text().end_of_generation().first().copied(),
             runner,
             scheduler,
             requests: HashMap::new(),
@@ -249,21 +252,23 @@ impl Core {
     fn deliver(&mut self, now: Duration) {
         let mut after = Aftermath::default();
         let (requests, meter) = (&mut self.requests, &mut self.meter);
-        self.scheduler.advance(&self.outcomes, |sequence, outcome| {
+        let end = self.end_of_generation;
+        let settle = |sequence: &Sequence, outcome: &RowOutcome| {
             let id = sequence.id;
             let Some(request) = requests.get_mut(&id.request) else {
                 return Fate::Ends;
             };
-            let RowOutcome::Token(token) = outcome else {
-                after.failed.push((id.request, EngineError::InvalidLogits));
+            let Some(token) = outcome.token() else {
+                after.failed.push((id.request, fault_of(outcome)));
                 return Fate::Ends;
             };
             meter.produced();
             if id.choice == 0 {
                 request.note_cached(sequence.cached());
             }
-            after.note(id, request, token)
-        });
+            after.note(id, request, token, outcome.scores())
+        };
+        self.scheduler.advance(&self.outcomes, end, settle);
         for id in after.done {
             self.requests.remove(&id);
         }
@@ -294,9 +299,16 @@ impl Core {
 
 impl Aftermath {
     /// Hands a token to its request behind a fence: text is made of what a model says and a file defines.
-    fn note(&mut self, sequence: SequenceId, request: &mut Request, token: u32) -> Fate {
+    fn note(
+        &mut self,
+        sequence: SequenceId,
+        request: &mut Request,
+        token: u32,
+        scores: Option<&Scores>,
+    ) -> Fate {
         let id = sequence.request;
-        let pushed = catch_unwind(AssertUnwindSafe(|| request.push(sequence.choice, token)));
+        let push = || request.push(sequence.choice, token, scores);
+        let pushed = catch_unwind(AssertUnwindSafe(push));
         let Ok(fate) = pushed else {
             self.failed.push((id, EngineError::StepFailed));
             return Fate::Ends;
@@ -307,6 +319,14 @@ impl Aftermath {
             self.behind.push(id);
         }
         fate
+    }
+}
+
+/// Why a row without a token has none.
+fn fault_of(outcome: &RowOutcome) -> EngineError {
+    match outcome {
+        RowOutcome::OffGrammar(fault) => EngineError::Grammar(*fault),
+        _ => EngineError::InvalidLogits,
     }
 }
 

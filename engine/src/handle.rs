@@ -14,6 +14,7 @@ use crate::candle_runner::CandleRunner;
 use crate::doorbell::{Doorbell, door};
 pub use crate::events::EventStream;
 use crate::events::{Link, open};
+use crate::grammar::Grammars;
 use crate::limits::QUEUE_MAX;
 use crate::options::{EngineOptions, RunnerOptions};
 use crate::request::{Request, choices};
@@ -137,6 +138,13 @@ impl EngineHandle {
     #[must_use]
     pub fn text(&self) -> Option<Arc<dyn TextCodec>> {
         self.shared.loaded().map(|loaded| Arc::clone(&loaded.text))
+    }
+
+    /// Compiles grammars for this model's submissions, once loaded; for a pool of threads, and not for an event loop.
+    #[must_use]
+    pub fn grammars(&self) -> Option<Arc<Grammars>> {
+        let loaded = self.shared.loaded();
+        loaded.map(|loaded| Arc::clone(&loaded.grammars))
     }
 
     /// Tokens of prompt and completion together, once loaded: the least of the model's own, `context_max` and what the KV

@@ -34,6 +34,8 @@ mod sequence;
 
 #[cfg(feature = "candle")]
 mod candle_runner;
+pub mod grammar;
+mod history;
 mod random;
 pub mod runner;
 pub mod sampler;

@@ -14,6 +14,93 @@ pub const STOP_STRINGS_MAX: usize = 32; // strings; OpenAI allows 4, vLLM's user
 /// Length of one stop string; its automaton and the text it holds back are as long.
 pub const STOP_STRING_BYTES_MAX: usize = 1024; // bytes; no known client needs a tenth of it
 
+/// Token ids that end a choice beside the model's own; each is looked for at every token.
+pub const STOP_TOKENS_MAX: usize = 256; // tokens; models have a handful
+
+/// Tokens whose logits one submission shifts; each is touched at every draw.
+pub const LOGIT_BIAS_MAX: usize = 300; // tokens; OpenAI's own bound
+
+/// Largest shift of a logit.
+pub const LOGIT_BIAS_ABS_MAX: f32 = 100.0; // OpenAI's bound; forbids or forces a token already
+
+/// Largest frequency or presence penalty.
+pub const PENALTY_ABS_MAX: f32 = 2.0; // OpenAI's bound
+
+/// Largest repetition penalty, and the inverse of the smallest: beyond it logits would overflow.
+pub const REPETITION_PENALTY_MAX: f32 = 100.0; // users stay below 2
+
+/// Best tokens whose log-probabilities come with each token.
+pub const TOP_LOGPROBS_MAX: u32 = 20; // tokens; OpenAI's bound
+
+/// Log-probability that stands for anything below it, minus infinity included.
+pub const LOGPROB_MIN: f32 = -9999.0; // OpenAI's value; JSON knows no infinity
+
+/// Weights that a sampler sums at a time.
+pub const SAMPLER_BLOCK: usize = 64; // logits; four cache lines, skipped as one where nothing in them can be drawn
+
+/// Text of one schema; what it forces to be said is looked at in each step.
+pub const SCHEMA_BYTES_MAX: usize = 64 << 10; // bytes; schemas of whole APIs have half of it
+
+/// Text of one Lark grammar.
+pub const LARK_BYTES_MAX: usize = 8 << 10; // bytes; compiling takes up to its square
+
+/// Text of one regular expression, in a schema too.
+pub const REGEX_BYTES_MAX: usize = 4 << 10; // bytes; compiling takes up to its square, here 100 ms
+
+/// Nested brackets in a regular expression or a Lark grammar, whose parsers recurse.
+pub const GRAMMAR_DEPTH_MAX: usize = 100; // levels; people write ten
+
+/// JSON values in one schema.
+pub const SCHEMA_NODES_MAX: usize = 10_000; // values; counting is all that more of them cost
+
+/// Sum over the objects of a schema of their fields' number squared, which is what optional properties cost.
+pub const SCHEMA_SQUARES_MAX: usize = 160_000; // fields squared; an object of 400, or 16 of 100; about 100 ms
+
+/// Stack of the thread that compiles a grammar, which recurses along chains of rules; only what is touched takes memory.
+pub const GRAMMAR_STACK_BYTES: usize = 64 << 20; // bytes; the longest chain that a text can hold, several times
+
+/// Work that compiling the regular expressions of a grammar may cost.
+pub const GRAMMAR_COMPILE_FUEL: u64 = 1_000_000; // units of llguidance; about 20 ms
+
+/// Work that the regular expressions of a grammar may cost in one mask; all sequences of a step wait for it.
+pub const GRAMMAR_STEP_FUEL: u64 = 100_000; // units of llguidance; about 7 ms
+
+/// States that the regular expressions of one grammar may grow to.
+pub const GRAMMAR_STATES_MAX: usize = 16_000; // states of 1 to 2 kB; 32 MB for one submission at worst
+
+/// Spaces and line ends in a row between the parts of a JSON value.
+pub const JSON_SPACE_MAX: usize = 32; // characters; a line end and the indentation of 15 levels
+
+/// Symbols of one compiled grammar; what multiplies its parts out is stopped here.
+pub const GRAMMAR_SYMBOLS_MAX: usize = 30_000; // symbols; schemas that people write have a tenth
+
+/// Places in a grammar where a text may be at once.
+pub const GRAMMAR_ROW_MAX: usize = 2_000; // items; an object of 400 optional properties
+
+/// Items of the parser that one mask may cost; all sequences of a step wait for it.
+pub const GRAMMAR_STEP_ITEMS: usize = 20_000; // items; about 1 ms
+
+/// Tokens that a grammar is tried on before it is taken, since what is too complex is mostly so from the start.
+pub const GRAMMAR_TRIAL_TOKENS: usize = 4; // tokens; past the opening of an object and into its first name
+
+/// Tokens of a model that can follow a grammar; each takes some dozen bytes, ten times over.
+pub const GRAMMAR_VOCABULARY_MAX: u32 = 1 << 20; // tokens; four times the largest vocabulary
+
+/// Compiled grammars that one model keeps.
+pub const GRAMMAR_CACHE_BYTES_MAX: usize = 32 << 20; // bytes, estimated; some hundred schemas of usual size
+
+/// What a compiled grammar takes whatever its text.
+pub const GRAMMAR_BASE_BYTES: usize = 128 << 10; // bytes; measured
+
+/// What it takes for each byte of its text.
+pub const GRAMMAR_BYTES_PER_BYTE: usize = 64; // bytes; measured
+
+/// The compiler's words that a refusal repeats.
+pub const GRAMMAR_REASON_CHARS_MAX: usize = 300; // characters; a sentence
+
+/// Tokens that a grammar may force after one that was drawn; what must follow them waits for the next draw.
+pub const FORCED_TOKENS_MAX: usize = 32; // tokens; more would stand in the way of the others in a step
+
 /// Events that wait for the reader of one submission before its sequences pause.
 pub const EVENTS_MAX: usize = 64; // events; a second of fast decoding, a few kilobytes
 

@@ -66,19 +66,21 @@ impl Pace {
 
     /// Takes note of a step and how long it took.
     pub(crate) fn observe(&mut self, step: Step, took: Duration) {
-        let expected_s = self.step_s(step.prefill_tokens, step.decodes);
+        // What a grammar forces is computed as a prompt is.
+        let prefill_tokens = step.prefill_tokens + step.forced_tokens;
+        let expected_s = self.step_s(prefill_tokens, step.decodes);
         let mut took_s = took.as_secs_f64();
-        if self.knows(step) && expected_s > 0.0 {
+        if self.knows(prefill_tokens) && expected_s > 0.0 {
             took_s = took_s.min(HICCUP * expected_s);
         }
-        let x = features(step.prefill_tokens, step.decodes);
+        let x = features(prefill_tokens, step.decodes);
         for row in 0..3 {
             for column in 0..3 {
                 self.xx[row][column] = MEMORY * self.xx[row][column] + x[row] * x[column];
             }
             self.xy[row] = MEMORY * self.xy[row] + x[row] * took_s;
         }
-        self.prefill_seen = self.prefill_seen.max(step.prefill_tokens);
+        self.prefill_seen = self.prefill_seen.max(prefill_tokens);
         self.fit();
     }
 
@@ -89,8 +91,8 @@ impl Pace {
     }
 
     /// Whether steps like this one were seen before.
-    fn knows(&self, step: Step) -> bool {
-        self.xx[0][0] >= 1.0 && step.prefill_tokens <= self.prefill_seen
+    fn knows(&self, prefill_tokens: u32) -> bool {
+        self.xx[0][0] >= 1.0 && prefill_tokens <= self.prefill_seen
     }
 
     /// Solves `(xx + inertia) e = xy + inertia x previous e`.
@@ -140,7 +142,7 @@ mod tests {
         Step {
             prefill_tokens,
             decodes,
-            preemptions: 0,
+            ..Step::default()
         }
     }
 

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use hansa_models::text::TextCodec;
 
 use crate::api::{EngineError, Event, Submission, SubmitError, Usage};
-use crate::choice::Choice;
+use crate::choice::{Choice, Said};
 use crate::events::Outlet;
+use crate::runner::Scores;
 use crate::scheduler::Fate;
 
 /// An accepted submission. Held here: I2, it ends exactly once, with [`Event::Done`], by [`Request::fail`], or by being
@@ -55,21 +56,23 @@ impl Request {
     }
 
     /// Takes the next token of a choice and tells the reader.
-    pub(crate) fn push(&mut self, choice: u32, token: u32) -> Fate {
+    pub(crate) fn push(&mut self, choice: u32, token: u32, scores: Option<&Scores>) -> Fate {
         self.outlet.is_prefilled();
         self.usage.completion_tokens += 1;
-        let mut text = String::new();
-        let finished = self.choices[choice as usize].push(token, &mut text);
+        let mut said = Said::default();
+        let finished = self.choices[choice as usize].push(token, scores, &mut said);
+        let Said { text, logprobs } = said;
         let token_ids = if self.submission.want_token_ids {
             vec![token]
         } else {
             Vec::new()
         };
-        if !text.is_empty() || !token_ids.is_empty() {
+        if !text.is_empty() || !token_ids.is_empty() || !logprobs.is_empty() {
             self.outlet.send(Event::Delta {
                 choice,
                 text,
                 token_ids,
+                logprobs,
             });
         }
         let Some(reason) = finished else {

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use hansa_models::Batch;
 use hansa_models::text::TextCodec;
 
-use crate::api::SamplingParams;
+use crate::api::{SamplingParams, StopParams};
+use crate::grammar::{Guide, GuideFault};
+use crate::history::History;
 use crate::limits::KV_SLOTS_MAX;
 use crate::options::EngineOptions;
 
@@ -56,6 +58,12 @@ pub struct RunnerProfile {
 pub struct SampleRow<'a> {
     /// How to draw.
     pub sampling: &'a SamplingParams,
+    /// What may not be drawn yet.
+    pub stop: &'a StopParams,
+    /// What the sequence holds, where a penalty asks for it.
+    pub history: Option<&'a History>,
+    /// What its grammar allows, where it has one.
+    pub guide: Option<&'a Guide>,
     /// Seed of the submission.
     pub seed: u64,
     /// Index of the choice.
@@ -65,12 +73,45 @@ pub struct SampleRow<'a> {
 }
 
 /// What came of one row.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum RowOutcome {
     /// The next token.
     Token(u32),
+    /// The next token and its log-probabilities, where wanted.
+    Scored(u32, Box<Scores>),
     /// The logits held NaN, or nothing that could be drawn.
     InvalidLogits,
+    /// Its grammar cannot be followed any further.
+    OffGrammar(GuideFault),
+}
+
+/// Natural log-probabilities of one row, by the model alone.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Scores {
+    /// Of the token that was drawn.
+    pub logprob: f32,
+    /// The most likely tokens, best first, and of equals the lowest id first.
+    pub top: Vec<(u32, f32)>,
+}
+
+impl RowOutcome {
+    /// The token, where there is one.
+    #[must_use]
+    pub fn token(&self) -> Option<u32> {
+        match self {
+            Self::Token(token) | Self::Scored(token, _) => Some(*token),
+            Self::InvalidLogits | Self::OffGrammar(_) => None,
+        }
+    }
+
+    /// Its log-probabilities, where they were wanted.
+    #[must_use]
+    pub fn scores(&self) -> Option<&Scores> {
+        match self {
+            Self::Scored(_, scores) => Some(scores),
+            _ => None,
+        }
+    }
 }
 
 /// Why a model could not be loaded or run.

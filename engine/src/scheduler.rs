@@ -49,6 +49,8 @@ pub(crate) struct Step {
     pub(crate) prefill_tokens: u32,
     /// Sequences that go on by one token.
     pub(crate) decodes: u32,
+    /// Further tokens of these, which their grammars forced.
+    pub(crate) forced_tokens: u32,
     /// Sequences that lost their blocks to it.
     pub(crate) preemptions: u32,
 }
@@ -91,7 +93,7 @@ enum Candidate {
 impl Step {
     /// Tokens of the step.
     pub(crate) fn tokens(&self) -> u32 {
-        self.prefill_tokens + self.decodes
+        self.prefill_tokens + self.decodes + self.forced_tokens
     }
 
     /// Whether there is nothing to do.
@@ -128,6 +130,7 @@ impl Scheduler {
     pub(crate) fn schedule(&mut self, now: Duration) -> Step {
         let mut step = Step::default();
         self.schedule_decodes(&mut step);
+        self.schedule_forced(&mut step);
         self.schedule_prefills(now, &mut step);
         step
     }
@@ -151,9 +154,19 @@ impl Scheduler {
         }
     }
 
+    /// The rest of what the last draw of a decoding sequence brought, as far as the step goes: its blocks are there.
+    fn schedule_forced(&mut self, step: &mut Step) {
+        for sequence in self.running.iter_mut().filter(|s| s.scheduled > 0) {
+            let forced = sequence.remaining() - sequence.scheduled;
+            let scheduled = forced.min(self.step_tokens_max - step.tokens());
+            sequence.scheduled += scheduled;
+            step.forced_tokens += scheduled;
+        }
+    }
+
     /// Chunks of prompts, of those that run and of those that can start, as far as the budget goes.
     fn schedule_prefills(&mut self, now: Duration, step: &mut Step) {
-        let room = self.step_tokens_max - step.decodes;
+        let room = self.step_tokens_max - step.tokens();
         let budget = room.min(self.pace.prefill_tokens_max(step.decodes));
         let oldest = self.oldest_prefill();
         let order = self.order(oldest, now);
@@ -272,11 +285,13 @@ impl Scheduler {
     }
 
     /// Books a step that went well: `outcomes` are those of the sequences that sampled, in the order of
-    /// [`Scheduler::scheduled`]; `settle` says for each what becomes of it.
+    /// [`Scheduler::scheduled`]; `settle` says for each what becomes of it, and for each token that a grammar forces after
+    /// it too. `end` is the token that ends a generation.
     pub(crate) fn advance(
         &mut self,
         outcomes: &[RowOutcome],
-        mut settle: impl FnMut(&Sequence, RowOutcome) -> Fate,
+        end: Option<u32>,
+        mut settle: impl FnMut(&Sequence, &RowOutcome) -> Fate,
     ) {
         let mut outcomes = outcomes.iter();
         let (blocks, flows) = (&mut self.blocks, &mut self.flows);
@@ -284,17 +299,16 @@ impl Scheduler {
             let samples = sequence.samples();
             sequence.advance();
             sequence.publish(blocks);
-            let Some(&outcome) = samples.then(|| outcomes.next()).flatten() else {
+            let Some(outcome) = samples.then(|| outcomes.next()).flatten() else {
                 return true;
             };
-            match outcome {
-                RowOutcome::Token(token) => {
-                    sequence.push(token);
-                    flows.charge_output(sequence.submission.flow, 1);
-                }
-                RowOutcome::InvalidLogits => blocks.hide(&sequence.table),
+            if *outcome == RowOutcome::InvalidLogits {
+                blocks.hide(&sequence.table);
             }
-            let goes_on = settle(sequence, outcome) == Fate::GoesOn;
+            let before = sequence.produced();
+            let goes_on = say(sequence, outcome, end, &mut settle) == Fate::GoesOn;
+            let said = sequence.produced() - before;
+            flows.charge_output(sequence.submission.flow, said);
             if !goes_on {
                 blocks.release(&mut sequence.table);
                 flows.leave(sequence.submission.flow);
@@ -367,4 +381,25 @@ impl Scheduler {
         let prefilling = all.filter(|s| !s.is_decoding());
         prefilling.map(|s| u64::from(s.remaining())).sum()
     }
+}
+
+/// Gives a sequence what was drawn for it, and what must follow, until it ends.
+fn say(
+    sequence: &mut Sequence,
+    outcome: &RowOutcome,
+    end: Option<u32>,
+    settle: &mut impl FnMut(&Sequence, &RowOutcome) -> Fate,
+) -> Fate {
+    let Some(token) = outcome.token() else {
+        return settle(sequence, outcome);
+    };
+    let forced = sequence.push(token, end);
+    let mut fate = settle(sequence, outcome);
+    for token in forced {
+        if fate == Fate::GoesOn {
+            sequence.append(token);
+            fate = settle(sequence, &RowOutcome::Token(token));
+        }
+    }
+    fate
 }

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use crate::api::{Priority, Submission};
 use crate::block_manager::{BlockManager, BlockTable};
+use crate::grammar::{Grammar, Guide};
+use crate::history::History;
 use crate::prefix_cache::BlockKey;
 
 /// Number of a submission in order of arrival.
@@ -39,6 +41,12 @@ pub(crate) struct Sequence {
     /// Its class: the submission's, until it has waited so long that it is raised.
     pub(crate) priority: Priority,
     output: Vec<u32>,
+    /// What its penalties count.
+    history: Option<History>,
+    /// What its grammar allows next.
+    guide: Option<Guide>,
+    /// Tokens that the last draw brought, those that a grammar forces after it included.
+    drawn: u32,
     computed: u32,
     /// Names of its full blocks, as far as they were asked for.
     block_keys: Vec<BlockKey>,
@@ -53,8 +61,17 @@ impl Sequence {
     /// A choice that has produced nothing here yet; what it produced elsewhere is part of its output.
     pub(crate) fn new(id: SequenceId, submission: Arc<Submission>, arrived: Duration) -> Self {
         let emitted = submission.resume.get(id.choice as usize);
+        let mut history = History::of(&submission.prompt, &submission.sampling);
+        let guide = submission.grammar.as_ref().map(Grammar::guide);
+        for &token in emitted.into_iter().flatten() {
+            history.iter_mut().for_each(|history| history.push(token));
+            guide.iter().for_each(|guide| guide.push(token));
+        }
         Self {
             id,
+            history,
+            guide,
+            drawn: 0,
             table: BlockTable::new(submission.pool),
             scheduled: 0,
             arrived,
@@ -104,9 +121,9 @@ impl Sequence {
         (self.priority, self.id)
     }
 
-    /// Whether it goes on by the token it produced last; otherwise it is still to be prefilled.
+    /// Whether it goes on by what the last draw brought, mostly one token; otherwise it is still to be prefilled.
     pub(crate) fn is_decoding(&self) -> bool {
-        self.remaining() == 1 && !self.output.is_empty()
+        self.remaining() <= self.drawn.max(1) && !self.output.is_empty()
     }
 
     /// Whether the step in hand computes its last token, so that the next one is drawn.
@@ -152,10 +169,40 @@ impl Sequence {
         self.computed += std::mem::take(&mut self.scheduled);
     }
 
-    /// The model's next token, which is paid for as output.
-    pub(crate) fn push(&mut self, token: u32) {
+    /// The model's next token, which is paid for as output. Returns those that its grammar forces after it, where `end` is the one that ends a
+    /// generation; they are the caller's to [`Sequence::append`].
+    pub(crate) fn push(&mut self, token: u32, end: Option<u32>) -> Vec<u32> {
+        self.drawn = 0;
+        self.append(token);
+        let (Some(guide), Some(end)) = (&self.guide, end) else {
+            return Vec::new();
+        };
+        guide.push(token);
+        // What is forced was never drawn, so nobody would know how likely it was.
+        if self.submission.sampling.logprobs.is_some() {
+            return guide.end_if_over(end).into_iter().collect();
+        }
+        guide.force(end)
+    }
+
+    /// One more token of the last draw.
+    pub(crate) fn append(&mut self, token: u32) {
+        self.drawn += 1;
         self.output.push(token);
         self.charged = self.charged.max(self.len());
+        if let Some(history) = &mut self.history {
+            history.push(token);
+        }
+    }
+
+    /// What its grammar allows next.
+    pub(crate) fn guide(&self) -> Option<&Guide> {
+        self.guide.as_ref()
+    }
+
+    /// What its penalties count.
+    pub(crate) fn history(&self) -> Option<&History> {
+        self.history.as_ref()
     }
 
     /// Of the tokens before position `end`, those that nobody has paid for yet; now they are paid.
@@ -169,6 +216,7 @@ impl Sequence {
     pub(crate) fn forget(&mut self) {
         self.computed = 0;
         self.scheduled = 0;
+        self.drawn = 0;
     }
 }
 

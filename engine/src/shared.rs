@@ -8,6 +8,7 @@ use hansa_models::text::TextCodec;
 use tokio::sync::watch;
 
 use crate::api::{EngineState, Stats};
+use crate::grammar::Grammars;
 
 /// State between the two sides.
 #[derive(Debug)]
@@ -25,6 +26,8 @@ pub(crate) struct Shared {
 pub(crate) struct Loaded {
     /// Tokenizer and chat template.
     pub(crate) text: Arc<dyn TextCodec>,
+    /// Compiles the grammars of its submissions.
+    pub(crate) grammars: Arc<Grammars>,
     /// Every token id of a prompt is below it.
     pub(crate) vocab_size: u32,
     /// Tokens of prompt and completion together: the least of the model's, the option's and what the KV cache holds.

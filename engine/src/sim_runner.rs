@@ -11,6 +11,7 @@
 //!
 //! `text(0, 0, 0)` is `"238275bc38fcbe91 "`.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::thread;
@@ -21,7 +22,7 @@ use hansa_models::text::{ChatInput, Detokenizer, SpecialTokens, TextCodec, TextE
 use crate::limits::{SIM_TEXT_BYTES_MAX, SIM_VOCAB_SIZE};
 use crate::options::{EngineOptions, SimOptions};
 use crate::random::{draw, splitmix64};
-use crate::runner::{RowOutcome, Runner, RunnerError, RunnerProfile, SampleRow, kv_blocks};
+use crate::runner::{RowOutcome, Runner, RunnerError, RunnerProfile, SampleRow, Scores, kv_blocks};
 
 /// The simulated model behind the [`Runner`] trait.
 #[derive(Debug)]
@@ -88,8 +89,20 @@ impl Runner for SimRunner {
         if !cost.is_zero() {
             thread::sleep(cost);
         }
-        outcomes.extend(rows.iter().map(|row| RowOutcome::Token(row.index)));
+        outcomes.extend(rows.iter().map(outcome));
         Ok(())
+    }
+}
+
+/// The token that the formula gives, which is certain.
+fn outcome(row: &SampleRow<'_>) -> RowOutcome {
+    match row.sampling.logprobs {
+        None => RowOutcome::Token(row.index),
+        Some(top) => {
+            let logprob = 0.0;
+            let top = (0..top.min(1)).map(|_| (row.index, logprob)).collect();
+            RowOutcome::Scored(row.index, Box::new(Scores { logprob, top }))
+        }
     }
 }
 
@@ -123,6 +136,10 @@ impl TextCodec for SimCodec {
 
     fn detokenizer(&self, seed: u64, choice: u32) -> Box<dyn Detokenizer> {
         Box::new(SimDetokenizer { seed, choice })
+    }
+
+    fn piece(&self, seed: u64, choice: u32, id: u32) -> Cow<'_, [u8]> {
+        token_text(seed, choice, id).into_bytes().into()
     }
 
     fn vocab_size(&self) -> u32 {

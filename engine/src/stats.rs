@@ -118,6 +118,7 @@ mod tests {
             let step = Step {
                 prefill_tokens,
                 decodes: 4,
+                forced_tokens: 0,
                 preemptions: 0,
             };
             meter.scheduled(step);

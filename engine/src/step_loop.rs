@@ -10,6 +10,7 @@ use crate::api::{EngineError, EngineState};
 use crate::block_manager::BlockManager;
 use crate::core::{Core, Turn};
 use crate::doorbell::{Command, Door};
+use crate::grammar::Grammars;
 use crate::limits::PARK_MAX;
 use crate::options::EngineOptions;
 use crate::pace::Pace;
@@ -67,6 +68,7 @@ fn start(shared: &Shared, options: &EngineOptions, load: Load) -> Result<Core, R
     let core = Core::new(runner, scheduler);
     shared.publish(core.stats());
     shared.set_loaded(Loaded {
+        grammars: Arc::new(Grammars::new(Arc::clone(&text), profile.vocab_size)),
         text,
         vocab_size: profile.vocab_size,
         context_len,

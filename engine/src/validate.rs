@@ -4,7 +4,10 @@
 //! fits the cache alone, which is what lets the scheduler be free of errors.
 
 use crate::api::{SamplingParams, StopParams, Submission, SubmitError};
-use crate::limits::{CHOICES_MAX, STOP_STRING_BYTES_MAX, STOP_STRINGS_MAX};
+use crate::limits::{
+    CHOICES_MAX, LOGIT_BIAS_ABS_MAX, LOGIT_BIAS_MAX, PENALTY_ABS_MAX, REPETITION_PENALTY_MAX,
+    STOP_STRING_BYTES_MAX, STOP_STRINGS_MAX, STOP_TOKENS_MAX, TOP_LOGPROBS_MAX,
+};
 
 /// Bounds of the engine that a submission meets.
 #[derive(Debug, Clone, Copy)]
@@ -26,7 +29,22 @@ pub(crate) fn validate(submission: &Submission, bounds: &Bounds) -> Result<(), S
         format!("n must be between 1 and {choices_max}")
     })?;
     check_sampling(&submission.sampling)?;
-    check_stop(&submission.stop)
+    check_penalties(&submission.sampling)?;
+    check_logits(&submission.sampling, bounds)?;
+    check_stop(&submission.stop)?;
+    check_stop_tokens(&submission.stop, bounds)?;
+    check_grammar(submission)
+}
+
+/// Where a grammar is over nothing may follow, and nothing but it may say when that is.
+fn check_grammar(submission: &Submission) -> Result<(), SubmitError> {
+    let (has_grammar, stop) = (submission.grammar.is_some(), &submission.stop);
+    require(!(has_grammar && stop.ignore_eos), || {
+        "ignore_eos contradicts a grammar, which ends where it ends".to_owned()
+    })?;
+    require(!(has_grammar && stop.min_tokens > 0), || {
+        "min_tokens contradicts a grammar, which ends where it ends".to_owned()
+    })
 }
 
 fn check_prompt(prompt: &[u32], bounds: &Bounds) -> Result<(), SubmitError> {
@@ -75,6 +93,65 @@ fn check_sampling(sampling: &SamplingParams) -> Result<(), SubmitError> {
     require((0.0..=1.0).contains(&sampling.min_p), || {
         "min_p must be between 0 and 1".to_owned()
     })
+}
+
+fn check_penalties(sampling: &SamplingParams) -> Result<(), SubmitError> {
+    let range = -PENALTY_ABS_MAX..=PENALTY_ABS_MAX;
+    for (name, penalty) in [
+        ("frequency_penalty", sampling.frequency_penalty),
+        ("presence_penalty", sampling.presence_penalty),
+    ] {
+        require(range.contains(&penalty), || {
+            format!("{name} must be between -{PENALTY_ABS_MAX} and {PENALTY_ABS_MAX}")
+        })?;
+    }
+    let least = REPETITION_PENALTY_MAX.recip();
+    require(
+        (least..=REPETITION_PENALTY_MAX).contains(&sampling.repetition_penalty),
+        || format!("repetition_penalty must be between {least} and {REPETITION_PENALTY_MAX}"),
+    )
+}
+
+/// The bound is the width of the logits, which is what an id is used to index; a tokenizer may know more or fewer.
+fn check_logits(sampling: &SamplingParams, bounds: &Bounds) -> Result<(), SubmitError> {
+    let bias = &sampling.logit_bias;
+    require(bias.len() <= LOGIT_BIAS_MAX, || {
+        format!("logit_bias takes at most {LOGIT_BIAS_MAX} tokens")
+    })?;
+    let width = bounds.vocab_size;
+    if let Some((id, _)) = bias.iter().find(|(id, _)| *id >= width) {
+        let complaint = format!("logit_bias names token {id}, and the model has {width} tokens");
+        return Err(SubmitError::Invalid(complaint));
+    }
+    let range = -LOGIT_BIAS_ABS_MAX..=LOGIT_BIAS_ABS_MAX;
+    require(bias.iter().all(|(_, bias)| range.contains(bias)), || {
+        format!("logit_bias values must be between -{LOGIT_BIAS_ABS_MAX} and {LOGIT_BIAS_ABS_MAX}")
+    })?;
+    require(
+        sampling.logprobs.is_none_or(|top| top <= TOP_LOGPROBS_MAX),
+        || format!("logprobs must be between 0 and {TOP_LOGPROBS_MAX}"),
+    )
+}
+
+fn check_stop_tokens(stop: &StopParams, bounds: &Bounds) -> Result<(), SubmitError> {
+    require(stop.min_tokens <= stop.max_tokens, || {
+        format!(
+            "min_tokens must be at most max_tokens, which is {}",
+            stop.max_tokens
+        )
+    })?;
+    require(stop.token_ids.len() <= STOP_TOKENS_MAX, || {
+        format!("stop_token_ids takes at most {STOP_TOKENS_MAX} tokens")
+    })?;
+    let width = bounds.vocab_size;
+    match stop.token_ids.iter().find(|id| **id >= width) {
+        Some(id) => {
+            let complaint =
+                format!("stop_token_ids names token {id}, and the model has {width} tokens");
+            Err(SubmitError::Invalid(complaint))
+        }
+        None => Ok(()),
+    }
 }
 
 fn check_stop(stop: &StopParams) -> Result<(), SubmitError> {

@@ -118,10 +118,10 @@ async fn greedy(engine: &EngineHandle, case: &Case) -> Vec<u32> {
             ..SamplingParams::default()
         },
         stop: StopParams {
-            max_tokens: u32::try_from(case.tokens.len()).expect("a short case"),
-            strings: Vec::new(),
             ignore_eos: true,
+            ..StopParams::after(u32::try_from(case.tokens.len()).expect("a short case"))
         },
+        grammar: None,
         seed: 0,
         priority: Priority::Interactive,
         resume: Vec::new(),

@@ -71,6 +71,15 @@ pub const TOKENISE_CONCURRENCY: usize = 4;
 /// Requests that wait for the tokenizer of one model; beyond it the model is overloaded. Each holds its body.
 pub const TOKENISE_QUEUE_MAX: usize = 1024;
 
+/// Grammars compiled at once for one model; each may take a core for 100 ms.
+pub const COMPILE_CONCURRENCY: usize = 2;
+
+/// Requests that wait for a grammar to be compiled for one model; beyond it the model is overloaded.
+pub const COMPILE_QUEUE_MAX: usize = 256;
+
+/// Words of one `choice`; they make one grammar.
+pub const CHOICE_WORDS_MAX: usize = 256;
+
 /// Workers of the network runtime. The engine has threads of its own and needs the cores more.
 pub const WORKERS_MAX: usize = 4;
 
@@ -83,6 +92,24 @@ pub const METRICS_UPKEEP: Duration = Duration::from_secs(5);
 /// Fields of one JSON object in a request; the largest request that is understood has about 50, and finding a
 /// duplicate compares each with all before it.
 pub const JSON_FIELDS_MAX: usize = 64;
+
+/// Token ids that end a choice; as many as the engine takes.
+pub const STOP_TOKENS_MAX: usize = 256;
+
+/// Tokens in one `logit_bias`; OpenAI's own bound.
+pub const LOGIT_BIAS_MAX: usize = 300;
+
+/// Largest shift of a logit; OpenAI's own bound.
+pub const LOGIT_BIAS_ABS_MAX: f32 = 100.0;
+
+/// Largest frequency or presence penalty; OpenAI's own bound.
+pub const PENALTY_ABS_MAX: f32 = 2.0;
+
+/// Largest repetition penalty, and the inverse of the smallest; as the engine has it.
+pub const REPETITION_PENALTY_MAX: f32 = 100.0;
+
+/// Tokens in `top_logprobs`; OpenAI's own bound.
+pub const TOP_LOGPROBS_MAX: u32 = 20;
 
 /// Bytes of a value that is compared with the neutral values of its field; all of these are shorter, and nothing longer
 /// is worth the memory of a parsed tree.

@@ -402,3 +402,50 @@ async fn without_keys_no_other_machine_may_reach_it() {
         "{refused:?}"
     );
 }
+
+#[tokio::test]
+async fn what_only_the_model_can_judge_is_refused_by_name() {
+    let server = Server::start(config()).await;
+    for (fields, param) in [
+        (r#""logit_bias":{"2147483648":1}"#, "logit_bias"),
+        (r#""stop_token_ids":[1,2147483648]"#, "stop_token_ids"),
+        (r#""max_tokens":3,"min_tokens":3,"logprobs":21"#, "logprobs"),
+        // The simulated model's text is a formula, which no grammar can bend.
+        (
+            r#""response_format":{"type":"json_object"}"#,
+            "response_format",
+        ),
+        (r#""guided_regex":"a""#, "guided_regex"),
+    ] {
+        let body = format!(r#"{{"model":"sim","prompt":"a",{fields}}}"#);
+        let answer = server.send(&post("/v1/completions", &body)).await;
+        assert_eq!(answer.status, 400, "{fields}: {answer:?}");
+        let error: Value = serde_json::from_str(&answer.body).unwrap();
+        assert_eq!(error["error"]["param"], param);
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_completion_echoes_its_prompt_or_tells_its_log_probabilities() {
+    let server = Server::start(config()).await;
+    let complete = async |fields: &str| {
+        let body = format!(r#"{{"model":"sim","prompt":"Hi ","seed":0,"max_tokens":2,{fields}}}"#);
+        let answer = server.send(&post("/v1/completions", &body)).await;
+        let answer: Value = serde_json::from_str(&answer.body).unwrap();
+        answer["choices"][0].clone()
+    };
+    let plain = complete(r#""echo":false"#).await;
+    let echoed = complete(r#""echo":true"#).await;
+    let text = plain["text"].as_str().unwrap();
+    assert_eq!(echoed["text"], format!("Hi {text}"));
+    let scored = complete(r#""logprobs":1"#).await;
+    let tokens = scored["logprobs"]["tokens"].as_array().unwrap();
+    let spelled: String = tokens.iter().map(|t| t.as_str().unwrap()).collect();
+    assert_eq!(spelled, text);
+    assert_eq!(
+        scored["logprobs"]["text_offset"],
+        serde_json::json!([0, 17])
+    );
+    server.stop().await;
+}

@@ -2,6 +2,8 @@
 //!
 //! [`TextCodec`] is the seam: a real model implements it from its GGUF metadata, the simulated model by formula.
 
+use std::borrow::Cow;
+
 use serde_json::Value;
 
 /// Turns text into token ids and back, and a conversation into a prompt.
@@ -25,6 +27,11 @@ pub trait TextCodec: Send + Sync {
     /// A fresh incremental detokenizer for one choice of one request. A real model ignores both arguments; the simulated
     /// model's text is a function of them.
     fn detokenizer(&self, seed: u64, choice: u32) -> Box<dyn Detokenizer>;
+
+    /// The bytes that `id` stands for in a choice's text: none for control tokens and ids outside of the vocabulary, and
+    /// perhaps only a part of a character. A real model ignores the first two arguments, as in
+    /// [`TextCodec::detokenizer`].
+    fn piece(&self, seed: u64, choice: u32, id: u32) -> Cow<'_, [u8]>;
 
     /// Width of the model's logits: every id the model can emit is below it.
     fn vocab_size(&self) -> u32;

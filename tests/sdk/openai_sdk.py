@@ -84,6 +84,52 @@ class Chat(unittest.TestCase):
         plain = client().chat.completions.create(messages=MESSAGES, **options)
         self.assertEqual(joined.choices[0].message.content, plain.choices[0].message.content)
 
+    def test_logprobs_spell_the_answer(self):
+        options = dict(model=MODEL, messages=MESSAGES, max_tokens=6, seed=2, logprobs=True, top_logprobs=3)
+        choice = client().chat.completions.create(**options).choices[0]
+        tokens = choice.logprobs.content
+        spelled = b"".join(bytes(token.bytes) for token in tokens)
+        self.assertEqual(spelled.decode(errors="replace"), choice.message.content)
+        for token in tokens:
+            self.assertLessEqual(token.logprob, 0)
+            self.assertLessEqual(len(token.top_logprobs), 3)
+            top = [likely.logprob for likely in token.top_logprobs]
+            self.assertEqual(top, sorted(top, reverse=True))
+        chunks = client().chat.completions.create(stream=True, **options)
+        scored = [chunk.choices[0].logprobs for chunk in chunks]
+        streamed = [token for logprobs in scored if logprobs for token in logprobs.content]
+        self.assertEqual(streamed, tokens)
+
+    def test_penalties_and_bias_are_taken(self):
+        options = dict(model=MODEL, messages=MESSAGES, max_tokens=8, seed=4, temperature=0)
+        client().chat.completions.create(
+            frequency_penalty=1.5, presence_penalty=-0.5, logit_bias={"7": -100},
+            extra_body={"repetition_penalty": 1.2, "min_tokens": 2, "stop_token_ids": [5], "top_k": 20}, **options,
+        )
+
+    def test_structured_output(self):
+        schema = {
+            "type": "object",
+            "properties": {"city": {"type": "string", "maxLength": 12}, "baltic": {"type": "boolean"}},
+            "required": ["city", "baltic"],
+            "additionalProperties": False,
+        }
+        named = {"type": "json_schema", "json_schema": {"name": "city", "strict": True, "schema": schema}}
+        options = dict(model=MODEL, messages=MESSAGES, max_tokens=200, temperature=0)
+        if MODEL == "sim":
+            with self.assertRaises(openai.BadRequestError) as caught:
+                client().chat.completions.create(response_format=named, **options)
+            self.assertEqual(caught.exception.param, "response_format")
+            return
+        choice = client().chat.completions.create(response_format=named, **options).choices[0]
+        city = json.loads(choice.message.content)
+        self.assertEqual(set(city), {"city", "baltic"})
+        self.assertIsInstance(city["baltic"], bool)
+        self.assertEqual(choice.finish_reason, "stop")
+        guided = {"structured_outputs": {"regex": "(Riga|Visby|Danzig)!"}}
+        answer = client().chat.completions.create(extra_body=guided, **options)
+        self.assertIn(answer.choices[0].message.content, ("Riga!", "Visby!", "Danzig!"))
+
     def test_max_completion_tokens(self):
         answer = client().chat.completions.create(model=MODEL, messages=MESSAGES, max_completion_tokens=2)
         self.assertLessEqual(answer.usage.completion_tokens, 2)
@@ -114,6 +160,16 @@ class Completions(unittest.TestCase):
         answer = client().completions.create(model=MODEL, prompt=["One", "Two"], max_tokens=3, n=2)
         self.assertEqual(sorted(choice.index for choice in answer.choices), [0, 1, 2, 3])
 
+    def test_echo_best_of_and_logprobs(self):
+        options = dict(model=MODEL, prompt="Count: 1 2 3", max_tokens=4, seed=5)
+        echoed = client().completions.create(echo=True, **options).choices[0].text
+        plain = client().completions.create(logprobs=2, **options).choices[0]
+        self.assertEqual(echoed, "Count: 1 2 3" + plain.text)
+        self.assertEqual(len(plain.logprobs.tokens), len(plain.logprobs.token_logprobs))
+        self.assertEqual(plain.logprobs.text_offset[0], 0)
+        best = client().completions.create(best_of=3, n=2, **options)
+        self.assertEqual([choice.index for choice in best.choices], [0, 1])
+
     def test_stop_string_is_not_emitted(self):
         options = dict(model=MODEL, prompt="Count: 1 2 3", max_tokens=24, temperature=0, seed=5)
         text = client().completions.create(**options).choices[0].text
@@ -143,8 +199,10 @@ class Errors(unittest.TestCase):
             "n": dict(n=0),
             "messages": dict(messages=[]),
             "tools": dict(tools=[{"type": "function", "function": {"name": "f"}}]),
-            "logprobs": dict(logprobs=True),
-            "response_format": dict(response_format={"type": "json_object"}),
+            "top_logprobs": dict(top_logprobs=2),
+            "response_format": dict(response_format={"type": "yaml"}),
+            "logit_bias": dict(logit_bias={"4294967295": 1}),
+            "frequency_penalty": dict(frequency_penalty=3),
             "frobnicate": dict(extra_body={"frobnicate": 1}),
         }
         for parameter, options in cases.items():

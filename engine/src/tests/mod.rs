@@ -1,7 +1,8 @@
 //! Tests of the engine as a whole: over simulated time turn by turn, and over its real thread.
 
 mod faults;
-mod model;
+mod guided;
+pub(crate) mod model;
 mod order;
 mod sharing;
 mod simulation;

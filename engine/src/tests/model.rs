@@ -1,7 +1,7 @@
 //! A model for tests that notices every mistake in a batch: its next token is a hash of the whole context as read back
 //! through the block table. A wrong slot, a stale block, a skipped or repeated token changes everything after it.
 
-use std::fmt::Write as _;
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -15,14 +15,20 @@ use crate::block_manager::BlockManager;
 use crate::core::{Core, Turn};
 use crate::doorbell::{Command, Door, Doorbell, door};
 use crate::events::{EventStream, Link, open};
+use crate::grammar::{Grammar, GrammarSpec, Grammars};
 use crate::pace::Pace;
 use crate::random::{draw, splitmix64};
 use crate::request::{Request, choices};
-use crate::runner::{RowOutcome, Runner, RunnerError, RunnerProfile, SampleRow};
+use crate::runner::{RowOutcome, Runner, RunnerError, RunnerProfile, SampleRow, Scores};
+use crate::sampler::Sampler;
 use crate::scheduler::Scheduler;
 
 /// Tokens that the model produces are below it.
 pub(crate) const VOCAB: u32 = 1000;
+/// Tokens from here on are single bytes, which only grammars ask for.
+const BYTES: u32 = VOCAB + 10;
+/// Width of the logits.
+const WIDTH: u32 = BYTES + 256;
 /// Ends a generation.
 pub(crate) const EOS: u32 = 77;
 /// A prompt with this token makes the step panic.
@@ -43,7 +49,7 @@ impl HashModel {
     pub(crate) fn new(kv_blocks: u32, block_size: u32, context_len: u32) -> Self {
         Self {
             profile: RunnerProfile {
-                vocab_size: VOCAB + 10,
+                vocab_size: WIDTH,
                 context_len,
                 kv_blocks,
             },
@@ -71,6 +77,31 @@ fn next_token(context: &[u32], seed: u64, choice: u32, index: u32) -> u32 {
         .iter()
         .fold(0, |hash, &token| splitmix64(hash ^ u64::from(token)));
     (splitmix64(hash ^ draw(seed, choice, index)) % u64::from(VOCAB)) as u32
+}
+
+/// The next token where a grammar has a say: drawn from logits that are hashes of the context.
+fn guided(context: &[u32], row: &SampleRow<'_>) -> RowOutcome {
+    let hash = context
+        .iter()
+        .fold(0, |hash, &token| splitmix64(hash ^ u64::from(token)));
+    let logit = |token: u32| (splitmix64(hash ^ u64::from(token)) % 1000) as f32 / 250.0;
+    let mut logits: Vec<f32> = (0..WIDTH).map(logit).collect();
+    Sampler::new(&[EOS]).sample(&mut logits, row)
+}
+
+/// A grammar over the model's tokens.
+pub(crate) fn grammar(spec: &GrammarSpec) -> Grammar {
+    let grammars = Grammars::new(Arc::new(NumberCodec), WIDTH);
+    grammars.compile(spec).expect("a sound grammar")
+}
+
+/// The log-probabilities that go with a token by definition: itself and its successor.
+pub(crate) fn scores(token: u32) -> Scores {
+    let logprob = -(token as f32) / 1000.0;
+    Scores {
+        logprob,
+        top: vec![(token, logprob), (token + 1, -9.0)],
+    }
 }
 
 /// The whole completion by definition.
@@ -132,8 +163,14 @@ impl Runner for HashModel {
                 } = rows[row];
                 outcomes.push(if context.contains(&IS_NAN) {
                     RowOutcome::InvalidLogits
+                } else if rows[row].guide.is_some() {
+                    guided(&context, &rows[row])
                 } else {
-                    RowOutcome::Token(next_token(&context, seed, choice, index))
+                    let token = next_token(&context, seed, choice, index);
+                    match rows[row].sampling.logprobs {
+                        None => RowOutcome::Token(token),
+                        Some(_) => RowOutcome::Scored(token, Box::new(scores(token))),
+                    }
                 });
                 row += 1;
             }
@@ -147,7 +184,7 @@ impl Runner for HashModel {
     }
 }
 
-/// Token 12 reads `12 `.
+/// Token 12 reads `12 `; the last ones read as a byte each.
 #[derive(Debug)]
 pub(crate) struct NumberCodec;
 
@@ -166,8 +203,15 @@ impl TextCodec for NumberCodec {
         Box::new(Self)
     }
 
+    fn piece(&self, _seed: u64, _choice: u32, id: u32) -> Cow<'_, [u8]> {
+        match id.checked_sub(BYTES) {
+            Some(byte) => vec![byte as u8].into(),
+            None => format!("{id} ").into_bytes().into(),
+        }
+    }
+
     fn vocab_size(&self) -> u32 {
-        VOCAB + 10
+        WIDTH
     }
 
     fn end_of_generation(&self) -> &[u32] {
@@ -177,7 +221,7 @@ impl TextCodec for NumberCodec {
 
 impl Detokenizer for NumberCodec {
     fn push(&mut self, id: u32, out: &mut String) {
-        let _ = write!(out, "{id} ");
+        out.push_str(&String::from_utf8_lossy(&self.piece(0, 0, id)));
     }
 
     fn finish(&mut self, _out: &mut String) {}
@@ -338,11 +382,8 @@ pub(crate) fn submission(id: u64, prompt_tokens: u32, max_tokens: u32) -> Submis
         prompt: prompt.collect(),
         n: 1,
         sampling: SamplingParams::default(),
-        stop: StopParams {
-            max_tokens,
-            strings: Vec::new(),
-            ignore_eos: false,
-        },
+        stop: StopParams::after(max_tokens),
+        grammar: None,
         seed: id,
         priority: Priority::Interactive,
         resume: Vec::new(),

@@ -8,8 +8,9 @@ use http::{HeaderValue, header};
 use serde::Serialize;
 
 use super::error::ApiError;
+use super::logprobs::Logprobs;
 use super::run::Run;
-use crate::upstream::{self, Endpoint, Event, FinishReason};
+use crate::upstream::{self, Endpoint, Event, FinishReason, TokenLogprob};
 
 /// What all parts of an answer repeat.
 #[derive(Debug, Clone)]
@@ -20,6 +21,12 @@ pub(super) struct Head {
     pub(super) created_s: i64,
     /// As the client named it.
     pub(super) model: Arc<str>,
+    /// Choices shown for each prompt.
+    pub(super) n: u32,
+    /// Choices made for each prompt.
+    pub(super) best_of: u32,
+    /// Whether choices show log-probabilities.
+    pub(super) logprobs: bool,
 }
 
 /// Collects the whole answer. A client that goes away drops this future, and with it the run.
@@ -30,9 +37,21 @@ pub(super) async fn respond(mut run: Run, head: &Head) -> Result<Response, ApiEr
     let mut choices: Vec<Collected> = Vec::new();
     while let Some(event) = run.next().await {
         match event? {
-            Event::Delta { choice, text, .. } => at(&mut choices, choice).text.push_str(&text),
+            Event::Delta {
+                choice,
+                text,
+                logprobs,
+                ..
+            } => {
+                let collected = at(&mut choices, choice);
+                collected.text.push_str(&text);
+                collected.logprobs.extend(logprobs);
+            }
             Event::Finished { choice, reason } => at(&mut choices, choice).reason = Some(reason),
-            Event::Done(usage) => return Ok(json(&body(head, &choices, usage.into()))),
+            Event::Done(usage) => {
+                let shown = best(choices, head);
+                return Ok(json(&body(head, &shown, usage.into())));
+            }
         }
     }
     Err(ApiError::internal())
@@ -42,6 +61,34 @@ pub(super) async fn respond(mut run: Run, head: &Head) -> Result<Response, ApiEr
 struct Collected {
     text: String,
     reason: Option<FinishReason>,
+    logprobs: Vec<TokenLogprob>,
+}
+
+impl Collected {
+    /// By which candidates are compared: the mean, since a sum would favour the shortest. One without a token, which
+    /// ended at once, said nothing unlikely.
+    fn mean_logprob(&self) -> f64 {
+        let all = self.logprobs.iter().map(|l| f64::from(l.chosen.logprob));
+        let sum: f64 = all.sum();
+        sum / self.logprobs.len().max(1) as f64
+    }
+}
+
+/// The `n` best of each prompt's candidates, best first; all of them in their order where as many were made.
+fn best(mut choices: Vec<Collected>, head: &Head) -> Vec<Collected> {
+    if head.best_of == head.n {
+        return choices;
+    }
+    let mut shown = Vec::new();
+    while !choices.is_empty() {
+        let others = choices.split_off(choices.len().min(head.best_of as usize));
+        // The sort is stable: of equals the earlier one comes first.
+        choices.sort_by(|a, b| b.mean_logprob().total_cmp(&a.mean_logprob()));
+        choices.truncate(head.n as usize);
+        shown.append(&mut choices);
+        choices = others;
+    }
+    shown
 }
 
 /// The choice with that number; a run bounds the numbers.
@@ -62,7 +109,7 @@ fn body<'a>(head: &'a Head, choices: &'a [Collected], usage: Usage) -> Body<'a> 
     let choices = choices.map(|(collected, index)| Choice {
         index,
         content: Content::of(head.endpoint, &collected.text),
-        logprobs: (),
+        logprobs: (head.logprobs).then(|| Logprobs::of(head.endpoint, &collected.logprobs, 0)),
         finish_reason: collected.reason.map(finish_reason),
     });
     Body {
@@ -109,8 +156,8 @@ struct Choice<'a> {
     index: u32,
     #[serde(flatten)]
     content: Content<'a>,
-    /// Always null.
-    logprobs: (),
+    /// Null where nobody asked.
+    logprobs: Option<Logprobs<'a>>,
     finish_reason: Option<&'static str>,
 }
 

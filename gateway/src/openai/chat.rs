@@ -11,6 +11,7 @@ use super::fault::ParamFault;
 use super::fields;
 use super::json::{self, Kind, Node};
 use super::params::{Ask, Params};
+use super::sampling;
 use crate::limits;
 use crate::upstream::Prompt;
 
@@ -21,7 +22,10 @@ use crate::upstream::Prompt;
 pub(super) fn parse(body: &[u8], limits: &Limits) -> Result<Ask, ApiError> {
     let body = json::parse(body)?;
     fields::check(&body, &[fields::CHAT, fields::SHARED])?;
-    let params = Params::read(&body, limits)?;
+    let params = Params {
+        logprobs: sampling::chat_logprobs(&body)?,
+        ..Params::read(&body, limits)?
+    };
     let messages = messages(&body.require("messages")?, limits)?;
     Ok(Ask {
         params,

@@ -8,7 +8,8 @@ use super::error::ApiError;
 use super::fault::ParamFault;
 use super::fields;
 use super::json::{self, Kind, Node, Object};
-use super::params::{Ask, Params, count};
+use super::params::{Ask, Params, boolean, count};
+use super::sampling;
 use crate::upstream::Prompt;
 
 /// Reads a body of this endpoint.
@@ -19,20 +20,42 @@ pub(super) fn parse(body: &[u8], limits: &Limits) -> Result<Ask, ApiError> {
     let body = json::parse(body)?;
     fields::check(&body, &[fields::COMPLETIONS, fields::SHARED])?;
     let params = Params::read(&body, limits)?;
-    check_best_of(&body, params.n, limits)?;
+    let logprobs = sampling::completion_logprobs(&body)?;
+    let params = Params {
+        logprobs,
+        echo: echo(&body, logprobs)?,
+        best_of: best_of(&body, &params, limits)?,
+        ..params
+    };
     let prompts = prompts(&body.require("prompt")?, limits)?;
     Ok(Ask { params, prompts })
 }
 
-/// Choosing the best of more candidates than are shown is not supported; choosing all of them is what happens anyway.
-fn check_best_of(body: &Object<'_, '_>, n: u32, limits: &Limits) -> Result<(), ApiError> {
-    match count(body, "best_of", limits.n_max)? {
-        Some(best_of) if best_of != n => {
-            let supported = format!("the value of 'n', {n},");
-            Err(body.fault("best_of", ParamFault::UnsupportedValue { supported }))
-        }
-        _ => Ok(()),
+/// Log-probabilities of a prompt are not computed, and an answer that has them for one half of its text would mislead.
+fn echo(body: &Object<'_, '_>, logprobs: Option<u32>) -> Result<bool, ApiError> {
+    let echo = boolean(body, "echo")?.unwrap_or(false);
+    if echo && logprobs.is_some() {
+        let with = "logprobs";
+        return Err(body.fault("echo", ParamFault::Conflict { with }));
     }
+    Ok(echo)
+}
+
+/// Candidates of which the `n` best are shown; which these are is known only at the end.
+fn best_of(body: &Object<'_, '_>, params: &Params, limits: &Limits) -> Result<u32, ApiError> {
+    let n = params.n;
+    let Some(best_of) = count(body, "best_of", limits.n_max)? else {
+        return Ok(n);
+    };
+    if best_of < n {
+        let expected = format!("a number of at least 'n', which is {n}");
+        return Err(body.fault("best_of", ParamFault::Value { expected }));
+    }
+    if best_of > n && params.stream.is_some() {
+        let condition = "to be more than 'n' when 'stream' is false";
+        return Err(body.fault("best_of", ParamFault::OnlyWith { condition }));
+    }
+    Ok(best_of)
 }
 
 /// A string, an array of strings, an array of token ids, or an array of such arrays.

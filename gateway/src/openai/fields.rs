@@ -44,13 +44,20 @@ pub(super) const SHARED: &[Field] = &[
     ("ignore_eos", Read),
     ("user", NoEffect(Kind::String)),
     ("metadata", NoEffect(Kind::Object)),
-    ("frequency_penalty", Only(&["0"])),
-    ("presence_penalty", Only(&["0"])),
-    ("repetition_penalty", Only(&["1"])),
-    ("logit_bias", Only(&["{}"])),
+    ("frequency_penalty", Read),
+    ("presence_penalty", Read),
+    ("repetition_penalty", Read),
+    ("logit_bias", Read),
+    ("stop_token_ids", Read),
+    ("min_tokens", Read),
     ("service_tier", Only(&[r#""auto""#, r#""default""#])),
     ("store", Only(&["false"])),
-    ("response_format", Only(&[r#"{"type":"text"}"#])),
+    ("response_format", Read),
+    ("structured_outputs", Read),
+    ("guided_json", Read),
+    ("guided_regex", Read),
+    ("guided_grammar", Read),
+    ("guided_choice", Read),
     ("max_output_tokens", Meant("max_tokens")),
     ("max_new_tokens", Meant("max_tokens")),
     ("n_predict", Meant("max_tokens")),
@@ -63,8 +70,8 @@ pub(super) const CHAT: &[Field] = &[
     ("safety_identifier", NoEffect(Kind::String)),
     ("prompt_cache_key", NoEffect(Kind::String)),
     ("parallel_tool_calls", NoEffect(Kind::Boolean)),
-    ("logprobs", Only(&["false"])),
-    ("top_logprobs", Only(&["0"])),
+    ("logprobs", Read),
+    ("top_logprobs", Read),
     ("tools", Only(&["[]"])),
     ("tool_choice", Only(&[r#""none""#, r#""auto""#])),
     ("functions", Only(&["[]"])),
@@ -84,9 +91,9 @@ pub(super) const CHAT: &[Field] = &[
 pub(super) const COMPLETIONS: &[Field] = &[
     ("prompt", Read),
     ("best_of", Read),
-    ("echo", Only(&["false"])),
+    ("echo", Read),
+    ("logprobs", Read),
     ("suffix", Only(&[r#""""#])),
-    ("logprobs", Unsupported),
     ("max_completion_tokens", Meant("max_tokens")),
     ("messages", Meant("prompt")),
     ("input", Meant("prompt")),
@@ -107,6 +114,29 @@ pub(super) const MESSAGE: &[Field] = &[
 
 /// Fields of a part of a message's content.
 pub(super) const TEXT_PART: &[Field] = &[("type", Read), ("text", Read)];
+
+/// Fields of a `response_format` that is no schema.
+pub(super) const FORMAT_TEXT: &[Field] = &[("type", Read)];
+
+/// Fields of a `response_format` with a schema.
+pub(super) const FORMAT_SCHEMA: &[Field] = &[("type", Read), ("json_schema", Read)];
+
+/// Fields of its `json_schema`. A schema always holds to the letter, so that `strict` changes nothing.
+pub(super) const JSON_SCHEMA: &[Field] = &[
+    ("name", Read),
+    ("schema", Read),
+    ("strict", Read),
+    ("description", NoEffect(Kind::String)),
+];
+
+/// Fields of vLLM's `structured_outputs`.
+pub(super) const STRUCTURED_OUTPUTS: &[Field] = &[
+    ("json", Read),
+    ("regex", Read),
+    ("grammar", Read),
+    ("choice", Read),
+    ("json_object", Read),
+];
 
 /// Fields of `stream_options`.
 pub(super) const STREAM_OPTIONS: &[Field] = &[

@@ -32,16 +32,13 @@ pub(super) fn parse(body: &[u8]) -> Result<Object<'_, 'static>, ApiError> {
             return Err(syntax.map_or_else(ApiError::not_an_object, |error| malformed(&error)));
         }
     }
-    match serde_json::from_str::<Fields<'_>>(text) {
-        Ok(Fields(fields)) => Object::new(fields, Path::Root),
-        Err(error) if error.is_data() => Err(ApiError::param("body", TOO_MANY_FIELDS)),
+    let max = limits::JSON_FIELDS_MAX;
+    match fields(text, max) {
+        Ok(fields) => Object::new(fields, Path::Root),
+        Err(error) if error.is_data() => Err(ApiError::param("body", ParamFault::TooMany { max })),
         Err(error) => Err(malformed(&error)),
     }
 }
-
-const TOO_MANY_FIELDS: ParamFault = ParamFault::TooMany {
-    max: limits::JSON_FIELDS_MAX,
-};
 
 /// Errors of syntax are fixed words with line and column; those of data, which quote the text, never come here.
 fn malformed(error: &serde_json::Error) -> ApiError {
@@ -168,10 +165,15 @@ impl<'a, 'p> Node<'a, 'p> {
 
     /// An object.
     pub(super) fn object(&self) -> Result<Object<'a, 'p>, ApiError> {
+        self.object_of(limits::JSON_FIELDS_MAX)
+    }
+
+    /// An object with at most `max` fields, which is also what its reading takes time for.
+    pub(super) fn object_of(&self, max: usize) -> Result<Object<'a, 'p>, ApiError> {
         self.must_be(&[Kind::Object], "an object")?;
-        match serde_json::from_str::<Fields<'a>>(self.raw.get()) {
-            Ok(Fields(fields)) => Object::new(fields, self.at),
-            Err(error) if error.is_data() => Err(self.fault(TOO_MANY_FIELDS)),
+        match fields(self.raw.get(), max) {
+            Ok(fields) => Object::new(fields, self.at),
+            Err(error) if error.is_data() => Err(self.fault(ParamFault::TooMany { max })),
             Err(_) => Err(self.fault(ParamFault::Text)),
         }
     }
@@ -181,6 +183,11 @@ impl<'a, 'p> Node<'a, 'p> {
         let text = self.raw.get();
         text.len() <= limits::JSON_NEUTRAL_BYTES_MAX
             && texts.iter().any(|neutral| same_json(text, neutral))
+    }
+
+    /// The value as it was written.
+    pub(super) fn text(&self) -> &'a str {
+        self.raw.get()
     }
 
     /// The JSON type of the value.
@@ -306,31 +313,42 @@ impl fmt::Display for Path<'_> {
 #[derive(Deserialize)]
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
-/// An object's fields as they come.
-struct Fields<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+/// An object's fields as they come, so many at most.
+type Fields<'a> = Vec<(Cow<'a, str>, &'a RawValue)>;
 
-impl<'de> Deserialize<'de> for Fields<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Collect;
-        impl<'de> Visitor<'de> for Collect {
-            type Value = Fields<'de>;
+fn fields(text: &str, max: usize) -> Result<Fields<'_>, serde_json::Error> {
+    let mut reader = serde_json::Deserializer::from_str(text);
+    let fields = FieldsAtMost(max).deserialize(&mut reader)?;
+    reader.end()?;
+    Ok(fields)
+}
 
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
+struct FieldsAtMost(usize);
+
+impl<'de> DeserializeSeed<'de> for FieldsAtMost {
+    type Value = Fields<'de>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for FieldsAtMost {
+    type Value = Fields<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut fields = Vec::with_capacity(16);
+        while let Some((Text(name), raw)) = map.next_entry()? {
+            if fields.len() == self.0 {
+                return Err(A::Error::custom("too many fields"));
             }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut fields = Vec::with_capacity(16);
-                while let Some((Text(name), raw)) = map.next_entry()? {
-                    if fields.len() == limits::JSON_FIELDS_MAX {
-                        return Err(A::Error::custom("too many fields"));
-                    }
-                    fields.push((name, raw));
-                }
-                Ok(Fields(fields))
-            }
+            fields.push((name, raw));
         }
-        deserializer.deserialize_map(Collect)
+        Ok(fields)
     }
 }
 

@@ -13,11 +13,14 @@ mod completions;
 mod fault;
 mod fields;
 mod json;
+mod logprobs;
 mod models;
 mod params;
 mod run;
+mod sampling;
 mod sse;
 mod stream;
+mod structure;
 #[cfg(test)]
 mod tests;
 
@@ -38,7 +41,7 @@ use uuid::Uuid;
 use self::answer::Head;
 use self::error::ApiError;
 use self::fault::ParamFault;
-use self::params::Ask;
+use self::params::{Ask, Params};
 use self::run::Run;
 use self::sse::Encoder;
 use crate::clock::Clock;
@@ -107,7 +110,7 @@ impl Api {
             .get(model)
             .ok_or_else(|| ApiError::model_not_found(model))?;
         check_room(&ask, upstream.sequences_in_flight_max())?;
-        let head = self.head(endpoint, Arc::clone(model));
+        let head = self.head(endpoint, &ask.params);
         let stream = ask.params.stream;
         let deadline = started + Duration::from_millis(self.shared.limits.request_timeout_ms);
         let work = Work {
@@ -151,7 +154,7 @@ impl Api {
         parsed
     }
 
-    fn head(&self, endpoint: Endpoint, model: Arc<str>) -> Head {
+    fn head(&self, endpoint: Endpoint, params: &Params) -> Head {
         let prefix = match endpoint {
             Endpoint::Chat => "chatcmpl",
             Endpoint::Completions => "cmpl",
@@ -160,7 +163,10 @@ impl Api {
             endpoint,
             id: format!("{prefix}-{}", Uuid::new_v4().simple()),
             created_s: self.shared.clock.unix_s(),
-            model,
+            model: Arc::clone(&params.model),
+            n: params.n,
+            best_of: params.best_of,
+            logprobs: params.logprobs.is_some(),
         }
     }
 }
@@ -194,13 +200,14 @@ fn check_room(ask: &Ask, sequences_max: Option<u32>) -> Result<(), ApiError> {
         return Ok(());
     };
     let prompts = u32::try_from(ask.prompts.len()).unwrap_or(u32::MAX);
-    let n = ask.params.n;
+    let n = ask.params.best_of;
     if prompts.saturating_mul(n) <= max {
         return Ok(());
     }
-    let param = if prompts > 1 { "prompt" } else { "n" };
+    let asks = if n > ask.params.n { "best_of" } else { "n" };
+    let param = if prompts > 1 { "prompt" } else { asks };
     let expected = format!(
-        "at most {max} choices over all prompts, but {prompts} prompts with 'n' = {n} are more"
+        "at most {max} choices over all prompts, but {prompts} prompts with '{asks}' = {n} are more"
     );
     Err(ApiError::param(param, ParamFault::Value { expected }))
 }
@@ -230,10 +237,15 @@ impl Work {
             endpoint: self.endpoint,
             body: self.body.clone(),
             prompt,
-            n: params.n,
+            n: params.best_of,
             max_tokens: params.max_tokens,
-            sampling: params.sampling,
+            sampling: params.sampling.clone(),
             stop: params.stop.clone(),
+            stop_token_ids: params.stop_token_ids.clone(),
+            min_tokens: params.min_tokens,
+            logprobs: params.logprobs_needed(),
+            echo: params.echo,
+            structure: params.structure.clone(),
             // A client's seed gives a prompt the same answer here as on its own; one that we draw is drawn for each, or
             // equal prompts would get equal answers.
             seed: params.seed.unwrap_or_else(draw_seed),

@@ -10,7 +10,10 @@ use super::error::ApiError;
 use super::fault::ParamFault;
 use super::fields;
 use super::json::{Kind, Node, Object};
-use crate::upstream::{Prompt, Sampling};
+use super::sampling;
+use super::structure;
+use crate::limits;
+use crate::upstream::{Prompt, Sampling, Structure};
 
 /// A request as far as its body tells.
 #[derive(Debug)]
@@ -28,6 +31,16 @@ pub(super) struct Params {
     pub(super) max_tokens: Option<u32>,
     pub(super) sampling: Sampling,
     pub(super) stop: Vec<String>,
+    pub(super) stop_token_ids: Vec<u32>,
+    pub(super) min_tokens: u32,
+    /// Whether tokens come with their log-probability, and those of so many best ones.
+    pub(super) logprobs: Option<u32>,
+    /// Whether each choice begins with the prompt.
+    pub(super) echo: bool,
+    /// Choices to make; `n` of them, the most likely ones, are shown.
+    pub(super) best_of: u32,
+    /// What each choice must look like.
+    pub(super) structure: Option<Structure>,
     pub(super) seed: Option<u64>,
     /// `None` for one answer in one piece.
     pub(super) stream: Option<StreamOptions>,
@@ -43,15 +56,30 @@ pub(super) struct StreamOptions {
 impl Params {
     /// Reads the shared parameters of a body whose fields were checked.
     pub(super) fn read(body: &Object<'_, '_>, limits: &Limits) -> Result<Self, ApiError> {
+        let n = count(body, "n", limits.n_max)?.unwrap_or(1);
         Ok(Self {
             model: Arc::from(&*body.require("model")?.string()?),
-            n: count(body, "n", limits.n_max)?.unwrap_or(1),
+            n,
             max_tokens: max_tokens(body)?,
-            sampling: sampling(body)?,
+            sampling: sampling::read(body)?,
             stop: stop(body, limits)?,
+            stop_token_ids: stop_token_ids(body)?,
+            min_tokens: min_tokens(body)?,
+            // The endpoints have each their own way to ask for these.
+            logprobs: None,
+            echo: false,
+            best_of: n,
+            structure: structure::read(body)?,
             seed: seed(body)?,
             stream: stream(body)?,
         })
+    }
+}
+
+impl Params {
+    /// The log-probabilities that the upstream must give: candidates are compared by theirs, shown or not.
+    pub(super) fn logprobs_needed(&self) -> Option<u32> {
+        self.logprobs.or((self.best_of > self.n).then_some(0))
     }
 }
 
@@ -77,37 +105,6 @@ fn max_tokens(body: &Object<'_, '_>) -> Result<Option<u32>, ApiError> {
     }
 }
 
-fn sampling(body: &Object<'_, '_>) -> Result<Sampling, ApiError> {
-    let neutral = Sampling::default();
-    Ok(Sampling {
-        temperature: decimal(body, "temperature", 2.0)?.unwrap_or(neutral.temperature),
-        top_p: top_p(body)?.unwrap_or(neutral.top_p),
-        top_k: top_k(body)?.unwrap_or(neutral.top_k),
-        min_p: decimal(body, "min_p", 1.0)?.unwrap_or(neutral.min_p),
-        ignore_eos: boolean(body, "ignore_eos")?.unwrap_or(neutral.ignore_eos),
-    })
-}
-
-/// Above 0: an empty set of tokens has nothing to draw from.
-fn top_p(body: &Object<'_, '_>) -> Result<Option<f32>, ApiError> {
-    match decimal(body, "top_p", 1.0)? {
-        Some(0.0) => {
-            let expected = "a number above 0, up to 1".to_owned();
-            Err(body.fault("top_p", ParamFault::Value { expected }))
-        }
-        top_p => Ok(top_p),
-    }
-}
-
-/// 0 is off, and so is -1, which vLLM's clients send.
-fn top_k(body: &Object<'_, '_>) -> Result<Option<u32>, ApiError> {
-    let Some(node) = body.get("top_k") else {
-        return Ok(None);
-    };
-    let top_k = node.integer(-1..=i128::from(u32::MAX))?;
-    Ok(Some(u32::try_from(top_k).unwrap_or(0)))
-}
-
 /// Any 64 bits; a negative number stands for its two's complement.
 fn seed(body: &Object<'_, '_>) -> Result<Option<u64>, ApiError> {
     let Some(node) = body.get("seed") else {
@@ -120,6 +117,30 @@ fn seed(body: &Object<'_, '_>) -> Result<Option<u64>, ApiError> {
         reason = "the range allows 64 bits, and wrapping is what is wanted"
     )]
     Ok(Some(seed as u64))
+}
+
+/// At most `max_tokens`, which the engine checks where the client leaves that one open.
+fn min_tokens(body: &Object<'_, '_>) -> Result<u32, ApiError> {
+    let Some(node) = body.get("min_tokens") else {
+        return Ok(0);
+    };
+    let max = max_tokens(body)?.unwrap_or(u32::MAX);
+    let number = node.integer(0..=i128::from(max))?;
+    Ok(u32::try_from(number).unwrap_or(max))
+}
+
+fn stop_token_ids(body: &Object<'_, '_>) -> Result<Vec<u32>, ApiError> {
+    match body.get("stop_token_ids") {
+        Some(node) if node.kind() != Kind::Array || node.first_kind().is_some() => {
+            let ids = node.token_ids()?;
+            let max = limits::STOP_TOKENS_MAX;
+            if ids.len() > max {
+                return Err(node.fault(ParamFault::TooMany { max }));
+            }
+            Ok(ids)
+        }
+        _ => Ok(Vec::new()),
+    }
 }
 
 fn stop(body: &Object<'_, '_>, limits: &Limits) -> Result<Vec<String>, ApiError> {
@@ -167,14 +188,6 @@ fn stream(body: &Object<'_, '_>) -> Result<Option<StreamOptions>, ApiError> {
     }
 }
 
-fn boolean(object: &Object<'_, '_>, name: &str) -> Result<Option<bool>, ApiError> {
+pub(super) fn boolean(object: &Object<'_, '_>, name: &str) -> Result<Option<bool>, ApiError> {
     object.get(name).map(|node| node.boolean()).transpose()
-}
-
-/// A number from 0 to `max`.
-fn decimal(object: &Object<'_, '_>, name: &str, max: f32) -> Result<Option<f32>, ApiError> {
-    object
-        .get(name)
-        .map(|node| node.decimal(0.0..=max))
-        .transpose()
 }

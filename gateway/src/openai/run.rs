@@ -1,6 +1,6 @@
 //! One request at work: the upstream's streams of all its prompts as one, checked and under the deadline.
 //!
-//! Whoever reads a [`Run`] gets a well-formed sequence: deltas with text, one end for every choice, then `Done`; or an
+//! Whoever reads a [`Run`] gets a well-formed sequence: deltas with text or log-probabilities, one end for every choice, then `Done`; or an
 //! error, once. An upstream that stops in the middle or says what makes no sense becomes an error here, so that nothing
 //! further out can end silently (I3). Dropping it cancels everything.
 
@@ -77,7 +77,11 @@ impl Run {
             return Some(Err(ApiError::internal()));
         };
         match event {
-            Some(Ok(Event::Delta { text, .. })) if text.is_empty() => None,
+            Some(Ok(Event::Delta { text, logprobs, .. }))
+                if text.is_empty() && logprobs.is_empty() =>
+            {
+                None
+            }
             Some(Ok(Event::Done(usage))) if part.finished.iter().all(|finished| *finished) => {
                 part.done = true;
                 add(&mut self.usage, usage);

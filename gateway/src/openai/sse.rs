@@ -8,9 +8,10 @@ use serde::Serialize;
 
 use super::answer::{Head, Usage, finish_reason};
 use super::error::ApiError;
+use super::logprobs::{Logprobs, characters_of};
 use super::params::StreamOptions;
 use crate::limits;
-use crate::upstream::{Endpoint, Event};
+use crate::upstream::{Endpoint, Event, TokenLogprob};
 
 /// Writes the events of one stream into a buffer.
 #[derive(Debug)]
@@ -22,8 +23,16 @@ pub(super) struct Encoder {
     /// Everything after the last choice, the same in each chunk but that of the usage.
     tail: &'static str,
     include_usage: bool,
-    /// For each choice whether its first chunk is out, the only one with a role.
-    opened: Vec<bool>,
+    choices: Vec<Choice>,
+}
+
+/// What a choice has had so far.
+#[derive(Debug, Clone, Copy, Default)]
+struct Choice {
+    /// Whether its first chunk is out, the only one with a role.
+    opened: bool,
+    /// Characters of the tokens whose log-probabilities are out.
+    characters: usize,
 }
 
 impl Encoder {
@@ -39,20 +48,31 @@ impl Encoder {
             head: chunk_head(head),
             tail,
             include_usage: options.include_usage,
-            opened: Vec::new(),
+            choices: Vec::new(),
         }
     }
 
     /// Writes what one event means to the client: none, one or several chunks.
     pub(super) fn event(&mut self, event: &Event) {
         match event {
-            Event::Delta { choice, text, .. } => {
+            Event::Delta {
+                choice,
+                text,
+                logprobs,
+                ..
+            } => {
                 self.open(*choice);
-                self.chunk(*choice, Some(text), None);
+                self.start_chunk(*choice);
+                self.text(Some(text));
+                self.logprobs(*choice, logprobs);
+                self.end_chunk(None);
             }
             Event::Finished { choice, reason } => {
                 self.open(*choice);
-                self.chunk(*choice, None, Some(finish_reason(*reason)));
+                self.start_chunk(*choice);
+                self.text(None);
+                self.logprobs(*choice, &[]);
+                self.end_chunk(Some(finish_reason(*reason)));
             }
             Event::Done(usage) => {
                 if self.include_usage {
@@ -87,21 +107,26 @@ impl Encoder {
 
     /// The first chunk of a chat's choice, with the role and no text, as OpenAI sends it.
     fn open(&mut self, choice: u32) {
-        let index = choice as usize;
-        if self.endpoint != Endpoint::Chat || self.opened.get(index) == Some(&true) {
+        if self.endpoint != Endpoint::Chat || std::mem::replace(&mut self.at(choice).opened, true) {
             return;
         }
-        self.opened.resize(self.opened.len().max(index + 1), false);
-        self.opened[index] = true;
         self.start_chunk(choice);
         self.buffer.extend_from_slice(
-            br#","delta":{"role":"assistant","content":"","refusal":null},"logprobs":null,"finish_reason":null}"#,
+            br#","delta":{"role":"assistant","content":"","refusal":null},"logprobs":null"#,
         );
-        self.buffer.extend_from_slice(self.tail.as_bytes());
+        self.end_chunk(None);
     }
 
-    fn chunk(&mut self, choice: u32, text: Option<&str>, reason: Option<&str>) {
-        self.start_chunk(choice);
+    /// The choice with that number; a run bounds the numbers.
+    fn at(&mut self, choice: u32) -> &mut Choice {
+        let index = choice as usize;
+        if self.choices.len() <= index {
+            self.choices.resize(index + 1, Choice::default());
+        }
+        &mut self.choices[index]
+    }
+
+    fn text(&mut self, text: Option<&str>) {
         match (self.endpoint, text) {
             (Endpoint::Chat, Some(text)) => {
                 self.buffer.extend_from_slice(br#","delta":{"content":"#);
@@ -114,8 +139,21 @@ impl Encoder {
                 self.json(text.unwrap_or_default());
             }
         }
-        self.buffer
-            .extend_from_slice(br#","logprobs":null,"finish_reason":"#);
+    }
+
+    fn logprobs(&mut self, choice: u32, tokens: &[TokenLogprob]) {
+        self.buffer.extend_from_slice(br#","logprobs":"#);
+        if tokens.is_empty() {
+            self.buffer.extend_from_slice(b"null");
+            return;
+        }
+        let characters = self.at(choice).characters;
+        self.json(&Logprobs::of(self.endpoint, tokens, characters));
+        self.at(choice).characters += tokens.iter().map(characters_of).sum::<usize>();
+    }
+
+    fn end_chunk(&mut self, reason: Option<&str>) {
+        self.buffer.extend_from_slice(br#","finish_reason":"#);
         self.json(&reason);
         self.buffer.extend_from_slice(b"}");
         self.buffer.extend_from_slice(self.tail.as_bytes());

@@ -15,15 +15,19 @@ use hansa_config::schema;
 use hansa_engine::api::{
     self, EngineError, EngineState, Priority, StopParams, Submission, SubmitError,
 };
+use hansa_engine::grammar::{Grammar, GrammarError, GrammarSpec};
 use hansa_engine::{EngineHandle, EngineOptions, RunnerOptions, SimOptions};
 use tokio::time::timeout;
 
 use crate::clock::Clock;
+use crate::limits;
+use crate::upstream::echo::Echo;
+use crate::upstream::pool::Pool;
 use crate::upstream::room::completion_room;
 use crate::upstream::tokenise::Tokeniser;
 use crate::upstream::{
-    Event, EventStream, FinishReason, GenerateRequest, Readiness, Upstream, UpstreamError,
-    UpstreamErrorKind, UpstreamStatus, UpstreamTotals, Usage,
+    self, Event, EventStream, FinishReason, GenerateRequest, Likely, Readiness, TokenLogprob,
+    Upstream, UpstreamError, UpstreamErrorKind, UpstreamStatus, UpstreamTotals, Usage,
 };
 
 /// One model served by an engine of this process. Clones share it.
@@ -36,6 +40,8 @@ struct Shared {
     model: schema::Model,
     clock: Clock,
     tokeniser: Tokeniser,
+    /// Compiles grammars.
+    compiler: Pool,
     /// Set once the model's file is here.
     engine: OnceLock<EngineHandle>,
     /// Set where loading failed before there was an engine.
@@ -55,6 +61,7 @@ impl LocalUpstream {
             model,
             clock,
             tokeniser: Tokeniser::new(),
+            compiler: Pool::new(limits::COMPILE_CONCURRENCY, limits::COMPILE_QUEUE_MAX),
             engine: OnceLock::new(),
             failure: OnceLock::new(),
             draining: AtomicBool::new(false),
@@ -108,7 +115,7 @@ impl LocalUpstream {
         }
     }
 
-    /// The prompt's ids, or nothing after the deadline.
+    /// The prompt's ids.
     async fn encode(
         &self,
         engine: &EngineHandle,
@@ -116,12 +123,43 @@ impl LocalUpstream {
     ) -> Result<Arc<[u32]>, UpstreamError> {
         let codec = engine.text().ok_or(UpstreamErrorKind::NotReady)?;
         let ids = self.shared.tokeniser.encode(codec, Arc::clone(request));
+        self.in_time(request, ids).await
+    }
+
+    /// The grammar of the request, compiled.
+    async fn compile(
+        &self,
+        engine: &EngineHandle,
+        request: &Arc<GenerateRequest>,
+    ) -> Result<Option<Grammar>, UpstreamError> {
+        let Some(structure) = request.structure.clone() else {
+            return Ok(None);
+        };
+        let grammars = engine.grammars().ok_or(UpstreamErrorKind::NotReady)?;
+        let compiling = async {
+            let spec = spec(structure.grammar);
+            let compiled = self.shared.compiler.run(move || grammars.compile(&spec));
+            let compiled = compiled.await?;
+            compiled.map(Some).map_err(|error| match error {
+                GrammarError::Broke => UpstreamErrorKind::Internal.into(),
+                _ => invalid(structure.param, error.to_string()),
+            })
+        };
+        self.in_time(request, compiling).await
+    }
+
+    /// What `work` gives before the request's deadline.
+    async fn in_time<T>(
+        &self,
+        request: &GenerateRequest,
+        work: impl Future<Output = Result<T, UpstreamError>>,
+    ) -> Result<T, UpstreamError> {
         let Some(deadline) = request.deadline else {
-            return ids.await;
+            return work.await;
         };
         let left = deadline.saturating_sub(self.shared.clock.now());
-        match timeout(left, ids).await {
-            Ok(ids) => ids,
+        match timeout(left, work).await {
+            Ok(done) => done,
             Err(_) => Err(UpstreamErrorKind::DeadlineExceeded.into()),
         }
     }
@@ -132,18 +170,28 @@ impl LocalUpstream {
         let context = engine.context_len().ok_or(UpstreamErrorKind::NotReady)?;
         let default = self.shared.model.default_max_tokens;
         let max_tokens = completion_room(prompt.len(), request.max_tokens, default, context)?;
-        let place = self.enter(&request.id);
-        let submission = submission(&request, place.engine_id(), prompt, max_tokens);
+        let echo = match engine.text().filter(|_| request.echo) {
+            Some(codec) => Echo::of(&*codec, &request, &prompt),
+            None => Echo::default(),
+        };
+        let grammar = self.compile(engine, &request).await?;
+        let place = self.enter(&request);
+        let submission = Submission {
+            grammar,
+            ..submission(&request, place.engine_id(), prompt, max_tokens)
+        };
         let events = engine.submit(submission).map_err(refused)?;
-        Ok(stream(events, place))
+        Ok(echo.before(stream(events, place)))
     }
 
-    fn enter(&self, request_id: &Arc<str>) -> Place {
+    fn enter(&self, request: &GenerateRequest) -> Place {
+        let request_id = &request.id;
         let number = self.shared.submissions.fetch_add(1, Ordering::Relaxed);
         self.shared.in_flight.insert(number, Arc::clone(request_id));
         Place {
             shared: Arc::clone(&self.shared),
             request_id: Arc::clone(request_id),
+            structure: request.structure.as_ref().map(|s| s.param),
             number,
         }
     }
@@ -153,6 +201,8 @@ impl LocalUpstream {
 struct Place {
     shared: Arc<Shared>,
     request_id: Arc<str>,
+    /// The parameter that its grammar came in.
+    structure: Option<&'static str>,
     number: u64,
 }
 
@@ -271,7 +321,7 @@ fn submission(
     prompt: Arc<[u32]>,
     max_tokens: u32,
 ) -> Submission {
-    let sampling = request.sampling;
+    let sampling = &request.sampling;
     Submission {
         id,
         prompt,
@@ -281,12 +331,20 @@ fn submission(
             top_p: sampling.top_p,
             top_k: sampling.top_k,
             min_p: sampling.min_p,
+            repetition_penalty: sampling.repetition_penalty,
+            frequency_penalty: sampling.frequency_penalty,
+            presence_penalty: sampling.presence_penalty,
+            logit_bias: Arc::clone(&sampling.logit_bias),
+            logprobs: request.logprobs,
         },
         stop: StopParams {
             max_tokens,
             strings: request.stop.clone(),
             ignore_eos: sampling.ignore_eos,
+            min_tokens: request.min_tokens,
+            token_ids: request.stop_token_ids.clone().into(),
         },
+        grammar: None,
         seed: request.seed,
         priority: Priority::Interactive,
         resume: Vec::new(),
@@ -297,31 +355,42 @@ fn submission(
     }
 }
 
+/// The grammar as the engine takes it.
+fn spec(grammar: upstream::Grammar) -> GrammarSpec {
+    match grammar {
+        upstream::Grammar::JsonSchema(text) => GrammarSpec::JsonSchema(text),
+        upstream::Grammar::Regex(text) => GrammarSpec::Regex(text),
+        upstream::Grammar::Lark(text) => GrammarSpec::Lark(text),
+    }
+}
+
 /// The engine's events as ours. Dropping the stream drops the engine's, which aborts what is not done.
 fn stream(events: hansa_engine::EventStream, place: Place) -> EventStream {
     unfold(Some((events, place)), async |running| {
         let (mut events, place) = running?;
         // An engine that goes away without a last word has failed: a stream never just stops (I3).
-        let event = events
-            .recv()
-            .await
-            .map_or_else(|| Err(UpstreamErrorKind::Internal.into()), converted);
+        let event = events.recv().await.map_or_else(
+            || Err(UpstreamErrorKind::Internal.into()),
+            |event| converted(event, place.structure),
+        );
         let over = matches!(event, Ok(Event::Done(_)) | Err(_));
         Some((event, (!over).then_some((events, place))))
     })
     .boxed()
 }
 
-fn converted(event: api::Event) -> Result<Event, UpstreamError> {
+fn converted(event: api::Event, structure: Option<&'static str>) -> Result<Event, UpstreamError> {
     match event {
         api::Event::Delta {
             choice,
             text,
             token_ids,
+            logprobs,
         } => Ok(Event::Delta {
             choice,
             text,
             token_ids,
+            logprobs: logprobs.into_iter().map(token_logprob).collect(),
         }),
         api::Event::Finished { choice, reason } => Ok(Event::Finished {
             choice,
@@ -335,7 +404,22 @@ fn converted(event: api::Event) -> Result<Event, UpstreamError> {
             cached_tokens: usage.cached_tokens,
             completion_tokens: usage.completion_tokens,
         })),
+        api::Event::Failed(EngineError::Grammar(fault), _) => Err(invalid(
+            structure.unwrap_or("response_format"),
+            fault.to_string(),
+        )),
         api::Event::Failed(error, _) => Err(failed(&error)),
+    }
+}
+
+fn token_logprob(logprob: api::TokenLogprob) -> TokenLogprob {
+    let likely = |likely: api::Likely| Likely {
+        bytes: likely.bytes,
+        logprob: likely.logprob,
+    };
+    TokenLogprob {
+        chosen: likely(logprob.chosen),
+        top: logprob.top.into_iter().map(likely).collect(),
     }
 }
 
@@ -356,13 +440,37 @@ fn refused(error: SubmitError) -> UpstreamError {
     kind.into()
 }
 
+fn invalid(param: &'static str, message: String) -> UpstreamError {
+    UpstreamErrorKind::InvalidRequest {
+        param: Some(param),
+        message,
+    }
+    .into()
+}
+
 /// The parameter that the engine's message begins with, as clients name it.
 fn named(message: &str) -> Option<&'static str> {
     let (first, _) = message.split_once(' ')?;
-    ["n", "temperature", "top_p", "min_p", "max_tokens", "stop"]
-        .into_iter()
-        .find(|param| *param == first)
+    ENGINE_PARAMS.into_iter().find(|param| *param == first)
 }
+
+/// What the engine's complaints are about.
+const ENGINE_PARAMS: [&str; 14] = [
+    "n",
+    "temperature",
+    "top_p",
+    "min_p",
+    "repetition_penalty",
+    "frequency_penalty",
+    "presence_penalty",
+    "logit_bias",
+    "logprobs",
+    "max_tokens",
+    "min_tokens",
+    "ignore_eos",
+    "stop",
+    "stop_token_ids",
+];
 
 fn failed(error: &EngineError) -> UpstreamError {
     let kind = match error {
@@ -469,6 +577,10 @@ mod tests {
         for (message, param) in [
             ("n must be between 1 and 4", Some("n")),
             ("top_p must be above 0 and at most 1", Some("top_p")),
+            (
+                "logit_bias names token 9, and the model has 5 tokens",
+                Some("logit_bias"),
+            ),
             ("the prompt is empty", None),
         ] {
             let error = refused(SubmitError::Invalid(message.to_owned()));

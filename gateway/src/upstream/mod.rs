@@ -4,8 +4,12 @@
 //! give back [`Event`]s. Nothing here knows OpenAI's JSON (`openai/` does) or a socket (each upstream does).
 
 #[cfg(feature = "engine")]
+mod echo;
+#[cfg(feature = "engine")]
 pub mod local;
 pub mod measured;
+#[cfg(feature = "engine")]
+mod pool;
 pub mod registry;
 #[cfg(feature = "engine")]
 mod room;
@@ -40,6 +44,16 @@ pub struct GenerateRequest {
     pub sampling: Sampling,
     /// Strings that end a choice.
     pub stop: Vec<String>,
+    /// Tokens that end a choice.
+    pub stop_token_ids: Vec<u32>,
+    /// Tokens before which nothing ends a choice.
+    pub min_tokens: u32,
+    /// Whether tokens come with their log-probability, and those of so many best ones.
+    pub logprobs: Option<u32>,
+    /// Whether each choice begins with the prompt's text.
+    pub echo: bool,
+    /// What each choice must look like.
+    pub structure: Option<Structure>,
     /// Seed, the client's or drawn once by the first server.
     pub seed: u64,
     /// Moment that the chat template may print, seconds since the epoch, fixed by the first server.
@@ -85,8 +99,28 @@ pub enum Prompt {
     Tokens(Arc<[u32]>),
 }
 
+/// What a choice must look like.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Structure {
+    /// The grammar.
+    pub grammar: Grammar,
+    /// The parameter that it came in, as the client named it.
+    pub param: &'static str,
+}
+
+/// A grammar as its client wrote it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Grammar {
+    /// A JSON value that this schema allows.
+    JsonSchema(Arc<str>),
+    /// A text that this regular expression matches as a whole.
+    Regex(Arc<str>),
+    /// A text of this Lark grammar.
+    Lark(Arc<str>),
+}
+
 /// How tokens are drawn; the meaning of each field is the engine's.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Sampling {
     /// 0 is greedy.
     pub temperature: f32,
@@ -96,6 +130,14 @@ pub struct Sampling {
     pub top_k: u32,
     /// 0 is neutral.
     pub min_p: f32,
+    /// 1 is neutral.
+    pub repetition_penalty: f32,
+    /// 0 is neutral.
+    pub frequency_penalty: f32,
+    /// 0 is neutral.
+    pub presence_penalty: f32,
+    /// Added to the logits of these tokens.
+    pub logit_bias: Arc<[(u32, f32)]>,
     /// Whether end-of-generation tokens are ignored.
     pub ignore_eos: bool,
 }
@@ -107,6 +149,10 @@ impl Default for Sampling {
             top_p: 1.0,
             top_k: 0,
             min_p: 0.0,
+            repetition_penalty: 1.0,
+            frequency_penalty: 0.0,
+            presence_penalty: 0.0,
+            logit_bias: Arc::new([]),
             ignore_eos: false,
         }
     }
@@ -114,7 +160,7 @@ impl Default for Sampling {
 
 /// What an upstream says, in order. A stream that went well ends with [`Event::Done`]; an `Err` item ends it otherwise.
 /// A stream that just stops is a broken one (I3).
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Event {
     /// A choice went on.
     Delta {
@@ -124,6 +170,8 @@ pub enum Event {
         text: String,
         /// Ids behind it, where wanted.
         token_ids: Vec<u32>,
+        /// Log-probabilities of the tokens behind it, where wanted.
+        logprobs: Vec<TokenLogprob>,
     },
     /// A choice ended.
     Finished {
@@ -134,6 +182,24 @@ pub enum Event {
     },
     /// Everything ended; what it used.
     Done(Usage),
+}
+
+/// A token that was produced, and how likely the model found it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TokenLogprob {
+    /// The token.
+    pub chosen: Likely,
+    /// The most likely tokens at its place, best first.
+    pub top: Vec<Likely>,
+}
+
+/// A token and its natural log-probability by the model alone.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Likely {
+    /// Its text, perhaps only a part of a character.
+    pub bytes: Vec<u8>,
+    /// At most 0, and finite.
+    pub logprob: f32,
 }
 
 /// Why a choice ended.

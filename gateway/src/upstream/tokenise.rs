@@ -1,30 +1,23 @@
-//! Turns prompts into token ids, off the event loop and a few at a time.
-//!
-//! Rendering a template and tokenising are pure computation over text that a client chose: on the event loop a long
-//! prompt would stall every connection, and without a bound many would take the cores from the kernels.
+//! Turns prompts into token ids, off the event loop.
 
 use std::sync::Arc;
 
 use hansa_models::text::{ChatInput, SpecialTokens, TextCodec, TextError};
-use tokio::sync::Semaphore;
 
 use crate::limits::{TOKENISE_CONCURRENCY, TOKENISE_QUEUE_MAX};
+use crate::upstream::pool::Pool;
 use crate::upstream::{GenerateRequest, Prompt, UpstreamError, UpstreamErrorKind};
 
-/// The bounded pool of one model.
+/// The tokenising of one model.
 #[derive(Debug)]
 pub(super) struct Tokeniser {
-    /// Places in line, running included.
-    line: Arc<Semaphore>,
-    /// Places at work.
-    work: Arc<Semaphore>,
+    pool: Pool,
 }
 
 impl Tokeniser {
     pub(super) fn new() -> Self {
         Self {
-            line: Arc::new(Semaphore::new(TOKENISE_QUEUE_MAX)),
-            work: Arc::new(Semaphore::new(TOKENISE_CONCURRENCY)),
+            pool: Pool::new(TOKENISE_CONCURRENCY, TOKENISE_QUEUE_MAX),
         }
     }
 
@@ -37,23 +30,7 @@ impl Tokeniser {
         if let Prompt::Tokens(ids) = &request.prompt {
             return checked(ids, codec.vocab_size());
         }
-        let Ok(place) = Arc::clone(&self.line).try_acquire_owned() else {
-            return Err(UpstreamErrorKind::Overloaded.into());
-        };
-        let Ok(turn) = Arc::clone(&self.work).acquire_owned().await else {
-            return Err(UpstreamErrorKind::ShuttingDown.into());
-        };
-        let work = move || {
-            let ids = encode(&*codec, &request);
-            // Held until here even where the client has left: the thread is at work all the same.
-            drop((place, turn));
-            ids
-        };
-        match tokio::task::spawn_blocking(work).await {
-            Ok(ids) => ids,
-            // It panicked (the log says where) or the runtime ends.
-            Err(_) => Err(UpstreamErrorKind::Internal.into()),
-        }
+        self.pool.run(move || encode(&*codec, &request)).await?
     }
 }
 

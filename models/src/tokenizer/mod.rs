@@ -17,6 +17,7 @@ mod sentence_piece;
 mod special;
 mod vocabulary;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 pub use error::TokenizerError;
@@ -153,6 +154,10 @@ impl TextCodec for FileTokenizer {
 
     fn detokenizer(&self, _seed: u64, _choice: u32) -> Box<dyn Detokenizer> {
         Box::new(IncrementalDetokenizer::new(Arc::clone(&self.pieces)))
+    }
+
+    fn piece(&self, _seed: u64, _choice: u32, id: u32) -> Cow<'_, [u8]> {
+        Cow::Borrowed(self.token_bytes(id))
     }
 
     fn vocab_size(&self) -> u32 {

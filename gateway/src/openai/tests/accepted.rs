@@ -4,7 +4,7 @@ use http::StatusCode;
 
 use super::{CHAT, COMPLETIONS, Server, error, hello, json, post, saying, text, with};
 use crate::stack::RequestId;
-use crate::upstream::{Endpoint, Prompt, Sampling};
+use crate::upstream::{Endpoint, Grammar, Prompt, Sampling};
 
 #[tokio::test]
 async fn neutral_values_and_nulls_pass() {
@@ -50,7 +50,8 @@ async fn a_chat_arrives_as_it_was_meant() {
         {"role":"developer","content":"Be \"brief\"."},
         {"role":"user","name":"Ann","content":[{"type":"text","text":"H\u00e9"},{"type":"text","text":"llo"}]}],
         "max_completion_tokens":7,"temperature":0,"top_p":0.5,"top_k":40,"min_p":0.1,"seed":-1,
-        "stop":["a","b"],"ignore_eos":true}"#;
+        "repetition_penalty":1.5,"frequency_penalty":-0.5,"presence_penalty":2,"logit_bias":{"7":-100,"9":0.5},
+        "stop":["a","b"],"stop_token_ids":[5,6],"min_tokens":3,"ignore_eos":true}"#;
     let mut request = post(CHAT, body);
     request.extensions_mut().insert(RequestId("r1".into()));
     request.headers_mut().insert("x-hansa-hops", 2.into());
@@ -74,6 +75,7 @@ async fn a_chat_arrives_as_it_was_meant() {
         (1, Some(7), u64::MAX, 2)
     );
     assert_eq!(asked.stop, ["a", "b"]);
+    assert_eq!((&*asked.stop_token_ids, asked.min_tokens), (&[5, 6][..], 3));
     assert_eq!(asked.template_time_s, super::NOW_S);
     assert_eq!(
         asked.deadline.map(|deadline| deadline.as_millis()),
@@ -84,9 +86,55 @@ async fn a_chat_arrives_as_it_was_meant() {
         top_p: 0.5,
         top_k: 40,
         min_p: 0.1,
+        repetition_penalty: 1.5,
+        frequency_penalty: -0.5,
+        presence_penalty: 2.0,
+        logit_bias: vec![(7, -100.0), (9, 0.5)].into(),
         ignore_eos: true,
     };
     assert_eq!(asked.sampling, expected);
+}
+
+#[tokio::test]
+async fn structures_arrive_in_each_of_their_forms() {
+    let object = || Grammar::JsonSchema(r#"{"type":"object"}"#.into());
+    let array = || Grammar::JsonSchema(r#"{ "type":"array" }"#.into());
+    let named = r#"{"type":"json_schema","json_schema":{"name":"n","strict":true,"schema":{ "type":"array" }}}"#;
+    for (fields, expected) in [
+        (
+            r#""response_format":{"type":"json_object"}"#.to_owned(),
+            object(),
+        ),
+        (format!(r#""response_format":{named}"#), array()),
+        (r#""guided_json":{ "type":"array" }"#.to_owned(), array()),
+        (
+            r#""guided_json":"{ \"type\":\"array\" }""#.to_owned(),
+            array(),
+        ),
+        (
+            r#""structured_outputs":{"json_object":true}"#.to_owned(),
+            object(),
+        ),
+        (
+            r#""structured_outputs":{"regex":"a\"b","json":null}"#.to_owned(),
+            Grammar::Regex("a\"b".into()),
+        ),
+        (
+            r#""guided_grammar":"start: A""#.to_owned(),
+            Grammar::Lark("start: A".into()),
+        ),
+        (
+            r#""guided_choice":["a\"","b"]"#.to_owned(),
+            Grammar::Lark(r#"start: "a\"" | "b""#.into()),
+        ),
+    ] {
+        let server = Server::saying(hello());
+        let response = server.chat(&with(&fields)).await;
+        assert_eq!(response.status(), StatusCode::OK, "{fields}");
+        let structure = server.asked()[0].structure.clone().unwrap();
+        assert_eq!(structure.grammar, expected);
+        assert!(fields[1..].starts_with(structure.param));
+    }
 }
 
 #[tokio::test]

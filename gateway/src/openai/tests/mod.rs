@@ -3,6 +3,7 @@
 mod accepted;
 mod answers;
 mod errors;
+mod logprobs;
 mod mutations;
 mod refused;
 mod streams;
@@ -26,8 +27,8 @@ use super::Api;
 use crate::clock::Clock;
 use crate::upstream::registry::{ModelInfo, Models};
 use crate::upstream::{
-    Event, EventStream, FinishReason, GenerateRequest, Origin, Readiness, Retry, Upstream,
-    UpstreamError, UpstreamErrorKind, UpstreamStatus, Usage,
+    Event, EventStream, FinishReason, GenerateRequest, Likely, Origin, Readiness, Retry,
+    TokenLogprob, Upstream, UpstreamError, UpstreamErrorKind, UpstreamStatus, Usage,
 };
 
 const CHAT: &str = "/v1/chat/completions";
@@ -50,6 +51,24 @@ fn delta(choice: u32, text: &str) -> Step {
         choice,
         text: text.to_owned(),
         token_ids: Vec::new(),
+        logprobs: Vec::new(),
+    })
+}
+
+/// Choice `choice` goes on with a token of `text` and its log-probability, beside which only "é" was likely.
+fn scored(choice: u32, text: &[u8], logprob: f32) -> Step {
+    let likely = |bytes: &[u8], logprob| Likely {
+        bytes: bytes.to_vec(),
+        logprob,
+    };
+    Step::Say(Event::Delta {
+        choice,
+        text: String::from_utf8(text.to_vec()).unwrap_or_default(),
+        token_ids: Vec::new(),
+        logprobs: vec![TokenLogprob {
+            chosen: likely(text, logprob),
+            top: vec![likely("é".as_bytes(), -0.5)],
+        }],
     })
 }
 

@@ -202,6 +202,17 @@ async fn numbers_outside_of_their_range() {
         "max_tokens":-1                   => invalid_value max_tokens
         "max_completion_tokens":4294967296                                   => invalid_value max_completion_tokens
         "max_completion_tokens":9999999999999999999999999999999999999999999  => invalid_value max_completion_tokens
+        "frequency_penalty":2.1           => invalid_value frequency_penalty
+        "presence_penalty":-2.1           => invalid_value presence_penalty
+        "repetition_penalty":0            => invalid_value repetition_penalty
+        "logit_bias":{"7":100.5}          => invalid_value logit_bias.7
+        "logit_bias":{"-1":1}             => invalid_value logit_bias.-1
+        "logit_bias":{"07":1}             => invalid_value logit_bias.07
+        "logit_bias":{"4294967296":1}     => invalid_value logit_bias.4294967296
+        "logprobs":true,"top_logprobs":21 => invalid_value top_logprobs
+        "stop_token_ids":[-1]             => invalid_value stop_token_ids
+        "min_tokens":-1                   => invalid_value min_tokens
+        "min_tokens":6,"max_tokens":5     => invalid_value min_tokens
         "seed":18446744073709551616       => invalid_value seed
         "seed":-9223372036854775809       => invalid_value seed
         "#,
@@ -222,6 +233,10 @@ async fn values_of_the_wrong_type() {
         "seed":true                       => invalid_type seed
         "stream":1                        => invalid_type stream
         "ignore_eos":"no"                 => invalid_type ignore_eos
+        "logit_bias":[1]                  => invalid_type logit_bias
+        "logit_bias":{"7":"1"}            => invalid_type logit_bias.7
+        "logprobs":5                      => invalid_type logprobs
+        "stop_token_ids":7                => invalid_type stop_token_ids
         "stop":7                          => invalid_type stop
         "stop":[["a"]]                    => invalid_type stop[0]
         "user":7                          => invalid_type user
@@ -238,20 +253,39 @@ async fn what_openai_knows_and_we_do_not() {
         CHAT,
         with,
         r#"
-        "frequency_penalty":0.1                       => unsupported_value frequency_penalty
-        "presence_penalty":-1                         => unsupported_value presence_penalty
-        "logit_bias":{"50256":-100}                   => unsupported_value logit_bias
-        "logprobs":true                               => unsupported_value logprobs
-        "top_logprobs":5                              => unsupported_value top_logprobs
         "tools":[{"type":"function"}]                 => unsupported_value tools
         "tool_choice":"required"                      => unsupported_value tool_choice
-        "response_format":{"type":"json_object"}      => unsupported_value response_format
         "store":true                                  => unsupported_value store
         "service_tier":"flex"                         => unsupported_value service_tier
         "modalities":["text","audio"]                 => unsupported_value modalities
         "reasoning_effort":"high"                     => unsupported_value reasoning_effort
         "audio":{"voice":"x"}                         => unsupported_parameter audio
         "hansa":{}                                    => unknown_parameter hansa
+        "#,
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn structures_that_are_none() {
+    check(
+        CHAT,
+        with,
+        r#"
+        "response_format":"json_object"                        => invalid_type response_format
+        "response_format":{}                                   => missing_required_parameter response_format.type
+        "response_format":{"type":"xml"}                       => invalid_value response_format.type
+        "response_format":{"type":"text","x":1}                => unknown_parameter response_format.x
+        "response_format":{"type":"json_schema"}               => missing_required_parameter response_format.json_schema
+        "response_format":{"type":"json_schema","json_schema":{}} => missing_required_parameter response_format.json_schema.name
+        "response_format":{"type":"json_schema","json_schema":{"name":"n","schema":[]}} => invalid_type response_format.json_schema.schema
+        "response_format":{"type":"json_object"},"guided_regex":"a" => invalid_parameter_combination guided_regex
+        "structured_outputs":{"regex":"a","choice":["b"]}      => invalid_parameter_combination structured_outputs.choice
+        "structured_outputs":{"whitespace_pattern":"a"}        => unknown_parameter structured_outputs.whitespace_pattern
+        "structured_outputs":{"json":7}                        => invalid_type structured_outputs.json
+        "guided_regex":7                                       => invalid_type guided_regex
+        "guided_choice":[]                                     => empty_array guided_choice
+        "guided_choice":["a",1]                                => invalid_type guided_choice[1]
         "#,
     )
     .await;
@@ -266,6 +300,8 @@ async fn what_contradicts_itself_or_is_too_much() {
         "stop":["a","b","c","d","e"]                  => array_above_max_length stop
         "stop":["a",""]                               => invalid_value stop[1]
         "max_tokens":5,"max_completion_tokens":6      => invalid_parameter_combination max_tokens
+        "top_logprobs":1                              => invalid_parameter_combination top_logprobs
+        "logit_bias":{"7":1,"7":2}                    => duplicate_parameter logit_bias.7
         "stream_options":{"include_usage":true}       => invalid_parameter_combination stream_options
         "stream":true,"stream_options":7              => invalid_type stream_options
         "stream":true,"stream_options":{"x":true}     => unknown_parameter stream_options.x
@@ -279,6 +315,18 @@ async fn what_contradicts_itself_or_is_too_much() {
         {"include_usage":1}             => invalid_type stream_options.include_usage
         {"include_obfuscation":true}    => unsupported_value stream_options.include_obfuscation
         "#,
+    )
+    .await;
+    let ids: Vec<String> = (0..=300).map(|id| format!("\"{id}\":1")).collect();
+    let bias = ids.join(",");
+    let stops = vec!["7"; 257].join(",");
+    check(
+        CHAT,
+        with,
+        &format!(
+            "\"logit_bias\":{{{bias}}} => array_above_max_length logit_bias
+            \"stop_token_ids\":[{stops}] => array_above_max_length stop_token_ids"
+        ),
     )
     .await;
     let long = "x".repeat(257);
@@ -306,10 +354,13 @@ async fn prompts() {
         [-1]                    => invalid_value prompt
         [1.5]                   => invalid_value prompt
         [[1],[4294967296]]      => invalid_value prompt[1]
-        "a","best_of":2         => unsupported_value best_of
-        "a","echo":true         => unsupported_value echo
+        "a","n":2,"best_of":1   => invalid_value best_of
+        "a","best_of":9         => invalid_value best_of
+        "a","best_of":2,"stream":true => invalid_parameter_combination best_of
+        "a","echo":true,"logprobs":0  => invalid_parameter_combination echo
+        "a","logprobs":21       => invalid_value logprobs
+        "a","logprobs":true     => invalid_type logprobs
         "a","suffix":"b"        => unsupported_value suffix
-        "a","logprobs":0        => unsupported_parameter logprobs
         "a","messages":[]       => unknown_parameter messages
         "#,
     )
