@@ -244,6 +244,23 @@ pub(crate) const MODEL: &[Key<Model>] = &[
         |m| Slot::U32(&mut m.queue_max, limits::QUEUE),
     ),
     key(
+        "queue_tokens_max",
+        "Prompt tokens that wait in line; further requests are refused with 503 and Retry-After.",
+        |m| Slot::U64(&mut m.queue_tokens_max, limits::QUEUE_TOKENS),
+    ),
+    key(
+        "inter_token_target_ms",
+        "How far apart the tokens of a stream may be while prompts are computed beside it: smaller \
+         keeps streams smoother, larger lets prompts begin sooner. Where the streams alone take \
+         longer, prompts still get a share of each step.",
+        |m| Slot::U64(&mut m.inter_token_target_ms, limits::INTER_TOKEN_MS),
+    ),
+    key(
+        "stall_after_ms",
+        "A step that takes longer counts as hanging: the model is not ready until it ends.",
+        |m| Slot::U64(&mut m.stall_after_ms, limits::STALL_MS),
+    ),
+    key(
         "context_max",
         "Tokens of prompt and completion together. Left out: as many as the model was made for.",
         |m: &mut Model| Slot::MaybeU32(&mut m.context_max, limits::CONTEXT_TOKENS),

@@ -54,6 +54,12 @@ pub const SEQUENCES: Range = Range::new(1, 16_384, "sequences");
 pub const STEP_TOKENS: Range = Range::new(1, 1 << 20, "tokens");
 /// Of `model.queue_max`: those beyond some thousands would time out in line.
 pub const QUEUE: Range = Range::new(1, 1 << 20, "sequences");
+/// Of `model.queue_tokens_max`: one is always let in, and what is beyond hours of work would time out in line.
+pub const QUEUE_TOKENS: Range = Range::new(1, 1 << 32, "tokens");
+/// Of `model.inter_token_target_ms`: no step is shorter, and above ten seconds nobody reads along.
+pub const INTER_TOKEN_MS: Range = Range::new(1, 10_000, "milliseconds");
+/// Of `model.stall_after_ms`: the slowest machines take seconds for a large step, none takes an hour.
+pub const STALL_MS: Range = Range::new(1_000, 3_600_000, "milliseconds");
 /// Of every key that counts a context's tokens: the longest contexts in use are 10 million.
 pub const CONTEXT_TOKENS: Range = Range::new(2, 1 << 24, "tokens");
 /// Of `model.default_max_tokens`: at most a whole context.

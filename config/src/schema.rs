@@ -91,6 +91,12 @@ pub struct Model {
     pub step_tokens_max: u32,
     /// Sequences that wait in line.
     pub queue_max: u32,
+    /// Prompt tokens that wait in line.
+    pub queue_tokens_max: u64,
+    /// Milliseconds between two tokens of a stream while prompts are computed beside it.
+    pub inter_token_target_ms: u64,
+    /// Milliseconds after which a step counts as hanging.
+    pub stall_after_ms: u64,
     /// Tokens of prompt and completion together; the model's own where unset.
     pub context_max: Option<u32>,
     /// Tokens to produce where the client names no number; as many as the context holds where
@@ -288,6 +294,9 @@ impl Default for Model {
             sequences_max: 64,
             step_tokens_max: 512,
             queue_max: 256,
+            queue_tokens_max: 1 << 20,
+            inter_token_target_ms: 50,
+            stall_after_ms: 60_000,
             context_max: None,
             default_max_tokens: None,
             threads: None,

@@ -21,6 +21,11 @@ pub struct Submission {
     pub stop: StopParams,
     /// Seed of every draw. Token `i` of choice `c` depends on `(seed, c, i)` and the logits alone.
     pub seed: u64,
+    /// Whether somebody waits for it.
+    pub priority: Priority,
+    /// Tokens that each choice has produced already, elsewhere or before a fault; empty for one that begins. They are
+    /// replayed, not told again: events and usage hold only what comes after them.
+    pub resume: Vec<Vec<u32>>,
     /// Opaque fair-share flow.
     pub flow: u64,
     /// Opaque prefix-sharing pool.
@@ -29,6 +34,16 @@ pub struct Submission {
     pub deadline: Option<Duration>,
     /// Whether token events carry ids.
     pub want_token_ids: bool,
+}
+
+/// Classes of work, the higher one first. A lower one is never starved: see the scheduler.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Priority {
+    /// Somebody waits for it.
+    #[default]
+    Interactive,
+    /// It may wait, and yields its room to those who may not.
+    Batch,
 }
 
 /// How a token is drawn. The neutral value of each field leaves the distribution as it is.
@@ -118,10 +133,13 @@ pub enum SubmitError {
     /// The waiting line is full: another node, or later.
     #[error("the engine's queue is full")]
     QueueFull,
+    /// Its deadline has passed already.
+    #[error("the deadline passed")]
+    DeadlineExceeded,
     /// The engine takes no more work.
     #[error("the engine is draining")]
     Draining,
-    /// Loading, warming up or failed.
+    /// Loading, warming up, stalled or failed.
     #[error("the engine is not ready")]
     NotReady,
     /// The prompt leaves no room for a single token.
@@ -153,7 +171,7 @@ pub enum EngineError {
     /// The model's output for this sequence was not a number.
     #[error("the model produced no valid probabilities")]
     InvalidLogits,
-    /// The step that held this sequence failed.
+    /// The step that held this sequence failed because of it, or the engine itself did.
     #[error("the engine step failed")]
     StepFailed,
 }
@@ -167,9 +185,11 @@ pub enum EngineState {
     Warming,
     /// Accepting work.
     Ready,
+    /// A step has been running for far too long; ready again when it ends.
+    Stalled,
     /// Finishing what it has.
     Draining,
-    /// Loading failed; the text says what to do.
+    /// Loading failed, or step after step did; the text says what to do.
     Failed(String),
     /// The thread ended.
     Stopped,
@@ -184,10 +204,16 @@ pub struct Stats {
     pub waiting: u32,
     /// Tokens still to prefill, running and waiting.
     pub waiting_prefill_tokens: u64,
+    /// Prompt tokens looked for in the prefix cache since the start.
+    pub prefix_tokens: u64,
+    /// Of these, found there.
+    pub prefix_hit_tokens: u64,
     /// KV blocks in all.
     pub blocks_total: u32,
-    /// KV blocks free.
+    /// KV blocks free, those of the prefix cache that nobody holds among them.
     pub blocks_free: u32,
+    /// KV blocks that the prefix cache keeps and nobody holds.
+    pub blocks_cached: u32,
     /// Steps since the start.
     pub steps: u64,
     /// Prompt tokens computed since the start.
@@ -198,4 +224,10 @@ pub struct Stats {
     pub preemptions: u64,
     /// Duration of the last step.
     pub last_step: Duration,
+    /// Mean duration of a step, over the recent ones.
+    pub mean_step: Duration,
+    /// Prompt tokens computed in a second of steps that held any, over the recent ones.
+    pub prefill_tokens_per_s: f64,
+    /// Tokens produced in a second of steps that decoded, over the recent ones.
+    pub decode_tokens_per_s: f64,
 }

@@ -38,6 +38,15 @@ impl Choice {
         }
     }
 
+    /// Goes through tokens that were produced before and tells nothing of them, so that everything that depends on them
+    /// stands where it stood. False where the choice has ended with them.
+    pub(crate) fn replay(&mut self, tokens: &[u32]) -> bool {
+        let mut told = String::new();
+        tokens
+            .iter()
+            .all(|&token| self.push(token, &mut told).is_none())
+    }
+
     /// Takes the next token and appends to `out` the text that became certain. `Some` where the choice ends.
     pub(crate) fn push(&mut self, token: u32, out: &mut String) -> Option<FinishReason> {
         self.tokens_left = self.tokens_left.saturating_sub(1);

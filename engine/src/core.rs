@@ -1,18 +1,23 @@
 //! The engine without its thread: requests, scheduler and runner, one turn at a time.
 //!
 //! Time comes in as `now` and nothing here waits, so that tests drive the very code that serves, step by step. What can
-//! break in a step is fenced here: a step that fails or panics ends the submissions it held, a row that is no number or a
-//! token that cannot become text ends its own, and the engine goes on.
+//! break in a step is fenced here: a step that fails or panics is run again in halves until it is clear which sequences
+//! made it fail, a row that is no number or a token that cannot become text ends its own submission, and the others go on.
+//! Only an engine on which not even a harmless step succeeds gives up.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
+
+use hansa_models::Batch;
 
 use crate::api::{EngineError, Stats};
 use crate::batch::BatchBuilder;
 use crate::invariants;
+use crate::limits::FAILED_STEPS_MAX;
 use crate::request::Request;
-use crate::runner::{RowOutcome, Runner, RunnerError};
+use crate::runner::{RowOutcome, Runner, RunnerError, SampleRow};
 use crate::scheduler::{Fate, Scheduler, Step};
 use crate::sequence::{RequestId, Sequence, SequenceId};
 use crate::stats::Meter;
@@ -29,6 +34,8 @@ pub(crate) struct Core {
     next_deadline: Option<Duration>,
     batch: BatchBuilder,
     outcomes: Vec<RowOutcome>,
+    last_step: Step,
+    failed_steps: u32,
     meter: Meter,
 }
 
@@ -41,6 +48,8 @@ pub(crate) enum Turn {
     Paused,
     /// There is nothing to do.
     Idle,
+    /// Steps fail whatever they hold.
+    Broken,
 }
 
 /// Submissions that a step ended, and why; or that it made wait for their readers.
@@ -63,12 +72,14 @@ impl Core {
             next_deadline: None,
             batch: BatchBuilder::default(),
             outcomes: Vec::new(),
+            last_step: Step::default(),
+            failed_steps: 0,
             meter: Meter::default(),
         }
     }
 
     /// Takes a submission in and puts its choices in line.
-    pub(crate) fn accept(&mut self, request: Request) {
+    pub(crate) fn accept(&mut self, request: Request, now: Duration) {
         let id = self.arrivals;
         self.arrivals += 1;
         let submission = &request.submission;
@@ -78,7 +89,7 @@ impl Core {
                 choice,
             };
             self.scheduler
-                .enqueue(Sequence::new(sequence, submission.clone()));
+                .enqueue(Sequence::new(sequence, submission.clone(), now));
         }
         self.next_deadline = earliest(self.next_deadline, submission.deadline);
         self.requests.insert(id, request);
@@ -91,6 +102,7 @@ impl Core {
         }
         let step = self.scheduler.schedule(now);
         self.meter.scheduled(step);
+        self.last_step = step;
         if step.is_empty() {
             return if self.requests.is_empty() {
                 Turn::Idle
@@ -98,9 +110,19 @@ impl Core {
                 Turn::Paused
             };
         }
-        match self.run(step) {
-            Ok(()) => self.deliver(now),
-            Err(error) => self.fail_step(&error),
+        let held = self.scheduler.scheduled().count();
+        let guilty = self.run();
+        for &id in &guilty {
+            self.scheduler.unschedule(id);
+        }
+        self.deliver(now);
+        for id in &guilty {
+            self.fail(id.request, EngineError::StepFailed);
+        }
+        if guilty.len() < held {
+            self.failed_steps = 0;
+        } else if self.is_broken() {
+            return Turn::Broken;
         }
         Turn::Stepped
     }
@@ -127,9 +149,10 @@ impl Core {
         }
     }
 
-    /// Notes how long the last turn took.
-    pub(crate) fn took(&mut self, step: Duration) {
-        self.meter.took(step);
+    /// Notes how long the last step took, from its schedule to its last event.
+    pub(crate) fn took(&mut self, took: Duration) {
+        self.scheduler.observe(self.last_step, took);
+        self.meter.took(self.last_step, took);
     }
 
     /// Figures of this moment.
@@ -156,22 +179,70 @@ impl Core {
         self.next_deadline = deadlines.fold(None, earliest);
     }
 
-    /// Runs a step behind the fence; outcomes are then in `self.outcomes`.
-    fn run(&mut self, step: Step) -> Result<(), RunnerError> {
-        let block_size = self.scheduler.blocks().block_size();
-        let (batch, rows) = self.batch.build(self.scheduler.scheduled(), block_size);
-        debug_assert_eq!(batch.token_count(), step.tokens() as usize);
+    /// Runs the step in hand; outcomes are then in `self.outcomes`. Returns those who made it fail.
+    ///
+    /// A step that fails is cut in halves, each of which is run on its own: the keys and values of a step are written
+    /// again as they were, and what is drawn does not depend on the company.
+    fn run(&mut self) -> Vec<SequenceId> {
         self.outcomes.clear();
-        // What the runner leaves behind by unwinding is the cache of this step's sequences, and they end with it.
-        let outcome = catch_unwind(AssertUnwindSafe(|| {
-            self.runner.step(batch, &rows, &mut self.outcomes)
-        }));
-        outcome.unwrap_or_else(|_| Err(RunnerError::Step("it panicked".to_owned())))?;
-        if self.outcomes.len() == rows.len() {
-            Ok(())
-        } else {
-            Err(RunnerError::Step("it has not one outcome a row".to_owned()))
+        let mut guilty = Vec::new();
+        let whole = 0..self.scheduler.scheduled().count();
+        let mut parts = vec![whole];
+        while let Some(part) = parts.pop() {
+            let Err(error) = self.run_part(part.clone()) else {
+                continue;
+            };
+            if part.len() > 1 {
+                tracing::warn!(%error, sequences = part.len(), "a step failed; it is run in halves");
+                let middle = part.start + part.len() / 2;
+                parts.push(middle..part.end);
+                parts.push(part.start..middle);
+            } else if let Some(sequence) = self.scheduler.scheduled().nth(part.start) {
+                tracing::error!(%error, id = %sequence.submission.id, "a sequence made its step fail; it ends");
+                guilty.push(sequence.id);
+            }
         }
+        guilty
+    }
+
+    /// Runs a part of the step in hand and appends its outcomes, or nothing.
+    fn run_part(&mut self, part: Range<usize>) -> Result<(), RunnerError> {
+        let block_size = self.scheduler.blocks().block_size();
+        let sequences = self.scheduler.scheduled().skip(part.start).take(part.len());
+        let (batch, rows) = self.batch.build(sequences, block_size);
+        let before = self.outcomes.len();
+        let mut result = fenced(&mut *self.runner, batch, &rows, &mut self.outcomes);
+        if result.is_ok() && self.outcomes.len() != before + rows.len() {
+            result = Err(RunnerError::Step("it has not one outcome a row".to_owned()));
+        }
+        if result.is_err() {
+            self.outcomes.truncate(before);
+        }
+        result
+    }
+
+    /// After a step that failed wholly: whether a harmless one fails too, and has for some time. One bad request alone in
+    /// its step is no reason to give up.
+    fn is_broken(&mut self) -> bool {
+        let block_size = self.scheduler.blocks().block_size();
+        let runner = &mut *self.runner;
+        let probe = |block: u32| {
+            let batch = Batch {
+                tokens: vec![0],
+                positions: vec![0],
+                slots: vec![block * block_size],
+                q_lens: vec![1],
+                kv_lens: vec![1],
+                block_tables: vec![vec![block]],
+                ..Batch::default()
+            };
+            fenced(runner, &batch, &[], &mut Vec::new())
+        };
+        match self.scheduler.with_spare_block(probe) {
+            Some(Err(_)) => self.failed_steps += 1,
+            Some(Ok(())) | None => self.failed_steps = 0,
+        }
+        self.failed_steps >= FAILED_STEPS_MAX
     }
 
     /// Hands tokens to their requests, then tidies up after those that ended or fell behind.
@@ -179,17 +250,19 @@ impl Core {
         let mut after = Aftermath::default();
         let (requests, meter) = (&mut self.requests, &mut self.meter);
         self.scheduler.advance(&self.outcomes, |sequence, outcome| {
-            let Some(request) = requests.get_mut(&sequence.request) else {
+            let id = sequence.id;
+            let Some(request) = requests.get_mut(&id.request) else {
                 return Fate::Ends;
             };
             let RowOutcome::Token(token) = outcome else {
-                after
-                    .failed
-                    .push((sequence.request, EngineError::InvalidLogits));
+                after.failed.push((id.request, EngineError::InvalidLogits));
                 return Fate::Ends;
             };
             meter.produced();
-            after.note(sequence, request, token)
+            if id.choice == 0 {
+                request.note_cached(sequence.cached());
+            }
+            after.note(id, request, token)
         });
         for id in after.done {
             self.requests.remove(&id);
@@ -202,16 +275,6 @@ impl Core {
                 self.scheduler.pause(id, now);
                 self.behind.push(id);
             }
-        }
-    }
-
-    /// Ends the submissions of a step whose results, and whose cache, are worth nothing.
-    fn fail_step(&mut self, error: &RunnerError) {
-        tracing::error!(%error, "a step failed; its sequences end, the engine goes on");
-        let mut held: Vec<_> = self.scheduler.scheduled().map(|s| s.id.request).collect();
-        held.dedup();
-        for id in held {
-            self.fail(id, EngineError::StepFailed);
         }
     }
 
@@ -245,6 +308,18 @@ impl Aftermath {
         }
         fate
     }
+}
+
+/// Runs a batch behind a fence. What the runner leaves behind by unwinding are the slots of the batch, and those are
+/// written again or belong to nobody.
+fn fenced(
+    runner: &mut dyn Runner,
+    batch: &Batch,
+    rows: &[SampleRow<'_>],
+    outcomes: &mut Vec<RowOutcome>,
+) -> Result<(), RunnerError> {
+    let step = catch_unwind(AssertUnwindSafe(|| runner.step(batch, rows, outcomes)));
+    step.unwrap_or_else(|_| Err(RunnerError::Step("it panicked".to_owned())))
 }
 
 fn earliest(a: Option<Duration>, b: Option<Duration>) -> Option<Duration> {

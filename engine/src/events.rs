@@ -32,7 +32,7 @@ pub(crate) struct Outlet {
     unsent: VecDeque<Event>,
     link: Arc<Link>,
     /// Its seat, given back with it.
-    _admission: Admission,
+    admission: Admission,
 }
 
 /// What both ends see.
@@ -57,7 +57,7 @@ pub(crate) fn open(
         events: Some(sender),
         unsent: VecDeque::new(),
         link: Arc::clone(&link),
-        _admission: admission,
+        admission,
     };
     let stream = EventStream {
         events: receiver,
@@ -103,6 +103,11 @@ impl Outlet {
     pub(crate) fn send(&mut self, event: Event) {
         self.unsent.push_back(event);
         self.flush();
+    }
+
+    /// Notes that its first token is there.
+    pub(crate) fn is_prefilled(&mut self) {
+        self.admission.is_prefilled();
     }
 
     /// Sends what was kept, as far as there is room.

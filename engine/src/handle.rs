@@ -11,18 +11,18 @@ use crate::admissions::Admissions;
 use crate::api::{Clock, EngineState, Stats, Submission, SubmitError};
 #[cfg(feature = "candle")]
 use crate::candle_runner::CandleRunner;
-use crate::choice::Choice;
 use crate::doorbell::{Doorbell, door};
 pub use crate::events::EventStream;
 use crate::events::{Link, open};
 use crate::limits::QUEUE_MAX;
 use crate::options::{EngineOptions, RunnerOptions};
-use crate::request::Request;
+use crate::request::{Request, choices};
 use crate::runner::{Runner, RunnerError};
 use crate::shared::{Loaded, Shared};
 use crate::sim_runner::SimRunner;
 use crate::step_loop::{self, Load};
 use crate::validate::{Bounds, validate};
+use crate::watchdog;
 
 /// A running engine for one model. Clones share it; the thread ends when the last clone and the last stream are gone, or
 /// after [`EngineHandle::drain`].
@@ -48,7 +48,8 @@ impl EngineHandle {
         load: impl FnOnce(&EngineOptions) -> Result<Box<dyn Runner>, RunnerError> + Send + 'static,
     ) -> Self {
         let options = sane(options);
-        let admissions = Admissions::new(options.sequences_max.saturating_add(options.queue_max));
+        let seats_max = options.sequences_max.saturating_add(options.queue_max);
+        let admissions = Admissions::new(seats_max, options.queue_tokens_max);
         let (bell, door) = door(admissions.seats_max() as usize);
         let handle = Self {
             shared: Shared::new(),
@@ -56,6 +57,11 @@ impl EngineHandle {
             bell,
             clock: Arc::clone(&options.clock),
         };
+        watchdog::start(
+            &handle.shared,
+            Arc::clone(&options.clock),
+            options.stall_after,
+        );
         let shared = Arc::clone(&handle.shared);
         let load: Load = Box::new(load);
         let thread = thread::Builder::new().name("hansa-engine".to_owned());
@@ -70,21 +76,23 @@ impl EngineHandle {
     /// Queues a submission. Never waits: async code may call it.
     ///
     /// `max_tokens` is cut to what the context leaves. Room is for `sequences_max` running and `queue_max` waiting
-    /// sequences in all, each choice being one.
+    /// sequences in all, each choice being one, and for `queue_tokens_max` prompt tokens that wait.
     ///
     /// # Errors
     /// [`SubmitError`]; nothing is held for a refused submission.
     pub fn submit(&self, submission: Submission) -> Result<EventStream, SubmitError> {
         let loaded = self.accepting()?;
         validate(&submission, &self.bounds(loaded))?;
+        if submission.deadline.is_some_and(|at| at <= (self.clock)()) {
+            return Err(SubmitError::DeadlineExceeded);
+        }
+        let prompt_tokens = submission.prompt.len() as u64;
+        let choices = choices(&submission, &loaded.text, loaded.context_len)?;
         let link = Arc::new(Link::default());
         let admission = self
             .admissions
-            .admit(&submission.id, &link, submission.n)
+            .admit(&submission.id, &link, submission.n, prompt_tokens)
             .ok_or(SubmitError::QueueFull)?;
-        let choices = (0..submission.n)
-            .map(|index| Choice::new(&submission, index, &loaded.text, loaded.context_len))
-            .collect();
         let (outlet, stream) = open(link, admission, self.bell.clone());
         let request = Request::new(Arc::new(submission), choices, outlet);
         if self.bell.submit(Box::new(request)) {

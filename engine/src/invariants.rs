@@ -2,7 +2,6 @@
 
 use crate::block_manager::{BlockManager, BlockTable};
 use crate::scheduler::Scheduler;
-use crate::sequence::Sequence;
 
 /// An invariant that does not hold; the text names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -15,8 +14,8 @@ pub(crate) fn check(scheduler: &Scheduler) -> Result<(), Violation> {
     let tables = waiting.iter().chain(running).map(|s| &s.table);
     check_blocks(scheduler.blocks(), tables)?;
     require(
-        waiting.iter().is_sorted_by(by_arrival) && running.iter().is_sorted_by(by_arrival),
-        "sequences are kept in order of arrival",
+        waiting.iter().is_sorted_by_key(|s| s.id) && running.iter().is_sorted_by_key(|s| s.rank()),
+        "sequences in line are kept in order of arrival, running ones in order of rank",
     )?;
     require(
         running.len() <= scheduler.sequences_max(),
@@ -59,17 +58,15 @@ pub(crate) fn check_blocks<'a>(
         blocks.free() + used == blocks.total(),
         "free and used blocks are all blocks",
     )?;
+    let is_empty = |&block: &u32| holders[block as usize] == 0 && !blocks.cache().holds(block);
     require(
-        blocks
-            .free_blocks()
-            .iter()
-            .all(|&block| holders[block as usize] == 0),
-        "a free block is in no table",
+        blocks.empty_blocks().iter().all(is_empty),
+        "an empty block is in no table and not in the prefix cache",
+    )?;
+    require(
+        blocks.cache().agrees_with(&holders),
+        "the prefix cache knows who is held and who is a leaf",
     )
-}
-
-fn by_arrival(a: &&Sequence, b: &&Sequence) -> bool {
-    a.id < b.id
 }
 
 fn require(holds: bool, invariant: &'static str) -> Result<(), Violation> {

@@ -40,3 +40,28 @@ pub const WARM_UP_PREFILL_TOKENS: u32 = 64; // tokens; touches every weight and 
 
 /// Sequences of the decode that warms a model up.
 pub const WARM_UP_SEQUENCES: u32 = 8; // sequences; enough for the kernels that take several rows at once
+
+/// Weight of a produced token in fair shares; a prompt token weighs 1.
+pub const FLOW_OUTPUT_WEIGHT: u64 = 2; // ratio; a decode reads all weights for one token, a prefill for many
+
+/// How much prompts may stretch a step beyond what its decodes take alone, where those take the target time already.
+pub const DECODE_STRETCH_MAX: f64 = 1.8; // ratio; prompts go on, and a gap stays below twice the usual one
+
+/// Prompt tokens of a step that has any, however slow the machine is.
+pub const PREFILL_CHUNK_MIN: u32 = 8; // tokens; a row of packed weights is read once for so many
+
+/// How long a sequence waits for its prefill before its age counts more than its class and its flow.
+pub const AGES_AFTER: Duration = Duration::from_secs(5); // longer than most prompts take
+
+/// Steps with prefills in which class and flow decide before the oldest sequence has the first pick.
+pub const PASSED_OVER_MAX: u32 = 7; // steps; so age gets an eighth of the time of prompts
+
+/// Steps that fail wholly one after another, each with a harmless one behind it that fails as well, before the engine
+/// gives up: one may be a hiccup of a driver.
+pub const FAILED_STEPS_MAX: u32 = 3; // steps
+
+/// How often the watchdog looks at most.
+pub const WATCH_PERIOD_MAX: Duration = Duration::from_millis(500); // a stall is noticed that late
+
+/// Time that prompts may take in a step in which nobody decodes.
+pub const STEP_WITHOUT_DECODES: Duration = Duration::from_millis(500); // how long a newcomer, an abort or a deadline waits

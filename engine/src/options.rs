@@ -21,12 +21,18 @@ pub struct EngineOptions {
     pub step_tokens_max: u32,
     /// Sequences that may wait in line.
     pub queue_max: u32,
+    /// Prompt tokens that may wait for their prefill; one submission may exceed it where nobody else waits.
+    pub queue_tokens_max: u64,
     /// Tokens of one KV block.
     pub block_size: u32,
     /// Tokens of prompt and completion together; `None` takes the model's own.
     pub context_max: Option<u32>,
     /// Bytes of KV cache.
     pub kv_bytes_max: u64,
+    /// How far apart the tokens of a stream should be at most while prompts are prefilled beside it.
+    pub inter_token_target: Duration,
+    /// A step that takes longer makes the engine [`crate::api::EngineState::Stalled`] until it ends.
+    pub stall_after: Duration,
 }
 
 impl fmt::Debug for EngineOptions {
@@ -35,9 +41,12 @@ impl fmt::Debug for EngineOptions {
             .field("sequences_max", &self.sequences_max)
             .field("step_tokens_max", &self.step_tokens_max)
             .field("queue_max", &self.queue_max)
+            .field("queue_tokens_max", &self.queue_tokens_max)
             .field("block_size", &self.block_size)
             .field("context_max", &self.context_max)
             .field("kv_bytes_max", &self.kv_bytes_max)
+            .field("inter_token_target", &self.inter_token_target)
+            .field("stall_after", &self.stall_after)
             .finish_non_exhaustive()
     }
 }

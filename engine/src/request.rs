@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
-use crate::api::{EngineError, Event, Submission, Usage};
+use hansa_models::text::TextCodec;
+
+use crate::api::{EngineError, Event, Submission, SubmitError, Usage};
 use crate::choice::Choice;
 use crate::events::Outlet;
 use crate::scheduler::Fate;
 
 /// An accepted submission. Held here: I2, it ends exactly once, with [`Event::Done`], by [`Request::fail`], or by being
-/// dropped, as when the engine's thread stops or panics.
+/// dropped, as when the engine's thread stops, or panics: then it says so.
 pub(crate) struct Request {
     /// What was asked.
     pub(crate) submission: Arc<Submission>,
@@ -18,8 +20,27 @@ pub(crate) struct Request {
     outlet: Outlet,
 }
 
+/// The choices of a submission, each past the tokens that it resumes from.
+///
+/// # Errors
+/// [`SubmitError::Invalid`] where a choice has nothing left to produce.
+pub(crate) fn choices(
+    submission: &Submission,
+    text: &Arc<dyn TextCodec>,
+    context_len: u32,
+) -> Result<Vec<Choice>, SubmitError> {
+    let resumed = |index| {
+        let mut choice = Choice::new(submission, index, text, context_len);
+        let emitted = submission.resume.get(index as usize);
+        let goes_on = emitted.is_none_or(|tokens| choice.replay(tokens));
+        goes_on.then_some(choice)
+    };
+    let choices: Option<_> = (0..submission.n).map(resumed).collect();
+    choices.ok_or_else(|| SubmitError::Invalid("resume ends a choice that is over".to_owned()))
+}
+
 impl Request {
-    /// A submission whose choices have produced nothing yet.
+    /// A submission whose choices have produced nothing here yet.
     pub(crate) fn new(submission: Arc<Submission>, choices: Vec<Choice>, outlet: Outlet) -> Self {
         Self {
             usage: Usage {
@@ -35,6 +56,7 @@ impl Request {
 
     /// Takes the next token of a choice and tells the reader.
     pub(crate) fn push(&mut self, choice: u32, token: u32) -> Fate {
+        self.outlet.is_prefilled();
         self.usage.completion_tokens += 1;
         let mut text = String::new();
         let finished = self.choices[choice as usize].push(token, &mut text);
@@ -59,6 +81,11 @@ impl Request {
             self.outlet.end(Event::Done(self.usage));
         }
         Fate::Ends
+    }
+
+    /// Prompt tokens that came from the prefix cache.
+    pub(crate) fn note_cached(&mut self, tokens: u32) {
+        self.usage.cached_tokens = tokens;
     }
 
     /// Ends it with an error; the usage tells what was really produced.
@@ -87,8 +114,12 @@ impl Request {
 
 impl Drop for Request {
     fn drop(&mut self) {
-        self.outlet
-            .end(Event::Failed(EngineError::ShuttingDown, self.usage));
+        let error = if std::thread::panicking() {
+            EngineError::StepFailed
+        } else {
+            EngineError::ShuttingDown
+        };
+        self.outlet.end(Event::Failed(error, self.usage));
     }
 }
 

@@ -30,8 +30,8 @@ pub trait Runner {
     /// which stand for `batch.logit_rows` one by one. Appends exactly one outcome a row to `outcomes`.
     ///
     /// # Errors
-    /// [`RunnerError::Step`]: the cache's content is then undefined for the sequences of the batch, and for no other.
-    /// A panic means the same.
+    /// [`RunnerError::Step`]: the cache's content is then undefined in the slots of the batch, and nowhere else. A panic
+    /// means the same. The caller may run parts of the batch again.
     fn step(
         &mut self,
         batch: &Batch,

@@ -2,19 +2,26 @@
 //!
 //! Pure code over numbers: no tensor, no clock, no channel, nothing that can fail. The rule is vLLM v1's: there is no
 //! prefill phase and no decode phase, only sequences with tokens still to compute and a token budget for the step.
-//! Decodes come first, so that nobody's stream stalls behind a long prompt; what is left of the budget goes to prompts,
-//! in chunks, in order of arrival.
+//! Decodes come first, so that nobody's stream stalls behind a long prompt; what is left of the budget, and of the time
+//! that decodes may be kept waiting (`pace`), goes to prompts in chunks: the higher class first, of one class the flow
+//! that was served least (`flows`), of one flow the earliest.
 //!
-//! **Why it cannot starve or lock.** Both lists are kept in order of arrival, and room is taken from the newest. So the
-//! oldest sequence that is not paused always goes on, and every one becomes the oldest in time. A prompt gets all its
-//! blocks when it is admitted, so two half-prefilled prompts cannot wait for each other; only a decode can run out of
-//! blocks.
+//! **Why it cannot starve or lock.** Room is taken from the last in rank, so the first in rank that is not paused always
+//! goes on, and of one class every sequence becomes the first in time. Where class or flow keep an old sequence from its
+//! prefill for long, it gets the first pick of every eighth step, and until it has its room nobody else is let in; once
+//! in, it counts as of the highest class. A prompt gets all its blocks when it is admitted, so two half-prefilled prompts
+//! cannot wait for each other; only a decode can run out of blocks.
+
+mod room;
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::block_manager::BlockManager;
-use crate::limits::PAUSE_KEEPS_BLOCKS;
+use crate::api::Priority;
+use crate::block_manager::{BlockManager, BlockTable};
+use crate::flows::Flows;
+use crate::limits::{AGES_AFTER, PASSED_OVER_MAX};
+use crate::pace::Pace;
 use crate::runner::RowOutcome;
 use crate::sequence::{RequestId, Sequence, SequenceId};
 
@@ -26,8 +33,13 @@ pub(crate) struct Scheduler {
     blocks: BlockManager,
     /// Without blocks, in order of arrival: new ones and preempted ones.
     waiting: VecDeque<Sequence>,
-    /// With blocks, in order of arrival.
+    /// With blocks, in order of rank.
     running: Vec<Sequence>,
+    flows: Flows,
+    pace: Pace,
+    /// Steps with prefills since the oldest sequence had the first pick.
+    passed_over: u32,
+    counts: Counts,
 }
 
 /// What a step holds in all; each sequence's own share is its `scheduled`.
@@ -41,6 +53,15 @@ pub(crate) struct Step {
     pub(crate) preemptions: u32,
 }
 
+/// Prompt tokens since the start, counted when a sequence first starts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Counts {
+    /// Looked for in the prefix cache.
+    pub(crate) looked_up: u64,
+    /// Found there.
+    pub(crate) found: u64,
+}
+
 /// What becomes of a sequence after its token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fate {
@@ -48,6 +69,23 @@ pub(crate) enum Fate {
     GoesOn,
     /// It gives its blocks back.
     Ends,
+}
+
+/// Who picks first among those with tokens to prefill.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Order {
+    /// The higher class, then the flow that was served least.
+    ByShare,
+    /// The oldest, who waited for too long.
+    ByArrival,
+}
+
+/// A sequence with tokens to prefill.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Candidate {
+    /// Index among the running ones.
+    Running(usize),
+    Waiting(SequenceId),
 }
 
 impl Step {
@@ -62,10 +100,16 @@ impl Step {
     }
 }
 
+/// Filling a step.
 impl Scheduler {
     /// A scheduler over `blocks`. Every running sequence must have room to decode in each step, so `step_tokens_max`
     /// bounds the running ones too.
-    pub(crate) fn new(sequences_max: u32, step_tokens_max: u32, blocks: BlockManager) -> Self {
+    pub(crate) fn new(
+        sequences_max: u32,
+        step_tokens_max: u32,
+        blocks: BlockManager,
+        pace: Pace,
+    ) -> Self {
         let step_tokens_max = step_tokens_max.max(1);
         Self {
             sequences_max: sequences_max.clamp(1, step_tokens_max) as usize,
@@ -73,39 +117,29 @@ impl Scheduler {
             blocks,
             waiting: VecDeque::new(),
             running: Vec::new(),
+            flows: Flows::default(),
+            pace,
+            passed_over: 0,
+            counts: Counts::default(),
         }
-    }
-
-    /// Puts a new sequence at the end of the line. It must fit the cache alone, prompt and completion, or it would wait
-    /// forever.
-    pub(crate) fn enqueue(&mut self, sequence: Sequence) {
-        assert!(
-            self.waiting.back().is_none_or(|last| last.id < sequence.id),
-            "sequences arrive in order"
-        );
-        self.waiting.push_back(sequence);
     }
 
     /// Fills the next step.
     pub(crate) fn schedule(&mut self, now: Duration) -> Step {
         let mut step = Step::default();
         self.schedule_decodes(&mut step);
-        self.schedule_prefills(&mut step);
-        if step.preemptions == 0 {
-            self.admit(now, &mut step);
-        }
+        self.schedule_prefills(now, &mut step);
         step
     }
 
-    /// One token for every sequence that decodes. The oldest take blocks from the newest where none is free.
+    /// One token for every sequence that decodes. The first in rank take blocks from the last where none is free.
     fn schedule_decodes(&mut self, step: &mut Step) {
         let mut index = 0;
         while let Some(sequence) = self.running.get_mut(index) {
             let decodes = sequence.is_decoding() && !sequence.is_paused();
             if decodes && !self.blocks.grow(sequence.len(), &mut sequence.table) {
                 // The victim may be this sequence: then it was the last one.
-                let victim = self.preempt_newest();
-                step.preemptions += 1;
+                let victim = self.preempt_last(step);
                 index -= usize::from(victim < index);
                 continue;
             }
@@ -117,83 +151,124 @@ impl Scheduler {
         }
     }
 
-    /// Chunks of prompts that were admitted earlier, as far as the budget goes. Their blocks are theirs already.
-    fn schedule_prefills(&mut self, step: &mut Step) {
-        for sequence in &mut self.running {
-            if !sequence.is_decoding() && !sequence.is_paused() {
-                sequence.scheduled = sequence
-                    .remaining()
-                    .min(self.step_tokens_max - step.tokens());
-                step.prefill_tokens += sequence.scheduled;
-            }
-        }
-    }
-
-    /// Sequences from the line, strictly in order: one that does not fit is waited for, or long prompts would starve.
-    fn admit(&mut self, now: Duration, step: &mut Step) {
-        while step.tokens() < self.step_tokens_max {
-            let Some(next) = self.waiting.iter().position(|s| !s.is_paused()) else {
-                return;
+    /// Chunks of prompts, of those that run and of those that can start, as far as the budget goes.
+    fn schedule_prefills(&mut self, now: Duration, step: &mut Step) {
+        let room = self.step_tokens_max - step.decodes;
+        let budget = room.min(self.pace.prefill_tokens_max(step.decodes));
+        let oldest = self.oldest_prefill();
+        let order = self.order(oldest, now);
+        // Where decodes fought for room nobody is let in.
+        let mut admits = step.preemptions == 0;
+        while step.prefill_tokens < budget {
+            let index = match self.next_prefill(order, admits) {
+                None => break,
+                Some(Candidate::Running(index)) => index,
+                Some(Candidate::Waiting(id)) if self.make_room(id, now, step) => {
+                    self.start(id, order)
+                }
+                // It is waited for, or long prompts would starve.
+                Some(Candidate::Waiting(_)) => {
+                    admits = false;
+                    continue;
+                }
             };
-            if self.fits(&self.waiting[next]) {
-                self.start(next, step);
-            } else if let Some(idle) = self.long_paused(now) {
-                self.preempt(idle);
-                step.preemptions += 1;
-            } else {
-                return;
-            }
+            self.take_chunk(index, budget, step);
+        }
+        self.note_order(order, oldest.map(|(id, _)| id), step);
+    }
+
+    /// The sequence that picks next; none of the waiting ones where nobody is let in.
+    fn next_prefill(&self, order: Order, admits: bool) -> Option<Candidate> {
+        let key = |s: &Sequence| match order {
+            Order::ByShare => (s.priority, self.flows.served(s.submission.flow), s.id),
+            Order::ByArrival => (Priority::Interactive, 0, s.id),
+        };
+        let running = self.running.iter().enumerate();
+        let running = running.filter(|(_, s)| s.scheduled == 0 && is_prefilling(s));
+        let running = running.map(|(index, s)| (key(s), Candidate::Running(index)));
+        let waiting = self.waiting.iter().filter(|s| admits && self.may_start(s));
+        let waiting = waiting.map(|s| (key(s), Candidate::Waiting(s.id)));
+        let first = running.chain(waiting).min_by_key(|&(key, _)| key);
+        first.map(|(_, candidate)| candidate)
+    }
+
+    /// Whether a waiting sequence has a reader, and no other choice of its submission is computing what both can share.
+    fn may_start(&self, sequence: &Sequence) -> bool {
+        let shareable = sequence.shareable(self.blocks.block_size());
+        let sibling = |other: &Sequence| {
+            other.id.request == sequence.id.request && other.computed() < shareable
+        };
+        let is_first = sequence.id.choice == 0 || shareable == 0;
+        !sequence.is_paused() && (is_first || !self.running.iter().any(sibling))
+    }
+
+    /// Gives a running sequence what the budget leaves, and charges its flow for what is computed the first time.
+    fn take_chunk(&mut self, index: usize, budget: u32, step: &mut Step) {
+        let sequence = &mut self.running[index];
+        sequence.scheduled = sequence.remaining().min(budget - step.prefill_tokens);
+        step.prefill_tokens += sequence.scheduled;
+        let due = sequence.charge_until(sequence.computed() + sequence.scheduled);
+        self.flows.charge_input(sequence.submission.flow, due);
+    }
+
+    /// The oldest sequence with tokens to prefill, and when it came.
+    fn oldest_prefill(&self) -> Option<(SequenceId, Duration)> {
+        let running = self.running.iter().filter(|s| is_prefilling(s));
+        let waiting = self.waiting.iter().find(|s| self.may_start(s));
+        let oldest = running.chain(waiting).min_by_key(|s| s.id);
+        oldest.map(|s| (s.id, s.arrived))
+    }
+
+    /// By arrival once in a while, provided that somebody has waited for long.
+    fn order(&self, oldest: Option<(SequenceId, Duration)>, now: Duration) -> Order {
+        let is_old = oldest.is_some_and(|(_, at)| now.saturating_sub(at) >= AGES_AFTER);
+        if is_old && self.passed_over >= PASSED_OVER_MAX {
+            Order::ByArrival
+        } else {
+            Order::ByShare
         }
     }
 
-    /// Whether a sequence can start without soon taking blocks from those that run: each of them may need another one.
-    fn fits(&self, sequence: &Sequence) -> bool {
-        let growing = self.running.iter().filter(|s| !s.is_paused()).count() as u32;
-        let wanted = self.blocks.blocks_for(sequence.len());
-        self.running.len() < self.sequences_max && wanted + growing <= self.blocks.free()
+    /// Counts the steps in which the oldest did not pick first.
+    fn note_order(&mut self, order: Order, oldest: Option<SequenceId>, step: &Step) {
+        let was_served = |s: &Sequence| Some(s.id) == oldest && s.scheduled > 0;
+        match order {
+            Order::ByShare => self.passed_over += u32::from(step.prefill_tokens > 0),
+            Order::ByArrival if self.running.iter().any(was_served) => self.passed_over = 0,
+            Order::ByArrival => {}
+        }
     }
 
-    /// Moves a sequence from the line into the step.
-    fn start(&mut self, waiting_index: usize, step: &mut Step) {
-        let Some(mut sequence) = self.waiting.remove(waiting_index) else {
-            return;
-        };
-        let granted = self.blocks.grow(sequence.len(), &mut sequence.table);
-        assert!(granted, "a sequence starts only where its blocks are free");
-        sequence.scheduled = sequence
-            .remaining()
-            .min(self.step_tokens_max - step.tokens());
-        step.prefill_tokens += sequence.scheduled;
-        let place = self.running.partition_point(|other| other.id < sequence.id);
-        self.running.insert(place, sequence);
+    /// Learns how long a step took.
+    pub(crate) fn observe(&mut self, step: Step, took: Duration) {
+        self.pace.observe(step, took);
     }
+}
 
-    /// The newest sequence whose reader has been behind for so long that others may have its place.
-    fn long_paused(&self, now: Duration) -> Option<usize> {
-        let is_long = |s: &Sequence| s.paused_for(now).is_some_and(|t| t >= PAUSE_KEEPS_BLOCKS);
-        self.running.iter().rposition(is_long)
-    }
+fn is_prefilling(sequence: &Sequence) -> bool {
+    !sequence.is_decoding() && !sequence.is_paused()
+}
 
-    /// Takes the blocks of the newest sequence, a paused one first since nobody misses its tokens. Returns where it was.
-    fn preempt_newest(&mut self) -> usize {
-        let newest_paused = self.running.iter().rposition(Sequence::is_paused);
-        let victim = newest_paused.unwrap_or(self.running.len() - 1);
-        self.preempt(victim);
-        victim
-    }
-
-    /// Puts a running sequence back in line, at its place; what it had computed is computed again.
-    fn preempt(&mut self, running_index: usize) {
-        let mut sequence = self.running.remove(running_index);
-        self.blocks.release(&mut sequence.table);
-        sequence.forget();
-        let place = self.waiting.partition_point(|other| other.id < sequence.id);
-        self.waiting.insert(place, sequence);
-    }
-
+/// What happened to sequences.
+impl Scheduler {
     /// The sequences of the step in hand, in the order of its batch.
     pub(crate) fn scheduled(&self) -> impl Iterator<Item = &Sequence> {
         self.running.iter().filter(|s| s.scheduled > 0)
+    }
+
+    /// Takes a sequence out of the step in hand.
+    pub(crate) fn unschedule(&mut self, id: SequenceId) {
+        let sequence = self.running.iter_mut().find(|s| s.id == id);
+        sequence.into_iter().for_each(|s| s.scheduled = 0);
+    }
+
+    /// Lends a free block that nobody can find; `None` where there is none.
+    pub(crate) fn with_spare_block<T>(&mut self, f: impl FnOnce(u32) -> T) -> Option<T> {
+        let mut table = BlockTable::new(0);
+        let granted = self.blocks.grow(1, &mut table);
+        let result = granted.then(|| f(table.blocks()[0]));
+        self.blocks.release(&mut table);
+        result
     }
 
     /// Books a step that went well: `outcomes` are those of the sequences that sampled, in the order of
@@ -201,21 +276,28 @@ impl Scheduler {
     pub(crate) fn advance(
         &mut self,
         outcomes: &[RowOutcome],
-        mut settle: impl FnMut(SequenceId, RowOutcome) -> Fate,
+        mut settle: impl FnMut(&Sequence, RowOutcome) -> Fate,
     ) {
         let mut outcomes = outcomes.iter();
+        let (blocks, flows) = (&mut self.blocks, &mut self.flows);
         self.running.retain_mut(|sequence| {
             let samples = sequence.samples();
             sequence.advance();
+            sequence.publish(blocks);
             let Some(&outcome) = samples.then(|| outcomes.next()).flatten() else {
                 return true;
             };
-            if let RowOutcome::Token(token) = outcome {
-                sequence.push(token);
+            match outcome {
+                RowOutcome::Token(token) => {
+                    sequence.push(token);
+                    flows.charge_output(sequence.submission.flow, 1);
+                }
+                RowOutcome::InvalidLogits => blocks.hide(&sequence.table),
             }
-            let goes_on = settle(sequence.id, outcome) == Fate::GoesOn;
+            let goes_on = settle(sequence, outcome) == Fate::GoesOn;
             if !goes_on {
-                self.blocks.release(&mut sequence.table);
+                blocks.release(&mut sequence.table);
+                flows.leave(sequence.submission.flow);
             }
             goes_on
         });
@@ -223,15 +305,17 @@ impl Scheduler {
 
     /// Forgets all sequences of a submission and frees their blocks.
     pub(crate) fn remove(&mut self, request: RequestId) {
-        self.waiting
-            .retain(|sequence| sequence.id.request != request);
-        self.running.retain_mut(|sequence| {
+        let (blocks, flows) = (&mut self.blocks, &mut self.flows);
+        let mut stays = |sequence: &mut Sequence| {
             let stays = sequence.id.request != request;
             if !stays {
-                self.blocks.release(&mut sequence.table);
+                blocks.release(&mut sequence.table);
+                flows.leave(sequence.submission.flow);
             }
             stays
-        });
+        };
+        self.waiting.retain_mut(&mut stays);
+        self.running.retain_mut(&mut stays);
     }
 
     /// Keeps the sequences of a submission out of steps: its reader is behind.
@@ -248,13 +332,16 @@ impl Scheduler {
         let all = self.waiting.iter_mut().chain(&mut self.running);
         all.filter(|s| s.id.request == request).for_each(&mut f);
     }
+}
 
+/// Figures.
+impl Scheduler {
     /// Sequences in line, in order of arrival.
     pub(crate) fn waiting(&self) -> &VecDeque<Sequence> {
         &self.waiting
     }
 
-    /// Sequences with blocks, in order of arrival.
+    /// Sequences with blocks, in order of rank.
     pub(crate) fn running(&self) -> &[Sequence] {
         &self.running
     }
@@ -267,6 +354,11 @@ impl Scheduler {
     /// The KV blocks.
     pub(crate) fn blocks(&self) -> &BlockManager {
         &self.blocks
+    }
+
+    /// Prompt tokens looked for and found in the prefix cache.
+    pub(crate) fn counts(&self) -> Counts {
+        self.counts
     }
 
     /// Tokens still to prefill, running and waiting.

@@ -1,10 +1,12 @@
 //! One choice of one submission, as the scheduler sees it: tokens, how many of them are computed, and their blocks.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::api::Submission;
-use crate::block_manager::BlockTable;
+use crate::api::{Priority, Submission};
+use crate::block_manager::{BlockManager, BlockTable};
+use crate::prefix_cache::BlockKey;
 
 /// Number of a submission in order of arrival.
 pub(crate) type RequestId = u64;
@@ -32,22 +34,38 @@ pub(crate) struct Sequence {
     pub(crate) table: BlockTable,
     /// Tokens that it brings to the step in hand.
     pub(crate) scheduled: u32,
+    /// When it came, on the engine's clock.
+    pub(crate) arrived: Duration,
+    /// Its class: the submission's, until it has waited so long that it is raised.
+    pub(crate) priority: Priority,
     output: Vec<u32>,
     computed: u32,
+    /// Names of its full blocks, as far as they were asked for.
+    block_keys: Vec<BlockKey>,
+    /// Prompt tokens that it found computed when it first started.
+    cached: Option<u32>,
+    /// Leading tokens that its flow has been charged for, or got for nothing.
+    charged: u32,
     paused_since: Option<Duration>,
 }
 
 impl Sequence {
-    /// A choice that has produced nothing yet.
-    pub(crate) fn new(id: SequenceId, submission: Arc<Submission>) -> Self {
+    /// A choice that has produced nothing here yet; what it produced elsewhere is part of its output.
+    pub(crate) fn new(id: SequenceId, submission: Arc<Submission>, arrived: Duration) -> Self {
+        let emitted = submission.resume.get(id.choice as usize);
         Self {
             id,
-            submission,
-            table: BlockTable::default(),
+            table: BlockTable::new(submission.pool),
             scheduled: 0,
-            output: Vec::new(),
+            arrived,
+            priority: submission.priority,
+            output: emitted.cloned().unwrap_or_default(),
             computed: 0,
+            block_keys: Vec::new(),
+            cached: None,
+            charged: 0,
             paused_since: None,
+            submission,
         }
     }
 
@@ -56,7 +74,12 @@ impl Sequence {
         (self.submission.prompt.len() + self.output.len()) as u32
     }
 
-    /// Tokens produced.
+    /// Tokens of the prompt.
+    pub(crate) fn prompt_len(&self) -> u32 {
+        self.submission.prompt.len() as u32
+    }
+
+    /// Tokens produced, here or elsewhere.
     pub(crate) fn produced(&self) -> u32 {
         self.output.len() as u32
     }
@@ -69,6 +92,16 @@ impl Sequence {
     /// Tokens still to compute; never 0 between steps.
     pub(crate) fn remaining(&self) -> u32 {
         self.len() - self.computed
+    }
+
+    /// Prompt tokens that it found computed when it first started; 0 before.
+    pub(crate) fn cached(&self) -> u32 {
+        self.cached.unwrap_or(0)
+    }
+
+    /// Who goes first where there is not room for all: the higher class, then the earlier arrival.
+    pub(crate) fn rank(&self) -> (Priority, SequenceId) {
+        (self.priority, self.id)
     }
 
     /// Whether it goes on by the token it produced last; otherwise it is still to be prefilled.
@@ -103,11 +136,12 @@ impl Sequence {
 
     /// The tokens that the step in hand computes, in order, appended to `out`.
     pub(crate) fn extend_with_scheduled(&self, out: &mut Vec<u32>) {
+        self.extend_with(self.computed..self.computed + self.scheduled, out);
+    }
+
+    fn extend_with(&self, positions: Range<u32>, out: &mut Vec<u32>) {
         let prompt = &self.submission.prompt;
-        let (from, to) = (
-            self.computed as usize,
-            (self.computed + self.scheduled) as usize,
-        );
+        let (from, to) = (positions.start as usize, positions.end as usize);
         out.extend_from_slice(&prompt[from.min(prompt.len())..to.min(prompt.len())]);
         let output = from.saturating_sub(prompt.len())..to.saturating_sub(prompt.len());
         out.extend_from_slice(&self.output[output]);
@@ -118,14 +152,84 @@ impl Sequence {
         self.computed += std::mem::take(&mut self.scheduled);
     }
 
-    /// The model's next token.
+    /// The model's next token, which is paid for as output.
     pub(crate) fn push(&mut self, token: u32) {
         self.output.push(token);
+        self.charged = self.charged.max(self.len());
+    }
+
+    /// Of the tokens before position `end`, those that nobody has paid for yet; now they are paid.
+    pub(crate) fn charge_until(&mut self, end: u32) -> u32 {
+        let due = end.saturating_sub(self.charged);
+        self.charged += due;
+        due
     }
 
     /// Its keys and values are gone: everything is to be computed again.
     pub(crate) fn forget(&mut self) {
         self.computed = 0;
         self.scheduled = 0;
+    }
+}
+
+/// Blocks that sequences share.
+impl Sequence {
+    /// Tokens of the prompt in full blocks, without its last token: what another choice of it could share.
+    pub(crate) fn shareable(&self, block_size: u32) -> u32 {
+        let before_last = self.prompt_len() - 1;
+        before_last / block_size * block_size
+    }
+
+    /// The blocks of its beginning that are computed already. Its last token is not among them: the model must still say
+    /// what comes next.
+    pub(crate) fn found_in(&mut self, blocks: &BlockManager) -> Vec<u32> {
+        let (mut found, mut tokens) = (Vec::new(), Vec::new());
+        let usable = (self.len() - 1) / blocks.block_size();
+        for index in 0..usable {
+            let key = self.block(index, blocks, &mut tokens);
+            let parent = found.last().copied();
+            match blocks.find(self.submission.pool, parent, key, &tokens) {
+                Some(block) => found.push(block),
+                None => break,
+            }
+        }
+        found
+    }
+
+    /// Starts with the blocks that were found. True the first time.
+    pub(crate) fn adopt(&mut self, found: &[u32], blocks: &mut BlockManager) -> bool {
+        blocks.adopt(found, &mut self.table);
+        self.computed = found.len() as u32 * blocks.block_size();
+        self.charged = self.charged.max(self.computed);
+        let is_first = self.cached.is_none();
+        self.cached
+            .get_or_insert(self.computed.min(self.prompt_len()));
+        is_first
+    }
+
+    /// Makes its full, computed blocks findable for others.
+    pub(crate) fn publish(&mut self, blocks: &mut BlockManager) {
+        let full = self.computed / blocks.block_size();
+        let mut tokens = Vec::new();
+        while self.table.findable() < full {
+            let key = self.block(self.table.findable(), blocks, &mut tokens);
+            if !blocks.publish(&mut self.table, key, &tokens) {
+                return;
+            }
+        }
+    }
+
+    /// Key and tokens of its full block `index`. Blocks are asked for in order.
+    fn block(&mut self, index: u32, blocks: &BlockManager, tokens: &mut Vec<u32>) -> BlockKey {
+        let from = index * blocks.block_size();
+        tokens.clear();
+        self.extend_with(from..from + blocks.block_size(), tokens);
+        if let Some(&key) = self.block_keys.get(index as usize) {
+            return key;
+        }
+        let parent = self.block_keys.last().copied();
+        let key = blocks.key(self.submission.pool, parent, tokens);
+        self.block_keys.push(key);
+        key
     }
 }

@@ -1,5 +1,6 @@
 //! What handles and the engine's thread both see: life, figures, tokenizer, and when to stop.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -16,6 +17,8 @@ pub(crate) struct Shared {
     loaded: OnceLock<Loaded>,
     /// Moment on the engine's clock at which the grace period of a drain ends.
     drain_at: Mutex<Option<Duration>>,
+    /// Moment on the engine's clock at which the step in hand began, in nanoseconds, plus 1; 0 where none runs.
+    step_began: AtomicU64,
 }
 
 /// What is known of the model once it is loaded.
@@ -36,6 +39,7 @@ impl Shared {
             stats: watch::Sender::new(Stats::default()),
             loaded: OnceLock::new(),
             drain_at: Mutex::new(None),
+            step_began: AtomicU64::new(0),
         })
     }
 
@@ -48,6 +52,49 @@ impl Shared {
             }
             goes_on
         });
+    }
+
+    /// Goes from ready to stalled or back; nothing else can stall.
+    pub(crate) fn set_stalled(&self, stalled: bool) {
+        let (from, to) = if stalled {
+            (EngineState::Ready, EngineState::Stalled)
+        } else {
+            (EngineState::Stalled, EngineState::Ready)
+        };
+        let changed = self.state.send_if_modified(|state| {
+            let applies = *state == from;
+            if applies {
+                *state = to;
+            }
+            applies
+        });
+        if changed && stalled {
+            tracing::error!("a step hangs; the engine takes no work until it ends");
+        } else if changed {
+            tracing::warn!("the step that hung has ended");
+        }
+    }
+
+    /// Whether the engine is over, well or not.
+    pub(crate) fn has_ended(&self) -> bool {
+        rank(&self.state.borrow()) == ENDED
+    }
+
+    /// A step begins.
+    pub(crate) fn begin_step(&self, now: Duration) {
+        let nanos = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX - 1);
+        self.step_began.store(nanos + 1, Ordering::Release);
+    }
+
+    /// No step runs.
+    pub(crate) fn end_step(&self) {
+        self.step_began.store(0, Ordering::Release);
+    }
+
+    /// When the step in hand began.
+    pub(crate) fn step_began(&self) -> Option<Duration> {
+        let nanos = self.step_began.load(Ordering::Acquire).checked_sub(1)?;
+        Some(Duration::from_nanos(nanos))
     }
 
     /// The engine's life.
@@ -89,14 +136,17 @@ impl Shared {
     }
 }
 
+/// Rank of the states after which nothing comes.
+const ENDED: u8 = 4;
+
 /// States only rise; a failed engine stays failed, for its reason is worth more than that it stopped.
 fn rank(state: &EngineState) -> u8 {
     match state {
         EngineState::Loading => 0,
         EngineState::Warming => 1,
-        EngineState::Ready => 2,
+        EngineState::Ready | EngineState::Stalled => 2,
         EngineState::Draining => 3,
-        EngineState::Failed(_) | EngineState::Stopped => 4,
+        EngineState::Failed(_) | EngineState::Stopped => ENDED,
     }
 }
 

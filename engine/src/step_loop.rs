@@ -12,6 +12,7 @@ use crate::core::{Core, Turn};
 use crate::doorbell::{Command, Door};
 use crate::limits::PARK_MAX;
 use crate::options::EngineOptions;
+use crate::pace::Pace;
 use crate::runner::{Runner, RunnerError};
 use crate::scheduler::Scheduler;
 use crate::shared::{Loaded, Shared};
@@ -61,7 +62,8 @@ fn start(shared: &Shared, options: &EngineOptions, load: Load) -> Result<Core, R
         "the engine is ready"
     );
     let text = runner.text();
-    let scheduler = Scheduler::new(options.sequences_max, options.step_tokens_max, blocks);
+    let pace = Pace::new(options.inter_token_target);
+    let scheduler = Scheduler::new(options.sequences_max, options.step_tokens_max, blocks, pace);
     let core = Core::new(runner, scheduler);
     shared.publish(core.stats());
     shared.set_loaded(Loaded {
@@ -96,8 +98,24 @@ impl StepLoop<'_> {
                 flow = self.turn();
             }
         }
-        self.core.fail_all(&EngineError::ShuttingDown);
+        self.end(&EngineError::ShuttingDown);
+    }
+
+    /// Ends everything, also what came while nobody listened.
+    fn end(&mut self, error: &EngineError) {
+        while let Ok(command) = self.door.commands.try_recv() {
+            self.obey(command);
+        }
+        self.core.fail_all(error);
         self.shared.publish(self.core.stats());
+    }
+
+    /// Gives up: no step succeeds any more, so that another node must serve.
+    fn give_up(&mut self) -> Flow {
+        let reason = "step after step failed; the log says why, restart the engine".to_owned();
+        self.shared.set_state(EngineState::Failed(reason));
+        self.end(&EngineError::StepFailed);
+        Flow::End
     }
 
     /// Takes in what came, without waiting.
@@ -124,13 +142,16 @@ impl StepLoop<'_> {
         if drained {
             return Flow::End;
         }
+        self.shared.begin_step(now);
         let turn = self.core.turn(now);
+        self.shared.end_step();
         if turn == Turn::Stepped {
             self.core.took((self.options.clock)().saturating_sub(now));
         }
         self.shared.publish(self.core.stats());
         match turn {
             Turn::Stepped => Flow::GoOn,
+            Turn::Broken => self.give_up(),
             Turn::Paused => self.wait(Some(PARK_MAX)),
             Turn::Idle => self.idle(),
         }
@@ -161,7 +182,7 @@ impl StepLoop<'_> {
 
     fn obey(&mut self, command: Command) {
         match command {
-            Command::Submit(request) => self.core.accept(*request),
+            Command::Submit(request) => self.core.accept(*request, (self.options.clock)()),
             // The ring itself is a flag, which the loop looks at next.
             Command::Wake => {}
         }

@@ -20,6 +20,7 @@ pub(crate) struct Bounds {
 /// Checks everything but whether there is room now.
 pub(crate) fn validate(submission: &Submission, bounds: &Bounds) -> Result<(), SubmitError> {
     check_prompt(&submission.prompt, bounds)?;
+    check_resume(submission, bounds)?;
     let choices_max = CHOICES_MAX.min(bounds.seats_max);
     require((1..=choices_max).contains(&submission.n), || {
         format!("n must be between 1 and {choices_max}")
@@ -41,6 +42,25 @@ fn check_prompt(prompt: &[u32], bounds: &Bounds) -> Result<(), SubmitError> {
             "token ids of the prompt must be below {}",
             bounds.vocab_size
         )
+    })
+}
+
+/// What a choice produced already counts like its prompt: it must leave room for one more token.
+fn check_resume(submission: &Submission, bounds: &Bounds) -> Result<(), SubmitError> {
+    let choices = &submission.resume;
+    require(choices.len() <= submission.n as usize, || {
+        "resume has tokens of more choices than n".to_owned()
+    })?;
+    let room = bounds.context_len as usize - submission.prompt.len();
+    require(choices.iter().all(|tokens| tokens.len() < room), || {
+        format!(
+            "resume must leave room in a context of {}",
+            bounds.context_len
+        )
+    })?;
+    let mut ids = choices.iter().flatten();
+    require(ids.all(|&id| id < bounds.vocab_size), || {
+        format!("resume must have token ids below {}", bounds.vocab_size)
     })
 }
 

@@ -10,7 +10,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use hansa_engine::api::{EngineState, Event, SamplingParams, StopParams, Submission};
+use hansa_engine::api::{EngineState, Event, Priority, SamplingParams, StopParams, Submission};
 use hansa_engine::{CandleOptions, DeviceOptions, EngineHandle, EngineOptions, RunnerOptions};
 use hansa_models::KvType;
 use hansa_models::source::{SourceOptions, resolve};
@@ -84,6 +84,9 @@ fn engine(kv_type: KvType) -> EngineHandle {
         block_size: 16,
         context_max: None,
         kv_bytes_max: 64 << 20,
+        inter_token_target: Duration::from_millis(50),
+        queue_tokens_max: 1 << 20,
+        stall_after: Duration::from_secs(30),
     };
     let candle = CandleOptions {
         model_path: model.path,
@@ -120,6 +123,8 @@ async fn greedy(engine: &EngineHandle, case: &Case) -> Vec<u32> {
             ignore_eos: true,
         },
         seed: 0,
+        priority: Priority::Interactive,
+        resume: Vec::new(),
         flow: 0,
         pool: 0,
         deadline: Some(Duration::from_secs(3600)),

@@ -71,6 +71,7 @@ fn describe(id: &str, readiness: &Readiness) -> Value {
         Readiness::Loading => ("starting", "loading"),
         Readiness::Warming => ("starting", "warming"),
         Readiness::Ready => ("ready", "serving"),
+        Readiness::Stalled => ("stalled", "serving"),
         Readiness::Draining => ("draining", "draining"),
         Readiness::Failed(_) => ("failed", "failed"),
     };

@@ -119,6 +119,26 @@ impl Metrics {
             now!("hansa_engine_running", "Sequences that hold KV blocks");
             now!("hansa_engine_waiting", "Sequences in line");
             now!("hansa_engine_blocks_free", "KV blocks free");
+            now!(
+                "hansa_engine_blocks_cached",
+                "Free KV blocks kept for prompts that begin alike"
+            );
+            now!(
+                "hansa_engine_waiting_prefill_tokens",
+                "Prompt tokens still to compute"
+            );
+            now!(
+                "hansa_engine_step_seconds",
+                "Mean duration of the recent steps"
+            );
+            now!(
+                "hansa_engine_prefill_tokens_per_second",
+                "Prompt tokens a second of steps with any"
+            );
+            now!(
+                "hansa_engine_decode_tokens_per_second",
+                "Tokens a second of steps that decode"
+            );
             now!("hansa_engine_blocks_total", "KV blocks in all");
             count!("hansa_engine_steps_total", "Steps run");
             count!(
@@ -127,6 +147,14 @@ impl Metrics {
             );
             count!("hansa_engine_decode_tokens_total", "Tokens produced");
             count!("hansa_engine_preemptions_total", "Sequences preempted");
+            count!(
+                "hansa_engine_prefix_tokens_total",
+                "Prompt tokens looked for in the prefix cache"
+            );
+            count!(
+                "hansa_engine_prefix_hit_tokens_total",
+                "Prompt tokens found in the prefix cache"
+            );
         });
     }
 }
@@ -139,13 +167,28 @@ impl fmt::Debug for Metrics {
 
 fn record_statuses(models: &Models) {
     for (model, status) in models.statuses() {
-        let set = |name: &'static str, value: u32| {
-            gauge!(name, "model" => Arc::clone(&model)).set(f64::from(value));
+        let set = |name: &'static str, value: f64| {
+            gauge!(name, "model" => Arc::clone(&model)).set(value);
         };
-        set("hansa_engine_running", status.running);
-        set("hansa_engine_waiting", status.waiting);
-        set("hansa_engine_blocks_free", status.kv_blocks_free);
-        set("hansa_engine_blocks_total", status.kv_blocks_total);
+        let count = |name, value: u32| set(name, f64::from(value));
+        count("hansa_engine_running", status.running);
+        count("hansa_engine_waiting", status.waiting);
+        count("hansa_engine_blocks_free", status.kv_blocks_free);
+        count("hansa_engine_blocks_cached", status.kv_blocks_cached);
+        count("hansa_engine_blocks_total", status.kv_blocks_total);
+        set(
+            "hansa_engine_waiting_prefill_tokens",
+            status.waiting_prefill_tokens as f64,
+        );
+        set("hansa_engine_step_seconds", status.mean_step.as_secs_f64());
+        set(
+            "hansa_engine_prefill_tokens_per_second",
+            status.prefill_tokens_per_s,
+        );
+        set(
+            "hansa_engine_decode_tokens_per_second",
+            status.decode_tokens_per_s,
+        );
     }
 }
 
@@ -158,6 +201,11 @@ fn record_totals(models: &Models) {
         set("hansa_engine_prefill_tokens_total", totals.prefill_tokens);
         set("hansa_engine_decode_tokens_total", totals.decode_tokens);
         set("hansa_engine_preemptions_total", totals.preemptions);
+        set("hansa_engine_prefix_tokens_total", totals.prefix_tokens);
+        set(
+            "hansa_engine_prefix_hit_tokens_total",
+            totals.prefix_hit_tokens,
+        );
     }
 }
 

@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 use std::collections::HashMap;
+use std::path::Path;
 
 use hansa_models::source::{self, SourceOptions};
 use hansa_models::text::{SpecialTokens, TextCodec};
@@ -36,8 +37,12 @@ struct Rig {
 impl Rig {
     fn new(model: &str, reference: &str) -> Self {
         let file = source::resolve(model, &SourceOptions::from_env()).unwrap();
+        Self::open(&file.path, reference)
+    }
+
+    fn open(path: &Path, reference: &str) -> Self {
         Self {
-            tokenizer: FileTokenizer::from_gguf(&GgufFile::open(&file.path).unwrap()).unwrap(),
+            tokenizer: FileTokenizer::from_gguf(&GgufFile::open(path).unwrap()).unwrap(),
             strings: serde_json::from_str(include_str!("data/hostile_strings.json")).unwrap(),
             reference: serde_json::from_str(reference).unwrap(),
         }
@@ -47,7 +52,9 @@ impl Rig {
     fn encode(&self, text: &str, special: SpecialTokens) -> Vec<u32> {
         let empty = self.tokenizer.encode("", special).unwrap();
         let mut ids = self.tokenizer.encode(text, special).unwrap();
-        let written = special == SpecialTokens::Parse && text.starts_with("<bos>");
+        let marks = ["<bos>", "<s>", "<|begin_of_text|>", "<|endoftext|>"];
+        let written =
+            special == SpecialTokens::Parse && marks.iter().any(|mark| text.starts_with(mark));
         if !written && ids.starts_with(&empty) {
             ids.drain(..empty.len());
         }
@@ -91,6 +98,25 @@ fn byte_level_ids_equal_those_of_llama_cpp() {
 #[test]
 fn sentence_piece_ids_equal_those_of_llama_cpp() {
     Rig::new("gemma-3-270m", include_str!("data/gemma3_ids.json")).check();
+}
+
+/// The same for every `NAME.gguf` with a `NAME.json` beside it, in the folder that `HANSA_TEST_TOKENIZERS` names.
+#[test]
+fn other_ids_equal_those_of_llama_cpp() {
+    let Some(dir) = std::env::var_os("HANSA_TEST_TOKENIZERS") else {
+        return;
+    };
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "gguf")
+        {
+            println!("{}", path.display());
+            let reference = std::fs::read_to_string(path.with_extension("json")).unwrap();
+            Rig::open(&path, &reference).check();
+        }
+    }
 }
 
 fn digest_of(as_text: &[u32], parsed: &[u32]) -> String {

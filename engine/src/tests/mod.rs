@@ -1,6 +1,10 @@
 //! Tests of the engine as a whole: over simulated time turn by turn, and over its real thread.
 
+mod faults;
 mod model;
+mod order;
+mod sharing;
 mod simulation;
+mod soak;
 mod threads;
 mod turns;

@@ -10,14 +10,14 @@ use hansa_models::Batch;
 use hansa_models::text::{ChatInput, Detokenizer, SpecialTokens, TextCodec, TextError};
 
 use crate::admissions::Admissions;
-use crate::api::{EngineError, Event, SamplingParams, StopParams, Submission};
+use crate::api::{EngineError, Event, Priority, SamplingParams, StopParams, Submission};
 use crate::block_manager::BlockManager;
-use crate::choice::Choice;
 use crate::core::{Core, Turn};
 use crate::doorbell::{Command, Door, Doorbell, door};
 use crate::events::{EventStream, Link, open};
+use crate::pace::Pace;
 use crate::random::{draw, splitmix64};
-use crate::request::Request;
+use crate::request::{Request, choices};
 use crate::runner::{RowOutcome, Runner, RunnerError, RunnerProfile, SampleRow};
 use crate::scheduler::Scheduler;
 
@@ -199,13 +199,14 @@ impl Bench {
         let context_len = kv_blocks * 4;
         let model = HashModel::new(kv_blocks, 4, context_len);
         let blocks = BlockManager::new(kv_blocks, 4);
-        let scheduler = Scheduler::new(sequences_max, step_tokens_max, blocks);
+        let pace = Pace::new(Duration::from_millis(50));
+        let scheduler = Scheduler::new(sequences_max, step_tokens_max, blocks, pace);
         let (bell, door) = door(10_000);
         Self {
             core: Core::new(Box::new(model), scheduler),
             now: Duration::ZERO,
             context_len,
-            admissions: Admissions::new(10_000),
+            admissions: Admissions::new(10_000, u64::MAX),
             bell,
             door,
         }
@@ -215,12 +216,15 @@ impl Bench {
         let link = Arc::new(Link::default());
         let admission = self
             .admissions
-            .admit(&submission.id, &link, submission.n)
+            .admit(
+                &submission.id,
+                &link,
+                submission.n,
+                submission.prompt.len() as u64,
+            )
             .expect("a seat");
         let text: Arc<dyn TextCodec> = Arc::new(NumberCodec);
-        let choices = (0..submission.n)
-            .map(|index| Choice::new(&submission, index, &text, self.context_len))
-            .collect();
+        let choices = choices(&submission, &text, self.context_len).expect("choices go on");
         let (outlet, stream) = open(link, admission, self.bell.clone());
         let request = Request::new(Arc::new(submission), choices, outlet);
         assert!(self.bell.submit(Box::new(request)));
@@ -235,9 +239,17 @@ impl Bench {
 
     /// What the engine's thread does in a turn, and a millisecond passes.
     pub(crate) fn turn(&mut self) -> Turn {
+        let turn = self.untimed_turn();
+        if turn == Turn::Stepped {
+            self.core.took(Duration::from_millis(1));
+        }
+        turn
+    }
+
+    fn untimed_turn(&mut self) -> Turn {
         while let Ok(command) = self.door.commands.try_recv() {
             if let Command::Submit(request) = command {
-                self.core.accept(*request);
+                self.core.accept(*request, self.now);
             }
         }
         if self.door.take_ring() {
@@ -247,6 +259,17 @@ impl Bench {
         self.now += Duration::from_millis(1);
         assert_eq!(self.core.audit(), Ok(()));
         turn
+    }
+
+    /// A turn on a machine whose steps take `base + prefill tokens x token + decodes x decode` milliseconds; that time.
+    pub(crate) fn timed_turn(&mut self, base: u64, token: u64, decode: u64) -> u64 {
+        let before = self.core.stats();
+        self.untimed_turn();
+        let after = self.core.stats();
+        let prefill = after.prefill_tokens - before.prefill_tokens;
+        let took_ms = base + prefill * token + u64::from(after.running) * decode;
+        self.core.took(Duration::from_millis(took_ms));
+        took_ms
     }
 
     /// Turns until nothing is left to do; the number of steps.
@@ -274,6 +297,16 @@ pub(crate) fn take(stream: &mut EventStream) -> Option<Event> {
 /// All events that are there now.
 pub(crate) fn take_all(stream: &mut EventStream) -> Vec<Event> {
     std::iter::from_fn(|| take(stream)).collect()
+}
+
+/// A submission whose prompt begins with `shared` tokens of text `text`, and goes on with tokens of its own.
+pub(crate) fn after_text(text: u64, shared: u32, id: u64, own: u32, max_tokens: u32) -> Submission {
+    let mut prompt = submission(1 << 30 | text, shared, 1).prompt.to_vec();
+    prompt.extend_from_slice(&submission(id, own, 1).prompt);
+    Submission {
+        prompt: prompt.into(),
+        ..submission(id, 1, max_tokens)
+    }
 }
 
 /// Token ids of a choice among events.
@@ -311,6 +344,8 @@ pub(crate) fn submission(id: u64, prompt_tokens: u32, max_tokens: u32) -> Submis
             ignore_eos: false,
         },
         seed: id,
+        priority: Priority::Interactive,
+        resume: Vec::new(),
         flow: 0,
         pool: 0,
         deadline: None,

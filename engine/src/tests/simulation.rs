@@ -3,8 +3,10 @@
 
 use proptest::prelude::*;
 
-use super::model::{Bench, completion, ids_of, submission, take, take_all};
-use crate::api::{EngineError, Event, Submission};
+use super::model::{
+    Bench, FAILS, PANICS, after_text, completion, ids_of, submission, take, take_all,
+};
+use crate::api::{EngineError, Event, Priority, Submission};
 use crate::core::Turn;
 use crate::events::EventStream;
 use crate::limits::PAUSE_KEEPS_BLOCKS;
@@ -17,6 +19,7 @@ enum Op {
         n: u32,
         slow: bool,
         deadline_ms: Option<u64>,
+        kind: Kind,
     },
     Turns {
         count: u32,
@@ -34,6 +37,68 @@ enum Op {
     Pass,
 }
 
+/// Who asks, and for what.
+#[derive(Debug, Clone)]
+struct Kind {
+    /// Text that the prompt begins with, and how much of it.
+    text: u64,
+    shared: u32,
+    pool: u64,
+    flow: u64,
+    batch: bool,
+    /// Tokens that each choice is taken to have produced already.
+    emitted: u32,
+    /// A token that breaks the step.
+    bad: Option<u32>,
+}
+
+fn kind() -> impl Strategy<Value = Kind> {
+    let bad = prop::option::weighted(0.05, prop_oneof![Just(PANICS), Just(FAILS)]);
+    let emitted = prop_oneof![4 => Just(0), 1 => 1..20_u32];
+    let shared = prop_oneof![Just(0), 1..40_u32];
+    (
+        0..3_u64,
+        shared,
+        0..2_u64,
+        0..4_u64,
+        any::<bool>(),
+        emitted,
+        bad,
+    )
+        .prop_map(|(text, shared, pool, flow, batch, emitted, bad)| Kind {
+            text,
+            shared,
+            pool,
+            flow,
+            batch,
+            emitted,
+            bad,
+        })
+}
+
+/// The submission of an operation, and the tokens it has produced before.
+fn asked(id: u64, prompt: u32, max_tokens: u32, kind: &Kind, context_len: u32) -> Submission {
+    let shared = kind.shared.min(prompt - 1);
+    let mut asked = after_text(kind.text, shared, id, prompt - shared, max_tokens);
+    if let Some(bad) = kind.bad {
+        let mut prompt = asked.prompt.to_vec();
+        *prompt.last_mut().expect("a prompt has tokens") = bad;
+        asked.prompt = prompt.into();
+    }
+    asked.pool = kind.pool;
+    asked.flow = kind.flow;
+    asked.priority = if kind.batch {
+        Priority::Batch
+    } else {
+        Priority::Interactive
+    };
+    // Only what leaves something to say can be resumed.
+    let whole = completion(&asked, 0, context_len);
+    let emitted = (kind.emitted as usize).min(whole.len() - 1);
+    asked.resume = vec![whole[..emitted].to_vec()];
+    asked
+}
+
 fn op() -> impl Strategy<Value = Op> {
     let submit = (
         1..60_u32,
@@ -41,10 +106,11 @@ fn op() -> impl Strategy<Value = Op> {
         1..4_u32,
         prop::bool::weighted(0.3),
         deadline(),
+        kind(),
     );
     prop_oneof![
-        4 => submit.prop_map(|(prompt, max_tokens, n, slow, deadline_ms)| {
-            Op::Submit { prompt, max_tokens, n, slow, deadline_ms }
+        4 => submit.prop_map(|(prompt, max_tokens, n, slow, deadline_ms, kind)| {
+            Op::Submit { prompt, max_tokens, n, slow, deadline_ms, kind }
         }),
         5 => (1..30_u32).prop_map(|count| Op::Turns { count }),
         1 => (0..64_usize).prop_map(|stream| Op::Drop { stream }),
@@ -81,8 +147,10 @@ impl World {
                 n,
                 slow,
                 deadline_ms,
+                ref kind,
             } => {
-                let mut asked = submission(clients as u64, prompt, max_tokens);
+                let context_len = self.bench.context_len;
+                let mut asked = asked(clients as u64, prompt, max_tokens, kind, context_len);
                 asked.n = n;
                 asked.deadline =
                     deadline_ms.map(|ms| self.bench.now + std::time::Duration::from_millis(ms));
@@ -149,7 +217,9 @@ impl Client {
         let mut produced = 0;
         for choice in 0..self.asked.n {
             let ids = ids_of(&self.got, choice);
-            let alone = completion(&self.asked, choice, context_len);
+            let mut alone = completion(&self.asked, choice, context_len);
+            let emitted = self.asked.resume.get(choice as usize).map_or(0, Vec::len);
+            alone.drain(..emitted);
             produced += ids.len() as u32;
             match self.got.last() {
                 Some(Event::Done(_)) => assert_eq!(ids, alone),
@@ -161,7 +231,14 @@ impl Client {
         };
         assert_eq!(usage.completion_tokens, produced);
         if let Some(Event::Failed(error, _)) = self.got.last() {
+            let is_bad = self
+                .asked
+                .prompt
+                .iter()
+                .any(|id| [PANICS, FAILS].contains(id));
+            let fault = is_bad.then_some(EngineError::StepFailed);
             let expected = [EngineError::Aborted, EngineError::DeadlineExceeded];
+            let expected: Vec<_> = expected.into_iter().chain(fault).collect();
             assert!(expected.contains(error), "{error}");
         }
     }

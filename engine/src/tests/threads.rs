@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::model::{HashModel, PANICS, completion, ids_of, submission, text_of};
+use super::model::{HashModel, PANICS, after_text, completion, ids_of, submission, text_of};
 use crate::api::{EngineError, EngineState, Event, Stats, Submission, SubmitError};
 use crate::limits::EVENTS_MAX;
 use crate::runner::RunnerError;
@@ -11,9 +11,9 @@ use crate::sim_runner::token_text;
 use crate::{EngineHandle, EngineOptions, EventStream, RunnerOptions, SimOptions};
 
 /// Far longer than anything here takes: a test that gets there has failed.
-const TIMEOUT: Duration = Duration::from_secs(30);
+pub(super) const TIMEOUT: Duration = Duration::from_secs(30);
 
-fn options(sequences_max: u32, queue_max: u32) -> EngineOptions {
+pub(super) fn options(sequences_max: u32, queue_max: u32) -> EngineOptions {
     #[expect(clippy::disallowed_methods, reason = "the tests bring the clock")]
     let start = Instant::now();
     EngineOptions {
@@ -24,6 +24,9 @@ fn options(sequences_max: u32, queue_max: u32) -> EngineOptions {
         block_size: 16,
         context_max: None,
         kv_bytes_max: 1 << 20,
+        inter_token_target: Duration::from_millis(50),
+        queue_tokens_max: 1 << 20,
+        stall_after: Duration::from_secs(30),
     }
 }
 
@@ -43,7 +46,7 @@ async fn start(options: EngineOptions, step_base: Duration) -> EngineHandle {
     engine
 }
 
-async fn reach(engine: &EngineHandle, wanted: impl FnMut(&EngineState) -> bool) {
+pub(super) async fn reach(engine: &EngineHandle, wanted: impl FnMut(&EngineState) -> bool) {
     let mut state = engine.watch_state();
     let reached = tokio::time::timeout(TIMEOUT, state.wait_for(wanted)).await;
     reached
@@ -63,7 +66,7 @@ fn is_at_rest(stats: &Stats) -> bool {
     stats.blocks_free == stats.blocks_total && stats.running == 0 && stats.waiting == 0
 }
 
-async fn read_all(stream: &mut EventStream) -> Vec<Event> {
+pub(super) async fn read_all(stream: &mut EventStream) -> Vec<Event> {
     let mut events = Vec::new();
     while let Some(event) = tokio::time::timeout(TIMEOUT, stream.recv())
         .await
@@ -310,4 +313,55 @@ async fn the_thread_ends_with_the_last_handle() {
         .await
         .expect("in time")
         .expect("the state is told");
+}
+
+#[tokio::test]
+async fn a_thousand_disconnects_at_any_moment_leave_every_block_free() {
+    let engine = start(options(8, 2000), Duration::ZERO).await;
+    for round in 0..10 {
+        let mut streams: Vec<_> = (0..100)
+            .map(|i| {
+                engine
+                    .submit(after_text(i % 5, 60, round * 100 + i, 20, 60))
+                    .unwrap()
+            })
+            .collect();
+        // Some leave before their first token, some in the middle, some at the end. None has so much to say that it pauses.
+        for (i, stream) in streams.iter_mut().enumerate() {
+            for _ in 0..i % 7 * 10 {
+                stream.recv().await;
+            }
+        }
+        drop(streams);
+    }
+    settle(&engine, is_at_rest).await;
+    let stats = engine.stats();
+    assert!(stats.prefix_hit_tokens > 0 && stats.blocks_cached > 0);
+    assert_eq!(stats.blocks_free, stats.blocks_total);
+}
+
+#[tokio::test]
+async fn a_flood_stays_within_the_budget() {
+    // The model has no slot beyond its blocks, and a write outside of them would be a panic.
+    let model = || HashModel::new(50, 16, 800);
+    let engine = EngineHandle::start_with(options(16, 500), move |_| Ok(Box::new(model())));
+    reach(&engine, |state| *state == EngineState::Ready).await;
+    let mut streams = Vec::new();
+    let mut refused = 0;
+    for id in 0..2000 {
+        match engine.submit(submission(id, 1 + (id % 600) as u32, 100)) {
+            Ok(stream) => streams.push(stream),
+            Err(SubmitError::QueueFull) => refused += 1,
+            Err(error) => panic!("{error}"),
+        }
+        let stats = engine.stats();
+        assert!(stats.blocks_free <= stats.blocks_total && stats.blocks_total == 50);
+        assert!(stats.running <= 16 && stats.running + stats.waiting <= 516);
+    }
+    assert!(refused > 0);
+    let readers = streams.iter_mut().map(read_all);
+    for events in futures_join(readers).await {
+        assert!(matches!(events.last(), Some(Event::Done(_))));
+    }
+    settle(&engine, is_at_rest).await;
 }

@@ -12,7 +12,9 @@ use dashmap::DashMap;
 use futures::future::BoxFuture;
 use futures::stream::{StreamExt, unfold};
 use hansa_config::schema;
-use hansa_engine::api::{self, EngineError, EngineState, StopParams, Submission, SubmitError};
+use hansa_engine::api::{
+    self, EngineError, EngineState, Priority, StopParams, Submission, SubmitError,
+};
 use hansa_engine::{EngineHandle, EngineOptions, RunnerOptions, SimOptions};
 use tokio::time::timeout;
 
@@ -210,6 +212,10 @@ impl Upstream for LocalUpstream {
             waiting_prefill_tokens: stats.waiting_prefill_tokens,
             kv_blocks_total: stats.blocks_total,
             kv_blocks_free: stats.blocks_free,
+            kv_blocks_cached: stats.blocks_cached,
+            mean_step: stats.mean_step,
+            prefill_tokens_per_s: stats.prefill_tokens_per_s,
+            decode_tokens_per_s: stats.decode_tokens_per_s,
         }
     }
 
@@ -221,6 +227,8 @@ impl Upstream for LocalUpstream {
             prefill_tokens: stats.prefill_tokens,
             decode_tokens: stats.decode_tokens,
             preemptions: stats.preemptions,
+            prefix_tokens: stats.prefix_tokens,
+            prefix_hit_tokens: stats.prefix_hit_tokens,
         }
     }
 
@@ -249,6 +257,7 @@ impl Shared {
             None | Some(EngineState::Loading) => Readiness::Loading,
             Some(EngineState::Warming) => Readiness::Warming,
             Some(EngineState::Ready) => Readiness::Ready,
+            Some(EngineState::Stalled) => Readiness::Stalled,
             Some(EngineState::Draining) => Readiness::Draining,
             Some(EngineState::Failed(reason)) => Readiness::Failed(reason),
             Some(EngineState::Stopped) => Readiness::Failed("the engine ended".to_owned()),
@@ -279,6 +288,8 @@ fn submission(
             ignore_eos: sampling.ignore_eos,
         },
         seed: request.seed,
+        priority: Priority::Interactive,
+        resume: Vec::new(),
         flow: request.flow,
         pool: request.pool,
         deadline: request.deadline,
@@ -332,6 +343,7 @@ fn refused(error: SubmitError) -> UpstreamError {
     let kind = match error {
         SubmitError::QueueFull => UpstreamErrorKind::Overloaded,
         SubmitError::Draining => UpstreamErrorKind::ShuttingDown,
+        SubmitError::DeadlineExceeded => UpstreamErrorKind::DeadlineExceeded,
         SubmitError::PromptTooLong { prompt, context } => {
             UpstreamErrorKind::ContextLength { prompt, context }
         }
@@ -372,9 +384,12 @@ fn engine_options(model: &schema::Model, clock: &Clock) -> EngineOptions {
         sequences_max: model.sequences_max,
         step_tokens_max: model.step_tokens_max,
         queue_max: model.queue_max,
+        queue_tokens_max: model.queue_tokens_max,
         block_size: model.block_tokens,
         context_max: model.context_max,
         kv_bytes_max: model.kv_bytes_max,
+        inter_token_target: Duration::from_millis(model.inter_token_target_ms),
+        stall_after: Duration::from_millis(model.stall_after_ms),
     }
 }
 

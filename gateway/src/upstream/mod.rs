@@ -214,6 +214,10 @@ pub struct UpstreamTotals {
     pub decode_tokens: u64,
     /// Sequences preempted.
     pub preemptions: u64,
+    /// Prompt tokens looked for in the prefix cache.
+    pub prefix_tokens: u64,
+    /// Of these, found there.
+    pub prefix_hit_tokens: u64,
 }
 
 /// Figures of an upstream for one model.
@@ -231,6 +235,14 @@ pub struct UpstreamStatus {
     pub kv_blocks_total: u32,
     /// KV blocks free.
     pub kv_blocks_free: u32,
+    /// Of these, kept for prompts that begin alike.
+    pub kv_blocks_cached: u32,
+    /// Mean duration of the recent steps.
+    pub mean_step: Duration,
+    /// Prompt tokens computed in a second of steps that held any; 0 where it is not known.
+    pub prefill_tokens_per_s: f64,
+    /// Tokens produced in a second of steps that decoded; 0 where it is not known.
+    pub decode_tokens_per_s: f64,
 }
 
 /// Whether an upstream takes requests, and if not, why not.
@@ -242,6 +254,8 @@ pub enum Readiness {
     Warming,
     /// Takes requests.
     Ready,
+    /// Hangs in a step; ready again when that ends.
+    Stalled,
     /// Finishes what it has.
     Draining,
     /// Gave up; the text says why.

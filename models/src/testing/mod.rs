@@ -1,7 +1,11 @@
-//! Model files made up on the spot, so that tests need no download. Built for tests only (feature `test-util`).
+//! Model files and steps made up on the spot, so that tests and benchmarks need no download. Built for tests only (feature `test-util`).
 
+#[cfg(feature = "candle")]
+mod attention_rig;
 mod gguf_writer;
 mod tiny_llama;
 
+#[cfg(feature = "candle")]
+pub use attention_rig::AttentionRig;
 pub use gguf_writer::GgufWriter;
 pub use tiny_llama::{TinyLlama, TinyType};

@@ -118,6 +118,10 @@ impl Upstream for Scripted {
             waiting_prefill_tokens: 0,
             kv_blocks_total: 0,
             kv_blocks_free: 0,
+            kv_blocks_cached: 0,
+            mean_step: Duration::ZERO,
+            prefill_tokens_per_s: 0.0,
+            decode_tokens_per_s: 0.0,
         }
     }
 }

@@ -5,7 +5,7 @@
 //! independent, so a row's bytes never depend on its neighbours (batch invariance).
 
 use super::elementwise::RmsNorm;
-use super::packed::{BLOCK, Layout};
+use super::packed::{BLOCK, Layout, PackedMatrix};
 use super::pool::{for_each, rows_per_piece};
 use super::simd::{Simd, simd_dispatch};
 
@@ -37,6 +37,14 @@ impl QuantizedRows {
             scaled_sums: Vec::new(),
             groups: 1,
         }
+    }
+
+    /// Rows `x`, `[m, k]`, for products with `w`, `[n, k]`.
+    #[must_use]
+    pub fn quantize(x: &[f32], w: &PackedMatrix) -> Self {
+        let mut rows = Self::new();
+        rows.fill(x, w.k, w.layout, None);
+        rows
     }
 
     /// Quantises `x`, `[m, k]`, for products with matrices of `layout`, each row normed before where there is a norm.

@@ -1,0 +1,229 @@
+//! How many prompt tokens a step may take, so that those who decode in it do not wait long for their next token.
+//!
+//! The time of a step is fitted online as `a + b x prefill tokens + c x decodes`: least squares over the recent steps,
+//! each step weighing a little less with every later one. A direction that the recent steps do not show (no prefill for a
+//! while) keeps its last estimate. It must not know sequences; times come in, a number of tokens goes out.
+
+use std::time::Duration;
+
+use crate::limits::{DECODE_STRETCH_MAX, PREFILL_CHUNK_MIN, STEP_WITHOUT_DECODES};
+use crate::scheduler::Step;
+
+/// Weight that a step keeps when the next one comes: some 30 steps count.
+const MEMORY: f64 = 0.97;
+/// How strongly an estimate stays where it is for want of evidence, in steps.
+const INERTIA: f64 = 0.05;
+/// Tokens and sequences that a step is taken to have, so that the three numbers are of one size.
+const SCALE: [f64; 3] = [1.0, 64.0, 8.0];
+/// A step that took longer than this many times what was expected counts as that long: a hiccup of the machine.
+const HICCUP: f64 = 4.0;
+
+/// The time of steps, as far as it is known, and the target.
+#[derive(Debug)]
+pub(crate) struct Pace {
+    target_s: f64,
+    /// Sums of products of the scaled features.
+    xx: [[f64; 3]; 3],
+    /// Sums of products of the scaled features and the time.
+    xy: [f64; 3],
+    /// Seconds by feature, scaled.
+    estimate: [f64; 3],
+    /// Prompt tokens of the largest step so far: no step goes far beyond what is known.
+    prefill_seen: u32,
+}
+
+impl Pace {
+    /// Nothing is known yet; tokens of one sequence should be no more than `target` apart.
+    pub(crate) fn new(target: Duration) -> Self {
+        Self {
+            target_s: target.as_secs_f64(),
+            xx: [[0.0; 3]; 3],
+            xy: [0.0; 3],
+            estimate: [0.0; 3],
+            prefill_seen: 0,
+        }
+    }
+
+    /// Prompt tokens that fit into a step with `decodes` decodes. Where nobody waits for the step it may be longer, but
+    /// newcomers and aborts wait for its end.
+    pub(crate) fn prefill_tokens_max(&self, decodes: u32) -> u32 {
+        let (target_s, largest) = if decodes == 0 {
+            (
+                self.target_s.max(STEP_WITHOUT_DECODES.as_secs_f64()),
+                u32::MAX,
+            )
+        } else {
+            (self.target_s, self.prefill_seen.saturating_mul(2))
+        };
+        let token_s = self.estimate[1].max(0.0) / SCALE[1];
+        let alone_s = self.step_s(0, decodes).max(0.0);
+        // Where a step takes the target and more without any prompt, prompts still get a share of the time.
+        let allowed_s = target_s.max(alone_s * DECODE_STRETCH_MAX);
+        // Where a token seems to cost nothing the quotient is infinite, and saturates.
+        let tokens = ((allowed_s - alone_s) / token_s) as u32;
+        tokens.min(largest).max(PREFILL_CHUNK_MIN)
+    }
+
+    /// Takes note of a step and how long it took.
+    pub(crate) fn observe(&mut self, step: Step, took: Duration) {
+        let expected_s = self.step_s(step.prefill_tokens, step.decodes);
+        let mut took_s = took.as_secs_f64();
+        if self.knows(step) && expected_s > 0.0 {
+            took_s = took_s.min(HICCUP * expected_s);
+        }
+        let x = features(step.prefill_tokens, step.decodes);
+        for row in 0..3 {
+            for column in 0..3 {
+                self.xx[row][column] = MEMORY * self.xx[row][column] + x[row] * x[column];
+            }
+            self.xy[row] = MEMORY * self.xy[row] + x[row] * took_s;
+        }
+        self.prefill_seen = self.prefill_seen.max(step.prefill_tokens);
+        self.fit();
+    }
+
+    /// Expected time of a step.
+    fn step_s(&self, prefill_tokens: u32, decodes: u32) -> f64 {
+        let x = features(prefill_tokens, decodes);
+        x.iter().zip(self.estimate).map(|(x, e)| x * e).sum()
+    }
+
+    /// Whether steps like this one were seen before.
+    fn knows(&self, step: Step) -> bool {
+        self.xx[0][0] >= 1.0 && step.prefill_tokens <= self.prefill_seen
+    }
+
+    /// Solves `(xx + inertia) e = xy + inertia x previous e`.
+    fn fit(&mut self) {
+        let mut left = self.xx;
+        let mut right = self.xy;
+        for i in 0..3 {
+            left[i][i] += INERTIA;
+            right[i] += INERTIA * self.estimate[i];
+        }
+        self.estimate = solve(left, right);
+    }
+}
+
+fn features(prefill_tokens: u32, decodes: u32) -> [f64; 3] {
+    [
+        1.0 / SCALE[0],
+        f64::from(prefill_tokens) / SCALE[1],
+        f64::from(decodes) / SCALE[2],
+    ]
+}
+
+/// Gaussian elimination; the matrix is symmetric and positive definite, so no pivot is 0.
+fn solve(mut left: [[f64; 3]; 3], mut right: [f64; 3]) -> [f64; 3] {
+    for pivot in 0..3 {
+        for row in pivot + 1..3 {
+            let factor = left[row][pivot] / left[pivot][pivot];
+            let above = left[pivot];
+            for (cell, above) in left[row].iter_mut().zip(above).skip(pivot) {
+                *cell -= factor * above;
+            }
+            right[row] -= factor * right[pivot];
+        }
+    }
+    for row in (0..3).rev() {
+        let known: f64 = (row + 1..3).map(|i| left[row][i] * right[i]).sum();
+        right[row] = (right[row] - known) / left[row][row];
+    }
+    right
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn step(prefill_tokens: u32, decodes: u32) -> Step {
+        Step {
+            prefill_tokens,
+            decodes,
+            preemptions: 0,
+        }
+    }
+
+    /// Milliseconds of a machine with 5 ms a step, 2 ms a prompt token and 1 ms a decode.
+    fn took(step: Step) -> Duration {
+        Duration::from_millis(u64::from(5 + 2 * step.prefill_tokens + step.decodes))
+    }
+
+    #[test]
+    fn the_share_of_prompts_meets_the_target_after_a_few_steps() {
+        let mut pace = Pace::new(Duration::from_millis(50));
+        assert_eq!(
+            pace.prefill_tokens_max(15),
+            PREFILL_CHUNK_MIN,
+            "nothing is known yet"
+        );
+        for prefill in [64, 512, 128, 300, 20, 0, 0, 40] {
+            let step = step(prefill, prefill % 7);
+            pace.observe(step, took(step));
+        }
+        for _ in 0..20 {
+            let step = step(pace.prefill_tokens_max(15), 15);
+            pace.observe(step, took(step));
+        }
+        // 5 + 15 + 2 x 15 = 50.
+        let tokens = pace.prefill_tokens_max(15);
+        assert!((14..=16).contains(&tokens), "{tokens}");
+        // Nobody waits: half a second for 5 ms and 2 ms a token.
+        let tokens = pace.prefill_tokens_max(0);
+        assert!((235..=260).contains(&tokens), "{tokens}");
+        // 100 decodes take 105 ms alone: prompts may stretch the step, but not without end.
+        let tokens = f64::from(pace.prefill_tokens_max(100));
+        let allowed = 105.0 * (DECODE_STRETCH_MAX - 1.0) / 2.0;
+        assert!((tokens - allowed).abs() < 3.0, "{tokens} for {allowed}");
+    }
+
+    #[test]
+    fn after_a_small_prompt_a_large_one_does_not_take_a_step_of_its_own() {
+        let mut pace = Pace::new(Duration::from_millis(50));
+        pace.observe(step(10, 0), took(step(10, 0)));
+        let mut worst = Duration::ZERO;
+        for _ in 0..50 {
+            let step = step(pace.prefill_tokens_max(4), 4);
+            worst = worst.max(took(step));
+            pace.observe(step, took(step));
+        }
+        assert!(worst <= Duration::from_millis(100), "{worst:?}");
+    }
+
+    #[test]
+    fn it_follows_a_machine_that_changes_and_ignores_a_hiccup() {
+        let mut pace = Pace::new(Duration::from_millis(50));
+        let mut run = |factor: u32, steps: u32| {
+            for i in 0..steps {
+                let step = step(10 + i % 30, 8);
+                pace.observe(step, took(step) * factor);
+            }
+            pace.prefill_tokens_max(8)
+        };
+        let before = run(1, 60);
+        assert!((17..=20).contains(&before), "{before}");
+        let after_hiccup = {
+            run(100, 1);
+            run(1, 10)
+        };
+        assert!(after_hiccup >= before / 2, "{after_hiccup}");
+        let slow = run(2, 100);
+        assert!(slow <= before / 2 + 2, "{slow}");
+    }
+
+    #[test]
+    fn a_long_time_without_prompts_does_not_lose_what_they_cost() {
+        let mut pace = Pace::new(Duration::from_millis(50));
+        for i in 0..100 {
+            let step = step(if i % 2 == 0 { 0 } else { 20 + i }, 4);
+            pace.observe(step, took(step));
+        }
+        let before = pace.prefill_tokens_max(4);
+        for i in 0..10_000 {
+            let step = step(0, 1 + i % 8);
+            pace.observe(step, took(step));
+        }
+        let after = pace.prefill_tokens_max(4);
+        assert!(before.abs_diff(after) <= 2, "{before} became {after}");
+    }
+}
