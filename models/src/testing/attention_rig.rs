@@ -41,7 +41,9 @@ impl AttentionRig {
             batch.tokens.extend((0..q_len).map(|_| 0));
             batch.q_lens.push(q_len);
             batch.kv_lens.push(kv_len);
-            batch.block_tables.push((first..first + table_len).collect());
+            batch
+                .block_tables
+                .push((first..first + table_len).collect());
         }
         let spec = ModelSpec {
             architecture: "attention".to_owned(),
