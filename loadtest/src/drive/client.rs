@@ -151,18 +151,18 @@ impl<'a> Attempt<'a> {
         self.read_stream(body).await
     }
 
-    /// Sends on the idle connection if it still lives, else on a new one. An idle connection that turns out to be
-    /// closed before a byte was written is no failure; a client in the field would not see it either.
+    /// Sends on the idle connection if it still lives, else on a new one. An idle connection that the server closes
+    /// before it says a word is no failure: servers that end a connection after an answer without saying so (llama.cpp's)
+    /// cross with the next request, and clients in the field, curl among them, open another one.
     async fn send(&mut self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, Failure> {
-        let mut request = request;
         if let Some(link) = &mut self.link
             && link.is_open()
         {
             self.stamps.connected = Some(self.client.clock.now());
-            match link.send(request).await {
+            match link.send(request.clone()).await {
                 Ok(response) => return Ok(response),
+                Err(SendError::Unsent | SendError::Closed) => {}
                 Err(SendError::Lost(failure)) => return Err(failure),
-                Err(SendError::Unsent(returned)) => request = *returned,
             }
         }
         self.stamps.connected = None;
@@ -173,7 +173,8 @@ impl<'a> Attempt<'a> {
         match link.send(request).await {
             Ok(response) => Ok(response),
             Err(SendError::Lost(failure)) => Err(failure),
-            Err(SendError::Unsent(_)) => Err(Class::Connect.because("lost at once")),
+            Err(SendError::Unsent) => Err(Class::Connect.because("lost at once")),
+            Err(SendError::Closed) => Err(Class::NoAnswer.because("closed before an answer")),
         }
     }
 

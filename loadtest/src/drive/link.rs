@@ -30,8 +30,10 @@ type Driven = Option<Pin<Box<Connection<TokioIo<TcpStream>, Full<Bytes>>>>>;
 /// Why a request got no response headers.
 #[derive(Debug)]
 pub enum SendError {
-    /// The connection was over before a byte of the request was written: it may be sent on another one.
-    Unsent(Box<Request<Full<Bytes>>>),
+    /// The connection was over before a byte of the request was written.
+    Unsent,
+    /// The server closed it before a byte of its answer.
+    Closed,
     /// The request may have reached the server.
     Lost(Failure),
 }
@@ -73,11 +75,12 @@ impl Link {
     ) -> Result<Response<Incoming>, SendError> {
         let Self { sender, connection } = self;
         if alongside(connection, sender.ready()).await.is_err() {
-            return Err(SendError::Unsent(Box::new(request)));
+            return Err(SendError::Unsent);
         }
         let answer = alongside(connection, sender.try_send_request(request)).await;
         answer.map_err(|mut error| match error.take_message() {
-            Some(request) => SendError::Unsent(Box::new(request)),
+            Some(_) => SendError::Unsent,
+            None if error.error().is_incomplete_message() => SendError::Closed,
             None => SendError::Lost(loss(error.error())),
         })
     }
@@ -121,8 +124,6 @@ fn refusal(error: &std::io::Error) -> Failure {
 fn loss(error: &hyper::Error) -> Failure {
     Class::NoAnswer.because(if error.is_parse() {
         "not an HTTP answer"
-    } else if error.is_incomplete_message() {
-        "closed before an answer"
     } else {
         "connection lost"
     })

@@ -184,6 +184,18 @@ fn servers_that_do_not_answer_are_named() {
 }
 
 #[test]
+fn an_idle_connection_that_the_server_gives_up_is_replaced() {
+    let whole = mock::stream(&mock::good_events(&["a", "b", "c"]));
+    let mock = Mock::start(move |n, _| match n {
+        1 => vec![Close],
+        _ => vec![Write(whole.clone())],
+    });
+    let ran = Setup::closed(&mock.url, 1, 3).run();
+    assert_eq!((ran.good(), ran.failures()), (3, vec![]));
+    assert_eq!(mock.accepted(), 2);
+}
+
+#[test]
 fn time_limits_say_what_was_waited_for() {
     let failures = |steps: Vec<Step>| {
         let mock = Mock::start(move |_, _| steps.clone());
