@@ -203,7 +203,7 @@ fn tokenizer(dir: &Path) -> Result<Tokenizer, EmbedError> {
     Ok(tokenizer)
 }
 
-fn failed(error: tokenizers::Error) -> EmbedError {
+fn failed(error: impl std::fmt::Display) -> EmbedError {
     EmbedError::Tokenizer(error.to_string())
 }
 

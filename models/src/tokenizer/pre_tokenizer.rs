@@ -11,6 +11,8 @@ use crate::text::TextError;
 const GPT_2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
 const LLAMA_3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 const QWEN_2: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+/// Mistral Nemo's, with llama.cpp's reading of upper and lower case: letters that are not `a` to `z`, or not `A` to `Z`.
+const TEKKEN: &str = r"[^\r\n\p{L}\p{N}]?((?=[\p{L}])([^a-z]))*((?=[\p{L}])([^A-Z]))+|[^\r\n\p{L}\p{N}]?((?=[\p{L}])([^a-z]))+((?=[\p{L}])([^A-Z]))*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 const EVERY_DIGIT: &str = r"\p{N}";
 
 /// A known rule.
@@ -27,7 +29,7 @@ struct Rule {
 
 const RULES: &[Rule] = &[
     Rule {
-        names: &["smollm", "starcoder"],
+        names: &["smollm", "starcoder", "minerva-7b"],
         cuts: &[EVERY_DIGIT, GPT_2],
         whole_words_first: false,
         adds_bos: false,
@@ -45,13 +47,25 @@ const RULES: &[Rule] = &[
         adds_bos: false,
     },
     Rule {
-        names: &["llama-bpe", "llama3", "llama-v3"],
+        names: &["llama-bpe", "llama3", "llama-v3", "falcon3", "pixtral"],
         cuts: &[LLAMA_3],
         whole_words_first: true,
         adds_bos: true,
     },
     Rule {
-        names: &["qwen2", "deepseek-r1-qwen"],
+        names: &["smaug-bpe", "dbrx"],
+        cuts: &[LLAMA_3],
+        whole_words_first: false,
+        adds_bos: false,
+    },
+    Rule {
+        names: &["tekken"],
+        cuts: &[TEKKEN],
+        whole_words_first: true,
+        adds_bos: true,
+    },
+    Rule {
+        names: &["qwen2", "deepseek-r1-qwen", "megrez"],
         cuts: &[QWEN_2],
         whole_words_first: false,
         adds_bos: false,

@@ -120,6 +120,34 @@ fn chunks_change_nothing() {
 }
 
 #[test]
+fn a_window_hides_what_is_before_it_and_chunks_still_change_nothing() {
+    let seq = seq(150, 96, 0);
+    let whole = Rig::tiny(TinyType::F32, KvType::F32).run(&seq, &[150]);
+    for window in [1, 24, 64, 149, 150] {
+        let load = || {
+            let tiny = TinyLlama {
+                matrix_type: TinyType::F32,
+                ..TinyLlama::default()
+            };
+            let key = "llama.attention.sliding_window";
+            load(tiny.writer().u32(key, window)).unwrap()
+        };
+        let mut rig = Rig::new(load(), KvType::F32);
+        let windowed = rig.run(&seq, &[150]);
+        assert_eq!(windowed == whole, window == 150, "{window}");
+        assert_eq!(windowed, rig.run(&seq, &[1, 70, 15, 63, 1]), "{window}");
+        assert_eq!(windowed, rig.run(&seq, &[1; 150]), "{window}");
+        let mut plain = Rig::new(load().with_path(AttentionPath::Plain), KvType::F32);
+        let plain = plain.run(&seq, &[1, 70, 79]);
+        assert!(
+            distance(&windowed, &plain) < 1e-3,
+            "{window}: {}",
+            distance(&windowed, &plain)
+        );
+    }
+}
+
+#[test]
 fn neighbours_change_nothing() {
     for matrix_type in TYPES {
         let mut rig = Rig::tiny(matrix_type, KvType::F16);
