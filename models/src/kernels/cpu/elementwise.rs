@@ -98,7 +98,7 @@ simd_dispatch! {
 #[inline(always)]
 fn gate_gelu_tanh_body<S: Simd>(gates: &mut [f32], ups: &[f32]) {
     /// `2 * sqrt(2 / pi)`.
-    const DOUBLE_ROOT: f32 = 1.595_769_1;
+    const DOUBLE_ROOT: f32 = 1.595_769_2;
     for (gate, up) in gates.iter_mut().zip(ups) {
         let cube = *gate * *gate * *gate;
         let u = DOUBLE_ROOT * S::mul_add(0.044_715, cube, *gate);

@@ -73,8 +73,8 @@ pub(crate) trait Simd {
         const ROUND: f32 = 12_582_912.0;
         let mut largest = [0u32; LANES];
         for half in x.as_chunks::<LANES>().0 {
-            for lane in 0..LANES {
-                largest[lane] = largest[lane].max(half[lane].to_bits() & !SIGN);
+            for (largest, x) in largest.iter_mut().zip(half) {
+                *largest = (*largest).max(x.to_bits() & !SIGN);
             }
         }
         let Some((scale, inverse)) = scale_of(largest.into_iter().fold(0, u32::max)) else {
