@@ -200,7 +200,7 @@ class Errors(unittest.TestCase):
             "messages": dict(messages=[]),
             "tools": dict(tools=[{"type": "function", "function": {"name": "f"}}]),
             "top_logprobs": dict(top_logprobs=2),
-            "response_format": dict(response_format={"type": "yaml"}),
+            "response_format.type": dict(response_format={"type": "yaml"}),
             "logit_bias": dict(logit_bias={"4294967295": 1}),
             "frequency_penalty": dict(frequency_penalty=3),
             "frobnicate": dict(extra_body={"frobnicate": 1}),
