@@ -82,11 +82,12 @@ pub(crate) trait Simd {
             return (f32::NAN, [0; 2]);
         };
         let mut sums = [0; 2];
-        for half in 0..2 {
-            for i in half * LANES..(half + 1) * LANES {
-                let rounded = Self::mul_add(x[i], inverse, ROUND);
-                codes[i] = (rounded.to_bits() & 255) as u8 as i8;
-                sums[half] += i32::from(codes[i]);
+        let halves = x.chunks_exact(LANES).zip(codes.chunks_exact_mut(LANES));
+        for ((x, codes), sum) in halves.zip(&mut sums) {
+            for (x, code) in x.iter().zip(codes) {
+                let rounded = Self::mul_add(*x, inverse, ROUND);
+                *code = (rounded.to_bits() & 255) as u8 as i8;
+                *sum += i32::from(*code);
             }
         }
         (scale, sums)
