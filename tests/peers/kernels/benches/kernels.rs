@@ -32,15 +32,27 @@ fn ceilings(c: &mut Criterion) {
     group.throughput(Throughput::Bytes(words.len() as u64 * 8));
     let part = words.len() / threads();
     group.bench_function("memory reads", |b| {
-        b.iter(|| everywhere(|i| drop(black_box(read(&words[i * part..][..part])))));
+        b.iter(|| {
+            everywhere(|i| {
+                black_box(read(&words[i * part..][..part]));
+            })
+        });
     });
     group.throughput(Throughput::Elements(VNNI_OPERATIONS * threads() as u64));
     group.bench_function("byte products", |b| {
-        b.iter(|| everywhere(|i| drop(black_box(vnni(i as i32)))));
+        b.iter(|| {
+            everywhere(|i| {
+                black_box(vnni(i as i32));
+            })
+        });
     });
     group.throughput(Throughput::Elements(FMA_OPERATIONS * threads() as u64));
     group.bench_function("F32 products", |b| {
-        b.iter(|| everywhere(|i| drop(black_box(fma(i as f32)))));
+        b.iter(|| {
+            everywhere(|i| {
+                black_box(fma(i as f32));
+            })
+        });
     });
     group.finish();
 }
