@@ -102,6 +102,41 @@ fn vectors_are_those_of_transformers_with_either_pooling() {
 }
 
 #[test]
+fn a_vector_is_the_same_whatever_passes_beside_it() {
+    let dir = tiny().folder();
+    let texts = [
+        "a",
+        "free cities traded",
+        "b a b a b a b a b a",
+        "The free cities traded salt and fish",
+    ];
+    for cls in [false, true] {
+        let modes = json!({"pooling_mode_cls_token": cls, "pooling_mode_mean_tokens": !cls});
+        write(dir.path(), "1_Pooling/config.json", &modes);
+        let embedder = Embedder::load(dir.path(), &Device::Cpu).unwrap();
+        let rows: Vec<Vec<u32>> = texts.iter().map(|t| embedder.encode(t).unwrap()).collect();
+        let together = embedder.run(&rows).unwrap();
+        for (text, vector) in texts.iter().zip(&together) {
+            let alone = embedder.embed(text).unwrap().vector;
+            let distance = alone.iter().zip(vector).map(|(a, b)| (a - b).abs());
+            assert!(distance.fold(0.0, f32::max) < 1e-5, "{text:?}");
+        }
+    }
+}
+
+#[test]
+fn folders_of_embedders_are_told_from_others() {
+    let tiny = tiny();
+    let dir = tiny.folder();
+    assert!(is_embedder(dir.path()));
+    let mut config = tiny.config.clone();
+    config["model_type"] = "llama".into();
+    write(dir.path(), "config.json", &config);
+    assert!(!is_embedder(dir.path()));
+    assert!(!is_embedder(&dir.path().join("model.safetensors")));
+}
+
+#[test]
 fn a_text_beyond_the_context_is_refused_and_not_cut() {
     let dir = tiny().folder();
     let embed = |text: &str| {
