@@ -73,6 +73,8 @@ pub struct EmbedOptions {
     pub clock: Clock,
     /// Tokens of one pass, the padding of shorter texts counted; a longer text passes alone.
     pub step_tokens_max: u32,
+    /// How long a pass should take: the models that generate on the same device wait for its end.
+    pub pass_target: Duration,
     /// Requests that may be in line or at work.
     pub requests_max: u32,
     /// Tokens that may be in line or at work; one request may exceed it where there is no other.
@@ -310,6 +312,7 @@ impl fmt::Debug for EmbedOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("EmbedOptions")
             .field("step_tokens_max", &self.step_tokens_max)
+            .field("pass_target", &self.pass_target)
             .field("requests_max", &self.requests_max)
             .field("queue_tokens_max", &self.queue_tokens_max)
             .field("stall_after", &self.stall_after)

@@ -120,5 +120,6 @@ async fn ended(upstream: Arc<dyn Upstream>, drain: DrainWatch) {
     }
 }
 
-#[cfg(all(test, feature = "engine"))]
+#[cfg(test)]
+#[cfg(feature = "engine")]
 mod tests;

@@ -24,6 +24,8 @@ pub(super) struct Batches {
     embedder: Arc<dyn Embedder>,
     jobs: VecDeque<Job>,
     stats: Stats,
+    /// Seconds of a pass for each of its tokens, padding counted, over the recent passes; 0 before the first.
+    token_s: f64,
     failed_passes: u32,
 }
 
@@ -54,6 +56,7 @@ impl Batches {
             embedder,
             jobs: VecDeque::new(),
             stats: Stats::default(),
+            token_s: 0.0,
             failed_passes: 0,
         })
     }
@@ -85,6 +88,7 @@ impl Batches {
     /// A text of each job in turn, then the next one of each, while the padded tokens fit.
     fn gather(&self) -> Batch {
         let mut batch = Batch::default();
+        let tokens_max = pass_tokens(&self.options, self.token_s);
         let mut longest = 0;
         let mut round = 0;
         loop {
@@ -95,7 +99,7 @@ impl Batches {
                 };
                 longest = longest.max(row.len());
                 let padded = longest * (batch.rows.len() + 1);
-                if !batch.rows.is_empty() && padded > self.options.step_tokens_max as usize {
+                if !batch.rows.is_empty() && padded > tokens_max {
                     return batch;
                 }
                 batch.jobs.push(place);
@@ -169,22 +173,19 @@ impl Batches {
     }
 
     fn count(&mut self, batch: &Batch, took: Duration) {
-        let tokens: usize = batch.rows.iter().map(|row| row.len()).sum();
+        let lengths = || batch.rows.iter().map(|row| row.len());
+        let tokens: usize = lengths().sum();
+        let padded = lengths().max().unwrap_or(0) * batch.rows.len();
+        let seconds = took.as_secs_f64();
+        self.token_s = blend(self.token_s, seconds / padded.max(1) as f64);
         self.stats.steps += 1;
         self.stats.prefill_tokens += tokens as u64;
         self.stats.last_step = took;
-        self.stats.mean_step = match self.stats.mean_step {
-            Duration::ZERO => took,
-            mean => (mean * 15 + took) / 16,
-        };
-        let seconds = self.stats.mean_step.as_secs_f64();
+        let mean_s = blend(self.stats.mean_step.as_secs_f64(), seconds);
+        self.stats.mean_step = Duration::from_secs_f64(mean_s);
         if seconds > 0.0 {
-            let per_s = tokens as f64 / took.as_secs_f64().max(f64::MIN_POSITIVE);
-            let before = self.stats.prefill_tokens_per_s;
-            self.stats.prefill_tokens_per_s = match before {
-                0.0 => per_s,
-                before => before + (per_s - before) / 16.0,
-            };
+            let per_s = tokens as f64 / seconds;
+            self.stats.prefill_tokens_per_s = blend(self.stats.prefill_tokens_per_s, per_s);
         }
     }
 
@@ -260,6 +261,26 @@ impl Resident for Batches {
     }
 }
 
+/// Tokens of the next pass, padding counted, so that it takes about the target time. What a pass costs whatever its size is
+/// part of `token_s`, so the number settles where the time of a pass is the target.
+fn pass_tokens(options: &EmbedOptions, token_s: f64) -> usize {
+    let max = options.step_tokens_max as usize;
+    if token_s > 0.0 {
+        ((options.pass_target.as_secs_f64() / token_s) as usize).clamp(1, max)
+    } else {
+        max
+    }
+}
+
+/// A mean over the recent values, of which 0 is none.
+fn blend(mean: f64, value: f64) -> f64 {
+    if mean > 0.0 {
+        mean + (value - mean) / 4.0
+    } else {
+        value
+    }
+}
+
 /// Two ids that every vocabulary has.
 fn harmless() -> [Arc<[u32]>; 1] {
     [Arc::from([0, 1])]
@@ -268,4 +289,33 @@ fn harmless() -> [Arc<[u32]>; 1] {
 /// Numbers that JSON can hold.
 fn sound(vector: Vec<f32>) -> Option<Vec<f32>> {
     vector.iter().all(|x| x.is_finite()).then_some(vector)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pass_settles_at_its_target_time() {
+        let options = EmbedOptions {
+            clock: Arc::new(|| Duration::ZERO),
+            step_tokens_max: 512,
+            pass_target: Duration::from_millis(50),
+            requests_max: 1,
+            queue_tokens_max: 1,
+            stall_after: Duration::from_secs(1),
+        };
+        assert_eq!(pass_tokens(&options, 0.0), 512);
+        // 8 ms a pass and 0.4 ms a token: 105 tokens.
+        let took_s = |tokens: usize| 0.008 + 0.0004 * tokens as f64;
+        let mut token_s = 0.0;
+        for _ in 0..60 {
+            let tokens = pass_tokens(&options, token_s);
+            token_s = blend(token_s, took_s(tokens) / tokens as f64);
+        }
+        let tokens = pass_tokens(&options, token_s);
+        assert!((95..=115).contains(&tokens), "{tokens}");
+        assert_eq!(pass_tokens(&options, 1e-9), 512);
+        assert_eq!(pass_tokens(&options, 10.0), 1);
+    }
 }

@@ -14,6 +14,7 @@ fn embed_options() -> EmbedOptions {
     EmbedOptions {
         clock: options(1, 1).clock,
         step_tokens_max: 16,
+        pass_target: TIMEOUT,
         requests_max: 8,
         queue_tokens_max: 10_000,
         stall_after: TIMEOUT,

@@ -30,6 +30,7 @@ pub(super) fn embed_options(model: &schema::Model, clock: &Clock) -> EmbedOption
     EmbedOptions {
         clock: Arc::new(move || clock.now()),
         step_tokens_max: model.step_tokens_max,
+        pass_target: Duration::from_millis(model.inter_token_target_ms),
         requests_max: model.queue_max,
         queue_tokens_max: model.queue_tokens_max,
         stall_after: Duration::from_millis(model.stall_after_ms),
