@@ -434,15 +434,17 @@ async fn a_model_that_follows_no_grammar_may_call_but_need_not() {
         let messages = r#"[{"role":"user","content":"Hi"},
             {"role":"assistant","content":null,"tool_calls":[{"id":"c","type":"function","function":{"name":"f","arguments":"{}"}}]},
             {"role":"tool","tool_call_id":"c","content":"7"}]"#;
-        let body = format!(
-            r#"{{"model":"sim","messages":{messages},"max_tokens":2,{tools},{fields}}}"#
-        );
+        let body =
+            format!(r#"{{"model":"sim","messages":{messages},"max_tokens":2,{tools},{fields}}}"#);
         server.send(&chat(&body)).await
     };
     let free = ask(r#""tool_choice":"auto""#).await;
     assert_eq!(free.status, 200, "{free:?}");
     let streamed = ask(r#""stream":true"#).await;
-    assert!(streamed.body.ends_with("[DONE]\n\n\r\n0\r\n\r\n"), "{streamed:?}");
+    assert!(
+        streamed.body.ends_with("[DONE]\n\n\r\n0\r\n\r\n"),
+        "{streamed:?}"
+    );
     let forced = ask(r#""tool_choice":"required""#).await;
     assert_eq!(forced.status, 400, "{forced:?}");
     assert_eq!(forced.error()["param"], "tool_choice");

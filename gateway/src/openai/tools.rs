@@ -15,7 +15,7 @@ use crate::limits;
 use crate::upstream::tools::{Function, Tools};
 use crate::upstream::{Grammar, Structure};
 
-/// Reads what a chat may call; `None` where there is nothing, or nothing may be called.
+/// Reads what a chat may call; `None` where there is nothing, or nothing may be called: the model is not told of it then.
 pub(super) fn read(
     body: &Object<'_, '_>,
     structure: Option<&Structure>,

@@ -165,3 +165,50 @@ pub(super) const fn form(syntax: text::ToolSyntax) -> CallForm {
         text::ToolSyntax::List => CallForm::List,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::upstream::Grammar;
+
+    fn tools(must_call: bool, parallel: bool) -> Tools {
+        Tools {
+            definitions: Arc::new([]),
+            callable: vec![Function {
+                name: "f".into(),
+                parameters: "{}".into(),
+            }],
+            must_call,
+            parallel,
+        }
+    }
+
+    #[test]
+    fn calls_are_held_to_a_grammar_wherever_one_can_tell_them_from_words() {
+        let schema = Structure {
+            grammar: Grammar::JsonSchema("{}".into()),
+            param: "response_format",
+        };
+        let all = [CallForm::Tagged, CallForm::Object, CallForm::List];
+        for form in all {
+            let must = otherwise(&tools(true, true), Some(&schema), form);
+            assert_eq!(must, Some(Otherwise::Nothing));
+            let json = otherwise(&tools(false, true), Some(&schema), form);
+            assert_eq!(json, Some(Otherwise::Json("{}".into())));
+        }
+        let free = all.map(|form| otherwise(&tools(false, true), None, form));
+        let tag = Otherwise::TextBefore("<tool_call>".into());
+        assert_eq!(free, [Some(tag), None, None]);
+    }
+
+    #[test]
+    fn a_grammar_lets_several_calls_through_where_the_client_and_the_form_do() {
+        let between =
+            |form, parallel| calls(&tools(true, parallel), form, Otherwise::Nothing).between;
+        assert_eq!(between(CallForm::List, true).as_deref(), Some(", "));
+        assert_eq!(between(CallForm::List, false), None);
+        assert_eq!(between(CallForm::Object, true), None);
+        let spec = calls(&tools(true, true), CallForm::Object, Otherwise::Nothing);
+        assert_eq!(&*spec.functions[0].head, r#"{"name": "f", "parameters": "#);
+    }
+}

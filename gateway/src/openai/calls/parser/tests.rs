@@ -118,6 +118,26 @@ fn sound_calls_of_each_form() {
 }
 
 #[test]
+fn what_a_grammar_lets_a_model_say_is_understood() {
+    for form in [Tagged, Object, List] {
+        let call = |name| format!("{}{{\"a\": 1}}}}", form.head(name));
+        let more = form
+            .between()
+            .map(|between| format!("{between}{}", call("get_weather")));
+        let expected = if more.is_some() {
+            "«f»({\"a\": 1})«get_weather»({\"a\": 1})"
+        } else {
+            "«f»({\"a\": 1})"
+        };
+        let (open, close) = (form.open(), form.close());
+        let text = format!("{open}{}{}{close}", call("f"), more.unwrap_or_default());
+        for is_guided in [FREE, GUIDED] {
+            assert_eq!(line(form, is_guided, &text), expected);
+        }
+    }
+}
+
+#[test]
 fn a_free_call_may_say_more_of_itself() {
     let text = r#"[TOOL_CALLS][{"name": "f", "arguments": {}, "id": "x"}]"#;
     assert_eq!(line(List, FREE, text), "«f»({})");
