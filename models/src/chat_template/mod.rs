@@ -153,6 +153,10 @@ fn environment() -> Result<Environment<'static>, Error> {
     environment.set_recursion_limit(limits::TEMPLATE_DEPTH_MAX);
     environment.set_fuel(Some(limits::TEMPLATE_FUEL));
     environment.add_filter("tojson", tojson::tojson);
+    // Python cannot go through `None`, and templates ask so before they take its length.
+    environment.add_test("iterable", |value: &Value| {
+        !value.is_none() && value.try_iter().is_ok()
+    });
     environment.add_function(
         "raise_exception",
         |message: String| -> Result<Value, Error> {

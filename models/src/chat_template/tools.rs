@@ -1,7 +1,7 @@
 //! Tools in a chat template: what form a template's own calls have, and what is said in its stead where it knows none.
 //!
 //! A template that knows tools gets OpenAI's definitions in `tools` and calls in `tool_calls`, as `transformers` hands them
-//! over. For any other template, tools become text: the system message lists them and says how to call, calls are written
+//! over. For any other template, tools become text: the first message lists them and says how to call, calls are written
 //! into the assistant's words, and results come back as the user's. So every model that chats can call functions, more or
 //! less well. Nothing here knows what a function is good for.
 
@@ -31,9 +31,9 @@ impl ToolSupport {
             Self::None
         } else if has("[TOOL_CALLS]") {
             Self::Own(ToolSyntax::List)
-        } else if has("<tool_call>") {
+        } else if has("<tool_call>") && has(r#""arguments""#) {
             Self::Own(ToolSyntax::Tagged)
-        } else if has(r#""parameters": "#) {
+        } else if has(r#""parameters": "#) && has("ipython") {
             Self::Own(ToolSyntax::Object)
         } else {
             Self::None
@@ -134,12 +134,9 @@ fn fnv(bytes: &[u8]) -> u64 {
 /// The conversation without a word of tools but in its texts.
 fn in_words(chat: &ChatInput<'_>) -> Vec<Value> {
     let mut messages: Vec<Value> = Vec::with_capacity(chat.messages.len() + 1);
-    if !chat.tools.is_empty() {
-        messages.push(says("system", &preamble(chat.tools)));
-    }
     // Whether the last message holds results, to which more may be added: many templates want roles to take turns.
     let mut after_results = false;
-    for (message, index) in chat.messages.iter().zip(0..) {
+    for message in chat.messages {
         let content = message["content"].as_str().unwrap_or_default();
         let is_result = message["role"] == "tool";
         let text = match message["role"].as_str() {
@@ -147,31 +144,42 @@ fn in_words(chat: &ChatInput<'_>) -> Vec<Value> {
             Some("assistant") => with_calls(content, message),
             _ => content.to_owned(),
         };
-        let joins_system = index == 0 && message["role"] == "system" && !messages.is_empty();
-        let joins_results = after_results && (is_result || message["role"] == "user");
-        if joins_system || joins_results {
-            join(&mut messages, &text, joins_system);
-        } else if is_result {
-            messages.push(says("user", &text));
-        } else {
-            messages.push(plain(message, text));
+        match messages.last_mut() {
+            Some(results) if after_results && (is_result || message["role"] == "user") => {
+                *results = says("user", &joined(results, "\n", &text));
+            }
+            _ if is_result => messages.push(says("user", &text)),
+            _ => messages.push(plain(message, text)),
         }
         after_results = is_result;
+    }
+    if !chat.tools.is_empty() {
+        introduce(&mut messages, &preamble(chat.tools));
     }
     messages
 }
 
-/// Adds to the last message, which was written here; the client's own system message comes before what we say.
-fn join(messages: &mut [Value], text: &str, first: bool) {
-    if let Some(last) = messages.last_mut() {
-        let said = last["content"].as_str().unwrap_or_default();
-        let joined = if first {
-            format!("{text}\n\n{said}")
-        } else {
-            format!("{said}\n{text}")
-        };
-        *last = says(last["role"].as_str().unwrap_or_default(), &joined);
-    }
+/// Says `words` before all else, but after the client's own system message. A message of the user's takes them where there
+/// is none: some templates refuse any system message, and others have one of their own.
+fn introduce(messages: &mut Vec<Value>, words: &str) {
+    let role = messages.first().and_then(|first| first["role"].as_str());
+    let introduced = match (role, messages.first()) {
+        (Some("system"), Some(first)) => plain(first, joined(first, "\n\n", words)),
+        (Some("user"), Some(first)) => {
+            let said = first["content"].as_str().unwrap_or_default();
+            plain(first, format!("{words}\n\n{said}"))
+        }
+        _ => {
+            messages.insert(0, says("user", words));
+            return;
+        }
+    };
+    messages[0] = introduced;
+}
+
+fn joined(message: &Value, between: &str, text: &str) -> String {
+    let said = message["content"].as_str().unwrap_or_default();
+    format!("{said}{between}{text}")
 }
 
 fn says(role: &str, content: &str) -> Value {

@@ -50,7 +50,7 @@ fn the_family_shows_in_the_text() {
     assert_eq!(of(CHATML), ToolSupport::None);
     assert_eq!(of(TAGGED), ToolSupport::Own(ToolSyntax::Tagged));
     assert_eq!(of(LIST), ToolSupport::Own(ToolSyntax::List));
-    let object = r#"{% if tools %}{% endif %}'{"name": "' + f.name + '", "parameters": '"#;
+    let object = r#"{% if tools %}{% endif %}'{"name": "' + f.name + '", "parameters": ' ipython"#;
     assert_eq!(of(object), ToolSupport::Own(ToolSyntax::Object));
     assert_eq!(
         of("{% if tools %}<tool_call><function=f>"),
@@ -105,16 +105,19 @@ fn a_template_without_tools_gets_them_in_words() {
     messages.push(json!({"role": "user", "content": "And?"}));
     let prompt = render(CHATML, &messages, &[weather()]);
     let rest = concat!(
-        "<user>Rain?|<assistant><tool_call>\n",
+        "<tool_call>\n",
         r#"{"name": "weather", "arguments": {"city":"Zürich"}}"#,
         "\n</tool_call>|<user><tool_response>\nNo.\n</tool_response>\n",
         "<tool_response>\nSnow.\n</tool_response>\nAnd?|",
     );
-    let (system, said) = prompt.split_once('|').unwrap();
+    let (user, said) = prompt.split_once("<assistant>").unwrap();
     assert_eq!(said, rest);
-    assert!(system.starts_with("<system>You can call"), "{system}");
     assert!(
-        system.contains(
+        user.starts_with("<user>You can call") && user.ends_with("in words.\n\nRain?|"),
+        "{user}"
+    );
+    assert!(
+        user.contains(
             r#"{"name":"weather","description":"Says it.","parameters":{"type":"object"}}"#
         )
     );
