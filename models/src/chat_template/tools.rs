@@ -162,19 +162,21 @@ fn in_words(chat: &ChatInput<'_>) -> Vec<Value> {
 /// Says `words` before all else, but after the client's own system message. A message of the user's takes them where there
 /// is none: some templates refuse any system message, and others have one of their own.
 fn introduce(messages: &mut Vec<Value>, words: &str) {
-    let role = messages.first().and_then(|first| first["role"].as_str());
-    let introduced = match (role, messages.first()) {
-        (Some("system"), Some(first)) => plain(first, joined(first, "\n\n", words)),
-        (Some("user"), Some(first)) => {
-            let said = first["content"].as_str().unwrap_or_default();
-            plain(first, format!("{words}\n\n{said}"))
-        }
-        _ => {
-            messages.insert(0, says("user", words));
-            return;
-        }
+    let takes = |first: &Value| first["role"] == "system" || first["role"] == "user";
+    let Some(first) = messages.first_mut().filter(|first| takes(first)) else {
+        messages.insert(0, says("user", words));
+        return;
     };
-    messages[0] = introduced;
+    let text = if first["role"] == "system" {
+        joined(first, "\n\n", words)
+    } else {
+        joined(
+            &says("user", words),
+            "\n\n",
+            first["content"].as_str().unwrap_or_default(),
+        )
+    };
+    *first = plain(first, text);
 }
 
 fn joined(message: &Value, between: &str, text: &str) -> String {

@@ -36,7 +36,13 @@ impl Guidance {
         match (&request.tools, structure) {
             (None, None) => Ok(Self::default()),
             (None, Some(structure)) => Self::structured(structure, grammars),
-            (Some(tools), structure) => Self::calling(tools, structure, form, grammars),
+            (Some(tools), structure) => {
+                let otherwise = otherwise(tools, structure, form);
+                match otherwise.filter(|otherwise| ends_by_itself(request, otherwise)) {
+                    Some(otherwise) => Self::calling(tools, structure, form, otherwise, grammars),
+                    None => Ok(Self::free(form)),
+                }
+            }
         }
     }
 
@@ -54,35 +60,41 @@ impl Guidance {
         tools: &Tools,
         structure: Option<&Structure>,
         form: CallForm,
+        otherwise: Otherwise,
         grammars: &Grammars,
     ) -> Result<Self, UpstreamError> {
-        let free = |is_guided| ToolSyntax { form, is_guided };
-        let Some(otherwise) = otherwise(tools, structure, form) else {
-            return Ok(Self {
-                syntax: Some(free(false)),
-                ..Self::default()
-            });
-        };
         // What cannot go without a grammar, by the name of who wants it.
         let must_hold = match (tools.must_call, structure) {
             (true, _) => Some("tool_choice"),
             (false, structure) => structure.map(|structure| structure.param),
         };
         let spec = GrammarSpec::Calls(Arc::new(calls(tools, form, otherwise)));
-        let grammar = match (grammars.compile(&spec), must_hold) {
-            (Ok(grammar), _) => Some(grammar),
+        match (grammars.compile(&spec), must_hold) {
+            (Ok(grammar), _) => Ok(Self {
+                grammar: Some(grammar),
+                syntax: Some(ToolSyntax {
+                    form,
+                    is_guided: true,
+                }),
+                param: Some("tools"),
+            }),
             // Whoever may as well answer in words is no worse off without a grammar.
-            (Err(GrammarError::Unsupported(_)), None) => None,
-            (Err(error @ GrammarError::Unsupported(_)), Some(param)) => {
-                return Err(refused(param, &error));
-            }
-            (Err(error), _) => return Err(blame(tools, structure, &error, grammars)),
+            (Err(GrammarError::Unsupported(_)), None) => Ok(Self::free(form)),
+            (Err(error @ GrammarError::Unsupported(_)), Some(param)) => Err(refused(param, &error)),
+            (Err(error), _) => Err(blame(tools, structure, &error, grammars)),
+        }
+    }
+
+    /// Tools without a grammar.
+    fn free(form: CallForm) -> Self {
+        let syntax = ToolSyntax {
+            form,
+            is_guided: false,
         };
-        Ok(Self {
-            syntax: Some(free(grammar.is_some())),
-            param: grammar.is_some().then_some("tools"),
-            grammar,
-        })
+        Self {
+            syntax: Some(syntax),
+            ..Self::default()
+        }
     }
 }
 
@@ -98,6 +110,12 @@ fn otherwise(tools: &Tools, structure: Option<&Structure>, form: CallForm) -> Op
         (false, _, CallForm::Tagged) => Some(Otherwise::TextBefore(form.tag().into())),
         (false, _, CallForm::Object | CallForm::List) => None,
     }
+}
+
+/// A grammar says when an answer ends; words that must not end yet are better off without one.
+fn ends_by_itself(request: &GenerateRequest, otherwise: &Otherwise) -> bool {
+    let is_forced_on = request.sampling.ignore_eos || request.min_tokens > 0;
+    !(is_forced_on && matches!(otherwise, Otherwise::TextBefore(_)))
 }
 
 fn calls(tools: &Tools, form: CallForm, otherwise: Otherwise) -> CallSpec {
