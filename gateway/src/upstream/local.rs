@@ -7,6 +7,7 @@
 mod devices;
 mod embedder;
 mod errors;
+mod guidance;
 mod options;
 
 use std::fmt;
@@ -16,17 +17,17 @@ use std::time::Duration;
 
 use dashmap::DashMap;
 use futures::future::BoxFuture;
-use futures::stream::{StreamExt, unfold};
+use futures::stream::{self, StreamExt, unfold};
 use hansa_config::schema;
 use hansa_engine::EngineHandle;
 use hansa_engine::api::{self, EngineError, EngineState, Priority, Stats, StopParams, Submission};
-use hansa_engine::grammar::{Grammar, GrammarError, GrammarSpec};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
 pub use self::devices::Devices;
 use self::embedder::LocalEmbedder;
 use self::errors::{failed, invalid, refused};
+use self::guidance::{Guidance, form};
 use self::options::{Runs, embed_options, engine_options, runs};
 
 use crate::clock::Clock;
@@ -36,8 +37,8 @@ use crate::upstream::pool::Pool;
 use crate::upstream::room::completion_room;
 use crate::upstream::tokenise::Tokeniser;
 use crate::upstream::{
-    self, EmbedRequest, Embeddings, Event, EventStream, FinishReason, GenerateRequest, Likely,
-    Readiness, Resident, TokenLogprob, Upstream, UpstreamError, UpstreamErrorKind, UpstreamStatus,
+    EmbedRequest, Embeddings, Event, EventStream, FinishReason, GenerateRequest, Likely, Readiness,
+    Resident, TokenLogprob, Upstream, UpstreamError, UpstreamErrorKind, UpstreamStatus,
     UpstreamTotals, Usage,
 };
 
@@ -163,25 +164,20 @@ impl LocalUpstream {
         self.in_time(request, ids).await
     }
 
-    /// The grammar of the request, compiled.
-    async fn compile(
+    /// What holds the request's choices.
+    async fn guidance(
         &self,
         engine: &EngineHandle,
         request: &Arc<GenerateRequest>,
-    ) -> Result<Option<Grammar>, UpstreamError> {
-        let Some(structure) = request.structure.clone() else {
-            return Ok(None);
-        };
+    ) -> Result<Guidance, UpstreamError> {
+        if request.structure.is_none() && request.tools.is_none() {
+            return Ok(Guidance::default());
+        }
         let grammars = engine.grammars().ok_or(UpstreamErrorKind::NotReady)?;
-        let compiling = async {
-            let spec = spec(structure.grammar);
-            let compiled = self.shared.compiler.run(move || grammars.compile(&spec));
-            let compiled = compiled.await?;
-            compiled.map(Some).map_err(|error| match error {
-                GrammarError::Broke => UpstreamErrorKind::Internal.into(),
-                _ => invalid(structure.param, error.to_string()),
-            })
-        };
+        let text = engine.text().ok_or(UpstreamErrorKind::NotReady)?;
+        let asked = Arc::clone(request);
+        let compile = move || Guidance::of(&asked, form(text.tool_syntax()), &grammars);
+        let compiling = async { self.shared.compiler.run(compile).await? };
         self.in_time(request, compiling).await
     }
 
@@ -211,24 +207,26 @@ impl LocalUpstream {
             Some(codec) => Echo::of(&*codec, &request, &prompt),
             None => Echo::default(),
         };
-        let grammar = self.compile(engine, &request).await?;
-        let place = self.enter(&request);
+        let guidance = self.guidance(engine, &request).await?;
+        let place = self.enter(&request, guidance.param);
         let submission = Submission {
-            grammar,
+            grammar: guidance.grammar,
             ..submission(&request, place.engine_id(), prompt, max_tokens)
         };
         let events = engine.submit(submission).map_err(refused)?;
-        Ok(echo.before(stream(events, place)))
+        let events = echo.before(converted_stream(events, place));
+        let syntax = guidance.syntax.map(|syntax| Ok(Event::ToolSyntax(syntax)));
+        Ok(stream::iter(syntax).chain(events).boxed())
     }
 
-    fn enter(&self, request: &GenerateRequest) -> Place {
+    fn enter(&self, request: &GenerateRequest, structure: Option<&'static str>) -> Place {
         let request_id = &request.id;
         let number = self.shared.submissions.fetch_add(1, Ordering::Relaxed);
         self.shared.in_flight.insert(number, Arc::clone(request_id));
         Place {
             shared: Arc::clone(&self.shared),
             request_id: Arc::clone(request_id),
-            structure: request.structure.as_ref().map(|s| s.param),
+            structure,
             number,
         }
     }
@@ -448,17 +446,8 @@ fn submission(
     }
 }
 
-/// The grammar as the engine takes it.
-fn spec(grammar: upstream::Grammar) -> GrammarSpec {
-    match grammar {
-        upstream::Grammar::JsonSchema(text) => GrammarSpec::JsonSchema(text),
-        upstream::Grammar::Regex(text) => GrammarSpec::Regex(text),
-        upstream::Grammar::Lark(text) => GrammarSpec::Lark(text),
-    }
-}
-
 /// The engine's events as ours. Dropping the stream drops the engine's, which aborts what is not done.
-fn stream(events: hansa_engine::EventStream, place: Place) -> EventStream {
+fn converted_stream(events: hansa_engine::EventStream, place: Place) -> EventStream {
     unfold(Some((events, place)), async |running| {
         let (mut events, place) = running?;
         // An engine that goes away without a last word has failed: a stream never just stops (I3).
