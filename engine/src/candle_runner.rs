@@ -200,9 +200,9 @@ fn thread_pool(threads: Option<usize>) -> Result<ThreadPool, RunnerError> {
 
 fn say_instructions(isa: Isa) {
     let name = isa.name();
-    if isa == Isa::Portable {
+    if isa == Isa::PORTABLE {
         tracing::warn!(
-            "this processor has neither AVX-512 VNNI nor AVX2: the {name} kernels are several times slower"
+            "this processor has none of AVX-512 VNNI, AVX2 and NEON with dot products: the {name} kernels are several times slower"
         );
     } else {
         tracing::info!("kernels use {name}");

@@ -7,46 +7,45 @@ use std::arch::x86_64::{
     _mm512_storeu_ps,
 };
 
-use super::activations::QuantizedRows;
-use super::matmul::{ROWS, assert_rows};
-use super::packed::{BLOCK, PackedMatrix, TILE};
+use super::super::activations::QuantizedRows;
+use super::super::packed::{BLOCK, TILE};
+use super::{ROWS, TileJob};
 
 /// Registers of codes in a block: one for each four positions.
 const STEPS: usize = BLOCK / 4;
 
-/// Rows `row .. row + rows` times tile `tile`.
+/// Whether this processor has AVX-512 F, BW and VNNI.
+pub(super) fn detected() -> bool {
+    is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512vnni")
+}
+
+/// Writes the products of a job to `sums`.
 ///
-/// # Panics
-/// Where `rows` is 0 or above [`ROWS`], or the rows are not there.
-#[expect(unsafe_code, reason = "the only way to the instructions; see SAFETY")]
-pub(crate) fn multiply(
-    x: &QuantizedRows,
-    row: usize,
-    rows: usize,
-    w: &PackedMatrix,
-    tile: usize,
-    sums: &mut [[f32; TILE]; ROWS],
-) {
-    assert_rows(x, row, rows, w);
+/// # Safety
+/// [`detected`] says yes, and the job is whole.
+#[expect(unsafe_code, reason = "the only way to the instructions; see Safety")]
+pub(super) unsafe fn multiply(job: &TileJob<'_>, sums: &mut [[f32; TILE]; ROWS]) {
     macro_rules! rows {
         ($bits:literal, $groups:literal, $minimums:literal) => {
-            // SAFETY: `Isa::Avx512Vnni` is only made where the processor has AVX-512 F, BW and VNNI; the assertion above
-            // and `PackedMatrix::tile` bound everything that is read.
+            // SAFETY: by contract; a whole job has all rows that it names.
             unsafe {
-                match rows {
-                    1 => multiply_rows::<1, $bits, $groups, $minimums>(x, row, w, tile, sums),
-                    2 => multiply_rows::<2, $bits, $groups, $minimums>(x, row, w, tile, sums),
-                    3 => multiply_rows::<3, $bits, $groups, $minimums>(x, row, w, tile, sums),
-                    4 => multiply_rows::<4, $bits, $groups, $minimums>(x, row, w, tile, sums),
-                    5 => multiply_rows::<5, $bits, $groups, $minimums>(x, row, w, tile, sums),
-                    6 => multiply_rows::<6, $bits, $groups, $minimums>(x, row, w, tile, sums),
-                    7 => multiply_rows::<7, $bits, $groups, $minimums>(x, row, w, tile, sums),
-                    _ => multiply_rows::<8, $bits, $groups, $minimums>(x, row, w, tile, sums),
+                match job.rows {
+                    1 => multiply_rows::<1, $bits, $groups, $minimums>(job, sums),
+                    2 => multiply_rows::<2, $bits, $groups, $minimums>(job, sums),
+                    3 => multiply_rows::<3, $bits, $groups, $minimums>(job, sums),
+                    4 => multiply_rows::<4, $bits, $groups, $minimums>(job, sums),
+                    5 => multiply_rows::<5, $bits, $groups, $minimums>(job, sums),
+                    6 => multiply_rows::<6, $bits, $groups, $minimums>(job, sums),
+                    7 => multiply_rows::<7, $bits, $groups, $minimums>(job, sums),
+                    _ => multiply_rows::<8, $bits, $groups, $minimums>(job, sums),
                 }
             }
         };
     }
-    match (w.layout.bits, w.layout.groups, w.layout.minimums) {
+    let layout = job.w.layout;
+    match (layout.bits, layout.groups, layout.minimums) {
         (4, 1, true) => rows!(4, 1, true),
         (4, 1, false) => rows!(4, 1, false),
         (_, 1, true) => rows!(8, 1, true),
@@ -59,8 +58,8 @@ pub(crate) fn multiply(
 /// `M` rows times one tile.
 ///
 /// # Safety
-/// The processor has AVX-512 F, BW and VNNI; rows `row .. row + M` of `x` exist, `x` and `w` have the same `k` and groups,
-/// and `BITS`, `GROUPS`, `MINIMUMS` are those of `w`.
+/// The processor has AVX-512 F, BW and VNNI; the job is whole and has `M` rows, and `BITS`, `GROUPS`, `MINIMUMS` are those
+/// of its weights.
 #[expect(
     unsafe_code,
     reason = "target features, and pointers whose bounds the caller has checked"
@@ -72,28 +71,21 @@ unsafe fn multiply_rows<
     const GROUPS: usize,
     const MINIMUMS: bool,
 >(
-    x: &QuantizedRows,
-    row: usize,
-    w: &PackedMatrix,
-    tile: usize,
+    job: &TileJob<'_>,
     sums: &mut [[f32; TILE]; ROWS],
 ) {
-    let blocks = x.k / BLOCK;
+    let (x, zero) = (job.x, job.w.layout.zero);
     let mut totals = [_mm512_setzero_ps(); ROWS];
-    for (block, bytes) in w
-        .tile(tile)
-        .chunks_exact(w.layout.block_bytes())
-        .enumerate()
-    {
+    for (block, bytes) in job.blocks().enumerate() {
         // SAFETY: `bytes` is one block of the layout that the const parameters describe.
         let loaded = unsafe { load_block::<BITS, GROUPS, MINIMUMS>(bytes) };
         // Spelled out, because a loop over eight rows is not unrolled and would keep its totals in memory.
         macro_rules! row {
             ($($i:literal)*) => {$(
                 if $i < M {
-                    // SAFETY: row `row + i` exists by contract, and `block` is one of its blocks.
+                    // SAFETY: the job has row `$i` by contract, and `block` is one of its blocks.
                     totals[$i] = unsafe {
-                        add_block::<GROUPS, MINIMUMS>(x, (row + $i) * blocks + block, &loaded, w.layout.zero, totals[$i])
+                        add_block::<GROUPS, MINIMUMS>(x, job.index($i, block), &loaded, zero, totals[$i])
                     };
                 }
             )*};

@@ -1,44 +1,24 @@
 //! The product in plain Rust: the reference for every other path, and what runs where there is none.
 
-use super::activations::QuantizedRows;
-use super::matmul::ROWS;
-use super::packed::{BLOCK, Layout, PackedMatrix, TILE, read_f16};
-use super::simd::{Simd, simd_dispatch};
+use super::super::activations::QuantizedRows;
+use super::super::packed::{BLOCK, Layout, TILE, read_f16};
+use super::super::simd::{Simd, simd_dispatch};
+use super::{ROWS, TileJob};
 
 simd_dispatch! {
-    /// Rows `row .. row + rows` times tile `tile`.
-    fn multiply = multiply_body(
-        x: &QuantizedRows,
-        row: usize,
-        rows: usize,
-        w: &PackedMatrix,
-        tile: usize,
-        sums: &mut [[f32; TILE]; ROWS],
-    )
+    /// Adds the products of a whole job to `sums`.
+    fn multiply = multiply_body(job: &TileJob<'_>, sums: &mut [[f32; TILE]; ROWS])
 }
 
 #[inline(always)]
-fn multiply_body<S: Simd>(
-    x: &QuantizedRows,
-    row: usize,
-    rows: usize,
-    w: &PackedMatrix,
-    tile: usize,
-    sums: &mut [[f32; TILE]; ROWS],
-) {
-    let layout = w.layout;
+fn multiply_body<S: Simd>(job: &TileJob<'_>, sums: &mut [[f32; TILE]; ROWS]) {
+    let layout = job.w.layout;
     let mut codes = [[0u8; TILE]; BLOCK];
-    for (block, bytes) in w.tile(tile).chunks_exact(layout.block_bytes()).enumerate() {
+    for (block, bytes) in job.blocks().enumerate() {
         unpack(layout, bytes, &mut codes);
-        for (i, sums) in sums.iter_mut().take(rows).enumerate() {
-            add_block(
-                x,
-                (row + i) * (x.k / BLOCK) + block,
-                layout,
-                &bytes[layout.code_bytes()..],
-                &codes,
-                sums,
-            );
+        for (i, sums) in sums.iter_mut().take(job.rows).enumerate() {
+            let scales = &bytes[layout.code_bytes()..];
+            add_block(job.x, job.index(i, block), layout, scales, &codes, sums);
         }
     }
 }

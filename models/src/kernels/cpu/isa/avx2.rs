@@ -7,9 +7,9 @@ use std::arch::x86_64::{
     _mm256_set1_ps, _mm256_srli_epi16, _mm256_storeu_ps, _mm256_storeu_si256,
 };
 
-use super::activations::QuantizedRows;
-use super::matmul::{ROWS, assert_rows};
-use super::packed::{BLOCK, PackedMatrix, TILE};
+use super::super::activations::QuantizedRows;
+use super::super::packed::{BLOCK, Layout, TILE};
+use super::{ROWS, TileJob};
 
 /// Runs of 4 positions in a block.
 const STEPS: usize = BLOCK / 4;
@@ -22,49 +22,41 @@ const LANES: usize = 8;
 #[repr(align(32))]
 struct Codes([u8; TILE * BLOCK]);
 
-/// Rows `row .. row + rows` times tile `tile`.
+/// Whether this processor has AVX2, FMA and F16C.
+pub(super) fn detected() -> bool {
+    is_x86_feature_detected!("avx2")
+        && is_x86_feature_detected!("fma")
+        && is_x86_feature_detected!("f16c")
+}
+
+/// Adds the products of a job to `sums`.
 ///
-/// # Panics
-/// Where `rows` is 0 or above [`ROWS`], or the rows are not there.
-#[expect(unsafe_code, reason = "the only way to the instructions; see SAFETY")]
-pub(crate) fn multiply(
-    x: &QuantizedRows,
-    row: usize,
-    rows: usize,
-    w: &PackedMatrix,
-    tile: usize,
-    sums: &mut [[f32; TILE]; ROWS],
-) {
-    assert_rows(x, row, rows, w);
-    // SAFETY: `Isa::Avx2` is only made where the processor has AVX2, FMA and F16C; the assertion and `PackedMatrix::tile`
-    // bound everything that is read.
+/// # Safety
+/// [`detected`] says yes, and the job is whole.
+#[expect(unsafe_code, reason = "the only way to the instructions; see Safety")]
+pub(super) unsafe fn multiply(job: &TileJob<'_>, sums: &mut [[f32; TILE]; ROWS]) {
+    let sums = &mut sums[..job.rows];
+    // SAFETY: by contract; a whole job has all rows that it names.
     unsafe {
         // Two products of a code above 127 do not fit into 16 bits.
-        if w.layout.zero > 63 {
-            multiply_rows::<true>(x, row, w, tile, &mut sums[..rows]);
+        if job.w.layout.zero > 63 {
+            multiply_rows::<true>(job, sums);
         } else {
-            multiply_rows::<false>(x, row, w, tile, &mut sums[..rows]);
+            multiply_rows::<false>(job, sums);
         }
     }
 }
 
-/// As many rows as `sums` times one tile; `WIDE` where codes need all 8 bits.
+/// As many rows as `sums`; `WIDE` where codes need all 8 bits.
 ///
 /// # Safety
-/// The processor has AVX2, FMA and F16C; the rows exist, and `x` and `w` have the same `k` and groups.
+/// The processor has AVX2, FMA and F16C; the job is whole, and has that many rows.
 #[expect(unsafe_code, reason = "target features; bounds are the caller's")]
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn multiply_rows<const WIDE: bool>(
-    x: &QuantizedRows,
-    row: usize,
-    w: &PackedMatrix,
-    tile: usize,
-    sums: &mut [[f32; TILE]],
-) {
-    let layout = w.layout;
+unsafe fn multiply_rows<const WIDE: bool>(job: &TileJob<'_>, sums: &mut [[f32; TILE]]) {
+    let (x, layout) = (job.x, job.w.layout);
     let mut unpacked = Codes([0; TILE * BLOCK]);
-    let blocks = w.tile(tile).chunks_exact(layout.block_bytes());
-    for (block, bytes) in blocks.enumerate() {
+    for (block, bytes) in job.blocks().enumerate() {
         let (codes, scales) = bytes.split_at(layout.code_bytes());
         let codes = if layout.bits == 4 {
             unpack(codes, &mut unpacked);
@@ -73,10 +65,10 @@ unsafe fn multiply_rows<const WIDE: bool>(
             codes
         };
         for (i, sums) in sums.iter_mut().enumerate() {
-            let index = (row + i) * (x.k / BLOCK) + block;
+            let index = job.index(i, block);
             for half in 0..TILE / LANES {
                 // SAFETY: `index` is a block of `x` by contract, and the slices are those of one block of `w`.
-                unsafe { add_block::<WIDE>(x, index, w, (codes, scales), half, sums) };
+                unsafe { add_block::<WIDE>(x, index, layout, (codes, scales), half, sums) };
             }
         }
     }
@@ -115,12 +107,12 @@ fn unpack(nibbles: &[u8], codes: &mut Codes) {
 unsafe fn add_block<const WIDE: bool>(
     x: &QuantizedRows,
     index: usize,
-    w: &PackedMatrix,
+    layout: Layout,
     (codes, scales): (&[u8], &[u8]),
     half: usize,
     sums: &mut [f32; TILE],
 ) {
-    let groups = w.layout.groups;
+    let groups = layout.groups;
     let sums = &mut sums[half * LANES..][..LANES];
     // SAFETY: by contract; a vector of scales is 16 f16, of which each half reads 8.
     unsafe {
@@ -128,10 +120,10 @@ unsafe fn add_block<const WIDE: bool>(
         let scale = _mm256_set1_ps(x.scales[index]);
         for group in 0..groups {
             let sum = index * groups + group;
-            let start = if w.layout.minimums {
+            let start = if layout.minimums {
                 0
             } else {
-                -w.layout.zero * x.sums[sum]
+                -layout.zero * x.sums[sum]
             };
             let mut dots = _mm256_set1_epi32(start);
             for step in group * STEPS / groups..(group + 1) * STEPS / groups {
@@ -144,7 +136,7 @@ unsafe fn add_block<const WIDE: bool>(
             let vector = |index: usize| load_f16(&scales[(index * TILE + half * LANES) * 2..]);
             let weighted = _mm256_mul_ps(_mm256_cvtepi32_ps(dots), vector(group));
             total = _mm256_fmadd_ps(weighted, scale, total);
-            if w.layout.minimums {
+            if layout.minimums {
                 let sum = _mm256_set1_ps(x.scaled_sums[sum]);
                 total = _mm256_fmadd_ps(vector(groups + group), sum, total);
             }
