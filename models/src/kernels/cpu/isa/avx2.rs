@@ -8,7 +8,7 @@ use std::arch::x86_64::{
 };
 
 use super::super::activations::QuantizedRows;
-use super::super::packed::{BLOCK, Layout, TILE};
+use super::super::packed::{BLOCK, PackedMatrix, TILE};
 use super::{ROWS, TileJob};
 
 /// Runs of 4 positions in a block.
@@ -35,28 +35,38 @@ pub(super) fn detected() -> bool {
 /// [`detected`] says yes, and the job is whole.
 #[expect(unsafe_code, reason = "the only way to the instructions; see Safety")]
 pub(super) unsafe fn multiply(job: &TileJob<'_>, sums: &mut [[f32; TILE]; ROWS]) {
+    let TileJob {
+        x, row, w, tile, ..
+    } = *job;
     let sums = &mut sums[..job.rows];
     // SAFETY: by contract; a whole job has all rows that it names.
     unsafe {
         // Two products of a code above 127 do not fit into 16 bits.
-        if job.w.layout.zero > 63 {
-            multiply_rows::<true>(job, sums);
+        if w.layout.zero > 63 {
+            multiply_rows::<true>(x, row, w, tile, sums);
         } else {
-            multiply_rows::<false>(job, sums);
+            multiply_rows::<false>(x, row, w, tile, sums);
         }
     }
 }
 
-/// As many rows as `sums`; `WIDE` where codes need all 8 bits.
+/// As many rows as `sums` times one tile; `WIDE` where codes need all 8 bits.
 ///
 /// # Safety
-/// The processor has AVX2, FMA and F16C; the job is whole, and has that many rows.
+/// The processor has AVX2, FMA and F16C; the rows exist, and `x` and `w` have the same `k` and groups.
 #[expect(unsafe_code, reason = "target features; bounds are the caller's")]
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn multiply_rows<const WIDE: bool>(job: &TileJob<'_>, sums: &mut [[f32; TILE]]) {
-    let (x, layout) = (job.x, job.w.layout);
+unsafe fn multiply_rows<const WIDE: bool>(
+    x: &QuantizedRows,
+    row: usize,
+    w: &PackedMatrix,
+    tile: usize,
+    sums: &mut [[f32; TILE]],
+) {
+    let layout = w.layout;
     let mut unpacked = Codes([0; TILE * BLOCK]);
-    for (block, bytes) in job.blocks().enumerate() {
+    let blocks = w.tile(tile).chunks_exact(layout.block_bytes());
+    for (block, bytes) in blocks.enumerate() {
         let (codes, scales) = bytes.split_at(layout.code_bytes());
         let codes = if layout.bits == 4 {
             unpack(codes, &mut unpacked);
@@ -65,10 +75,10 @@ unsafe fn multiply_rows<const WIDE: bool>(job: &TileJob<'_>, sums: &mut [[f32; T
             codes
         };
         for (i, sums) in sums.iter_mut().enumerate() {
-            let index = job.index(i, block);
+            let index = (row + i) * (x.k / BLOCK) + block;
             for half in 0..TILE / LANES {
                 // SAFETY: `index` is a block of `x` by contract, and the slices are those of one block of `w`.
-                unsafe { add_block::<WIDE>(x, index, layout, (codes, scales), half, sums) };
+                unsafe { add_block::<WIDE>(x, index, w, (codes, scales), half, sums) };
             }
         }
     }
@@ -107,12 +117,12 @@ fn unpack(nibbles: &[u8], codes: &mut Codes) {
 unsafe fn add_block<const WIDE: bool>(
     x: &QuantizedRows,
     index: usize,
-    layout: Layout,
+    w: &PackedMatrix,
     (codes, scales): (&[u8], &[u8]),
     half: usize,
     sums: &mut [f32; TILE],
 ) {
-    let groups = layout.groups;
+    let groups = w.layout.groups;
     let sums = &mut sums[half * LANES..][..LANES];
     // SAFETY: by contract; a vector of scales is 16 f16, of which each half reads 8.
     unsafe {
@@ -120,10 +130,10 @@ unsafe fn add_block<const WIDE: bool>(
         let scale = _mm256_set1_ps(x.scales[index]);
         for group in 0..groups {
             let sum = index * groups + group;
-            let start = if layout.minimums {
+            let start = if w.layout.minimums {
                 0
             } else {
-                -layout.zero * x.sums[sum]
+                -w.layout.zero * x.sums[sum]
             };
             let mut dots = _mm256_set1_epi32(start);
             for step in group * STEPS / groups..(group + 1) * STEPS / groups {
@@ -136,7 +146,7 @@ unsafe fn add_block<const WIDE: bool>(
             let vector = |index: usize| load_f16(&scales[(index * TILE + half * LANES) * 2..]);
             let weighted = _mm256_mul_ps(_mm256_cvtepi32_ps(dots), vector(group));
             total = _mm256_fmadd_ps(weighted, scale, total);
-            if layout.minimums {
+            if w.layout.minimums {
                 let sum = _mm256_set1_ps(x.scaled_sums[sum]);
                 total = _mm256_fmadd_ps(vector(groups + group), sum, total);
             }

@@ -8,7 +8,7 @@ use std::arch::x86_64::{
 };
 
 use super::super::activations::QuantizedRows;
-use super::super::packed::{BLOCK, TILE};
+use super::super::packed::{BLOCK, PackedMatrix, TILE};
 use super::{ROWS, TileJob};
 
 /// Registers of codes in a block: one for each four positions.
@@ -27,25 +27,31 @@ pub(super) fn detected() -> bool {
 /// [`detected`] says yes, and the job is whole.
 #[expect(unsafe_code, reason = "the only way to the instructions; see Safety")]
 pub(super) unsafe fn multiply(job: &TileJob<'_>, sums: &mut [[f32; TILE]; ROWS]) {
+    let TileJob {
+        x,
+        row,
+        rows,
+        w,
+        tile,
+    } = *job;
     macro_rules! rows {
         ($bits:literal, $groups:literal, $minimums:literal) => {
             // SAFETY: by contract; a whole job has all rows that it names.
             unsafe {
-                match job.rows {
-                    1 => multiply_rows::<1, $bits, $groups, $minimums>(job, sums),
-                    2 => multiply_rows::<2, $bits, $groups, $minimums>(job, sums),
-                    3 => multiply_rows::<3, $bits, $groups, $minimums>(job, sums),
-                    4 => multiply_rows::<4, $bits, $groups, $minimums>(job, sums),
-                    5 => multiply_rows::<5, $bits, $groups, $minimums>(job, sums),
-                    6 => multiply_rows::<6, $bits, $groups, $minimums>(job, sums),
-                    7 => multiply_rows::<7, $bits, $groups, $minimums>(job, sums),
-                    _ => multiply_rows::<8, $bits, $groups, $minimums>(job, sums),
+                match rows {
+                    1 => multiply_rows::<1, $bits, $groups, $minimums>(x, row, w, tile, sums),
+                    2 => multiply_rows::<2, $bits, $groups, $minimums>(x, row, w, tile, sums),
+                    3 => multiply_rows::<3, $bits, $groups, $minimums>(x, row, w, tile, sums),
+                    4 => multiply_rows::<4, $bits, $groups, $minimums>(x, row, w, tile, sums),
+                    5 => multiply_rows::<5, $bits, $groups, $minimums>(x, row, w, tile, sums),
+                    6 => multiply_rows::<6, $bits, $groups, $minimums>(x, row, w, tile, sums),
+                    7 => multiply_rows::<7, $bits, $groups, $minimums>(x, row, w, tile, sums),
+                    _ => multiply_rows::<8, $bits, $groups, $minimums>(x, row, w, tile, sums),
                 }
             }
         };
     }
-    let layout = job.w.layout;
-    match (layout.bits, layout.groups, layout.minimums) {
+    match (w.layout.bits, w.layout.groups, w.layout.minimums) {
         (4, 1, true) => rows!(4, 1, true),
         (4, 1, false) => rows!(4, 1, false),
         (_, 1, true) => rows!(8, 1, true),
@@ -58,8 +64,8 @@ pub(super) unsafe fn multiply(job: &TileJob<'_>, sums: &mut [[f32; TILE]; ROWS])
 /// `M` rows times one tile.
 ///
 /// # Safety
-/// The processor has AVX-512 F, BW and VNNI; the job is whole and has `M` rows, and `BITS`, `GROUPS`, `MINIMUMS` are those
-/// of its weights.
+/// The processor has AVX-512 F, BW and VNNI; rows `row .. row + M` of `x` exist, `x` and `w` have the same `k` and groups,
+/// and `BITS`, `GROUPS`, `MINIMUMS` are those of `w`.
 #[expect(
     unsafe_code,
     reason = "target features, and pointers whose bounds the caller has checked"
@@ -71,21 +77,28 @@ unsafe fn multiply_rows<
     const GROUPS: usize,
     const MINIMUMS: bool,
 >(
-    job: &TileJob<'_>,
+    x: &QuantizedRows,
+    row: usize,
+    w: &PackedMatrix,
+    tile: usize,
     sums: &mut [[f32; TILE]; ROWS],
 ) {
-    let (x, zero) = (job.x, job.w.layout.zero);
+    let blocks = x.k / BLOCK;
     let mut totals = [_mm512_setzero_ps(); ROWS];
-    for (block, bytes) in job.blocks().enumerate() {
+    for (block, bytes) in w
+        .tile(tile)
+        .chunks_exact(w.layout.block_bytes())
+        .enumerate()
+    {
         // SAFETY: `bytes` is one block of the layout that the const parameters describe.
         let loaded = unsafe { load_block::<BITS, GROUPS, MINIMUMS>(bytes) };
         // Spelled out, because a loop over eight rows is not unrolled and would keep its totals in memory.
         macro_rules! row {
             ($($i:literal)*) => {$(
                 if $i < M {
-                    // SAFETY: the job has row `$i` by contract, and `block` is one of its blocks.
+                    // SAFETY: row `row + i` exists by contract, and `block` is one of its blocks.
                     totals[$i] = unsafe {
-                        add_block::<GROUPS, MINIMUMS>(x, job.index($i, block), &loaded, zero, totals[$i])
+                        add_block::<GROUPS, MINIMUMS>(x, (row + $i) * blocks + block, &loaded, w.layout.zero, totals[$i])
                     };
                 }
             )*};

@@ -108,19 +108,7 @@ pub(crate) struct TileJob<'a> {
     pub(crate) tile: usize,
 }
 
-impl<'a> TileJob<'a> {
-    /// Blocks of the tile, each of [`super::packed::Layout::block_bytes`].
-    pub(crate) fn blocks(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
-        let w = self.w;
-        w.tile(self.tile).chunks_exact(w.layout.block_bytes())
-    }
-
-    /// Number of block `block` of the job's row `i`, counted over all rows of `x`.
-    #[inline(always)]
-    pub(crate) fn index(&self, i: usize, block: usize) -> usize {
-        (self.row + i) * (self.x.k / BLOCK) + block
-    }
-
+impl TileJob<'_> {
     /// What the bounds of all reads of an instruction set's file rest upon.
     ///
     /// # Panics

@@ -8,7 +8,7 @@ use std::arch::aarch64::{
 use std::arch::{asm, is_aarch64_feature_detected};
 
 use super::super::activations::QuantizedRows;
-use super::super::packed::{BLOCK, TILE};
+use super::super::packed::{BLOCK, PackedMatrix, TILE};
 use super::super::simd::widen_four;
 use super::{ROWS, TileJob};
 
@@ -32,45 +32,51 @@ pub(super) fn detected() -> bool {
 /// [`detected`] says yes, and the job is whole.
 #[expect(unsafe_code, reason = "the only way to the instructions; see Safety")]
 pub(super) unsafe fn multiply(job: &TileJob<'_>, sums: &mut [[f32; TILE]; ROWS]) {
-    let sums = &mut sums[..job.rows];
-    let layout = job.w.layout;
+    let TileJob {
+        x, row, w, tile, ..
+    } = *job;
+    let (layout, sums) = (w.layout, &mut sums[..job.rows]);
     // SAFETY: by contract; a whole job has all rows that it names.
     unsafe {
         match (layout.bits, layout.groups, layout.minimums) {
-            (4, 1, true) => multiply_rows::<4, 1, true>(job, sums),
-            (4, 1, false) => multiply_rows::<4, 1, false>(job, sums),
-            (_, 1, true) => multiply_rows::<8, 1, true>(job, sums),
-            (_, 1, false) => multiply_rows::<8, 1, false>(job, sums),
-            (_, _, true) => multiply_rows::<8, 2, true>(job, sums),
-            (_, _, false) => multiply_rows::<8, 2, false>(job, sums),
+            (4, 1, true) => multiply_rows::<4, 1, true>(x, row, w, tile, sums),
+            (4, 1, false) => multiply_rows::<4, 1, false>(x, row, w, tile, sums),
+            (_, 1, true) => multiply_rows::<8, 1, true>(x, row, w, tile, sums),
+            (_, 1, false) => multiply_rows::<8, 1, false>(x, row, w, tile, sums),
+            (_, _, true) => multiply_rows::<8, 2, true>(x, row, w, tile, sums),
+            (_, _, false) => multiply_rows::<8, 2, false>(x, row, w, tile, sums),
         }
     }
 }
 
-/// As many rows as `sums`. A quarter of the tile at a time, so that its weights stay in registers for all rows.
+/// As many rows as `sums` times one tile, a quarter of the tile at a time, so that its weights stay in registers for all rows.
 ///
 /// # Safety
-/// The processor has dot products; the job is whole and has that many rows, and `BITS`, `GROUPS`, `MINIMUMS` are those of
-/// its weights.
+/// The processor has dot products; the rows exist, `x` and `w` have the same `k` and groups, and `BITS`, `GROUPS`,
+/// `MINIMUMS` are those of `w`.
 #[expect(unsafe_code, reason = "target features; bounds are the caller's")]
 #[target_feature(enable = "neon,dotprod")]
 unsafe fn multiply_rows<const BITS: u32, const GROUPS: usize, const MINIMUMS: bool>(
-    job: &TileJob<'_>,
+    x: &QuantizedRows,
+    row: usize,
+    w: &PackedMatrix,
+    tile: usize,
     sums: &mut [[f32; TILE]],
 ) {
     let start = match BITS {
-        4 => -job.w.layout.zero,
-        _ => FLIPPED - job.w.layout.zero,
+        4 => -w.layout.zero,
+        _ => FLIPPED - w.layout.zero,
     };
-    for (block, bytes) in job.blocks().enumerate() {
+    let blocks = w.tile(tile).chunks_exact(w.layout.block_bytes());
+    for (block, bytes) in blocks.enumerate() {
         for first in (0..TILE).step_by(LANES) {
             // SAFETY: `bytes` is one block of the layout that the const parameters describe.
             let weights = unsafe { load_weights::<BITS, GROUPS, MINIMUMS>(bytes, first) };
             for (i, sums) in sums.iter_mut().enumerate() {
                 let sums = &mut sums[first..first + LANES];
-                let index = job.index(i, block);
-                // SAFETY: the job has row `i` by contract, and `block` is one of its blocks.
-                unsafe { add_block::<GROUPS, MINIMUMS>(job.x, index, &weights, start, sums) };
+                let index = (row + i) * (x.k / BLOCK) + block;
+                // SAFETY: row `row + i` exists by contract, and `block` is one of its blocks.
+                unsafe { add_block::<GROUPS, MINIMUMS>(x, index, &weights, start, sums) };
             }
         }
     }

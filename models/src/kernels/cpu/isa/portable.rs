@@ -12,13 +12,17 @@ simd_dispatch! {
 
 #[inline(always)]
 fn multiply_body<S: Simd>(job: &TileJob<'_>, sums: &mut [[f32; TILE]; ROWS]) {
-    let layout = job.w.layout;
+    let TileJob {
+        x, row, w, tile, ..
+    } = *job;
+    let layout = w.layout;
     let mut codes = [[0u8; TILE]; BLOCK];
-    for (block, bytes) in job.blocks().enumerate() {
+    for (block, bytes) in w.tile(tile).chunks_exact(layout.block_bytes()).enumerate() {
         unpack(layout, bytes, &mut codes);
         for (i, sums) in sums.iter_mut().take(job.rows).enumerate() {
             let scales = &bytes[layout.code_bytes()..];
-            add_block(job.x, job.index(i, block), layout, scales, &codes, sums);
+            let index = (row + i) * (x.k / BLOCK) + block;
+            add_block(x, index, layout, scales, &codes, sums);
         }
     }
 }
