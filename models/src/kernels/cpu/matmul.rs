@@ -6,7 +6,7 @@
 
 use super::activations::QuantizedRows;
 use super::elementwise::{Activation, gate};
-use super::isa::{Isa, ROWS, TileJob};
+use super::isa::{Isa, ROWS, Sums, TileJob};
 use super::out::{Finish, OutPtr};
 use super::packed::{PackedMatrix, TILE};
 use super::pool::for_ranges;
@@ -33,16 +33,17 @@ pub(crate) fn matmul_into(
 ) {
     x.assert_fit(w);
     for_ranges(w.tiles(), |tiles| {
+        let mut sums = Sums::default();
         for tile in tiles {
             let columns = TILE.min(w.n - tile * TILE);
             for job in jobs(x, w, tile) {
-                let sums = isa.multiply(&job);
+                isa.multiply(&job, &mut sums);
                 for (i, sums) in sums.iter().take(job.rows).enumerate() {
                     #[expect(unsafe_code, reason = "see SAFETY")]
                     // SAFETY: `tile` is in the range that this thread was given, the row is one of `m`, and `columns` ends
                     // at `n`.
                     unsafe {
-                        out.finish(job.row + i, tile * TILE, &sums[..columns], finish);
+                        out.finish_tile((job.row + i, tile * TILE), sums, columns, finish);
                     }
                 }
             }
@@ -68,19 +69,22 @@ pub(crate) fn matmul_gated(
     );
     let half = w.tiles() / 2;
     for_ranges(half, |tiles| {
+        let (mut gates, mut ups) = (Sums::default(), Sums::default());
         for tile in tiles {
             for job in jobs(x, w, tile) {
-                let mut gates = isa.multiply(&job);
-                let ups = isa.multiply(&TileJob {
+                let up = TileJob {
                     tile: half + tile,
                     ..job
-                });
+                };
+                isa.multiply(&job, &mut gates);
+                isa.multiply(&up, &mut ups);
+                let (gates, ups) = (&mut gates[..job.rows], &ups[..job.rows]);
                 gate(activation, gates.as_flattened_mut(), ups.as_flattened());
-                for (i, sums) in gates.iter().take(job.rows).enumerate() {
+                for (i, sums) in gates.iter().enumerate() {
                     #[expect(unsafe_code, reason = "see SAFETY")]
                     // SAFETY: `tile` is in the range that this thread was given, and whole.
                     unsafe {
-                        out.finish(job.row + i, tile * TILE, sums, Finish::Store);
+                        out.finish_tile((job.row + i, tile * TILE), sums, TILE, Finish::Store);
                     }
                 }
             }

@@ -2,6 +2,8 @@
 //!
 //! It knows that pieces do not overlap by the word of its callers alone, so each of them says why in a safety argument.
 
+use super::packed::TILE;
+
 /// Where a product writes: rows of `stride` floats, of which one thread owns the columns of its tiles.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct OutPtr {
@@ -72,6 +74,30 @@ impl OutPtr {
                     let target = std::slice::from_raw_parts_mut(target, values.len());
                     target.iter_mut().zip(values).for_each(|(to, x)| *to += x);
                 }
+            }
+        }
+    }
+
+    /// The outputs of one tile to columns `column ..` of `row`; only the first `columns` of them where the tile is the
+    /// last one. A whole tile has a length that the compiler knows: no call copies it.
+    ///
+    /// # Safety
+    /// As [`Self::finish`].
+    #[expect(unsafe_code, reason = "as `finish`")]
+    #[inline]
+    pub(crate) unsafe fn finish_tile(
+        self,
+        (row, column): (usize, usize),
+        values: &[f32; TILE],
+        columns: usize,
+        finish: Finish,
+    ) {
+        // SAFETY: by contract.
+        unsafe {
+            if columns == TILE {
+                self.finish(row, column, values, finish);
+            } else {
+                self.finish(row, column, &values[..columns], finish);
             }
         }
     }

@@ -9,7 +9,7 @@ use std::arch::x86_64::{
 
 use super::super::activations::QuantizedRows;
 use super::super::packed::{BLOCK, PackedMatrix, TILE};
-use super::{ROWS, TileJob};
+use super::{Sums, TileJob};
 
 /// Runs of 4 positions in a block.
 const STEPS: usize = BLOCK / 4;
@@ -29,16 +29,17 @@ pub(super) fn detected() -> bool {
         && is_x86_feature_detected!("f16c")
 }
 
-/// Adds the products of a job to `sums`.
+/// Writes the products of a job to `sums`.
 ///
 /// # Safety
 /// [`detected`] says yes, and the job is whole.
 #[expect(unsafe_code, reason = "the only way to the instructions; see Safety")]
-pub(super) unsafe fn multiply(job: &TileJob<'_>, sums: &mut [[f32; TILE]; ROWS]) {
+pub(super) unsafe fn multiply(job: &TileJob<'_>, sums: &mut Sums) {
     let TileJob {
         x, row, w, tile, ..
     } = *job;
     let sums = &mut sums[..job.rows];
+    sums.fill([0.0; TILE]);
     // SAFETY: by contract; a whole job has all rows that it names.
     unsafe {
         // Two products of a code above 127 do not fit into 16 bits.

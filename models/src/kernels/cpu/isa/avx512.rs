@@ -9,7 +9,7 @@ use std::arch::x86_64::{
 
 use super::super::activations::QuantizedRows;
 use super::super::packed::{BLOCK, PackedMatrix, TILE};
-use super::{ROWS, TileJob};
+use super::{ROWS, Sums, TileJob};
 
 /// Registers of codes in a block: one for each four positions.
 const STEPS: usize = BLOCK / 4;
@@ -26,7 +26,7 @@ pub(super) fn detected() -> bool {
 /// # Safety
 /// [`detected`] says yes, and the job is whole.
 #[expect(unsafe_code, reason = "the only way to the instructions; see Safety")]
-pub(super) unsafe fn multiply(job: &TileJob<'_>, sums: &mut [[f32; TILE]; ROWS]) {
+pub(super) unsafe fn multiply(job: &TileJob<'_>, sums: &mut Sums) {
     let TileJob {
         x,
         row,

@@ -17,6 +17,9 @@ use super::packed::{BLOCK, PackedMatrix, TILE};
 /// Rows that share one unpacking of a tile.
 pub(crate) const ROWS: usize = 8;
 
+/// What some rows give with one tile. Kept from job to job: each overwrites the rows that it has.
+pub(crate) type Sums = [[f32; TILE]; ROWS];
+
 /// Instructions that products are made of, and that this processor has: nobody else makes one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Isa(Set);
@@ -72,7 +75,7 @@ impl Isa {
         }
     }
 
-    /// The products of a job, a row of outputs for each of its rows and zeros beyond.
+    /// Writes the products of a job: row `i` of `sums` is that of its row `i`.
     ///
     /// # Panics
     /// Where the job has no rows or more than [`ROWS`], or they are not all there.
@@ -80,20 +83,18 @@ impl Isa {
         any(target_arch = "x86_64", target_arch = "aarch64"),
         expect(unsafe_code, reason = "the only way to the instructions; see SAFETY")
     )]
-    pub(crate) fn multiply(self, job: &TileJob<'_>) -> [[f32; TILE]; ROWS] {
+    pub(crate) fn multiply(self, job: &TileJob<'_>, sums: &mut Sums) {
         job.assert_whole();
-        let mut sums = [[0.0; TILE]; ROWS];
         match self.0 {
             // SAFETY here and below: a set is only made where it was detected, and the job was found whole.
             #[cfg(target_arch = "x86_64")]
-            Set::Avx512Vnni => unsafe { avx512::multiply(job, &mut sums) },
+            Set::Avx512Vnni => unsafe { avx512::multiply(job, sums) },
             #[cfg(target_arch = "x86_64")]
-            Set::Avx2 => unsafe { avx2::multiply(job, &mut sums) },
+            Set::Avx2 => unsafe { avx2::multiply(job, sums) },
             #[cfg(target_arch = "aarch64")]
-            Set::NeonDot => unsafe { neon::multiply(job, &mut sums) },
-            Set::Portable => portable::multiply(job, &mut sums),
+            Set::NeonDot => unsafe { neon::multiply(job, sums) },
+            Set::Portable => portable::multiply(job, sums),
         }
-        sums
     }
 }
 

@@ -10,7 +10,7 @@ use std::arch::{asm, is_aarch64_feature_detected};
 use super::super::activations::QuantizedRows;
 use super::super::packed::{BLOCK, PackedMatrix, TILE};
 use super::super::simd::widen_four;
-use super::{ROWS, TileJob};
+use super::{Sums, TileJob};
 
 /// Outputs in a register.
 const LANES: usize = 4;
@@ -26,16 +26,17 @@ pub(super) fn detected() -> bool {
     is_aarch64_feature_detected!("dotprod")
 }
 
-/// Adds the products of a job to `sums`.
+/// Writes the products of a job to `sums`.
 ///
 /// # Safety
 /// [`detected`] says yes, and the job is whole.
 #[expect(unsafe_code, reason = "the only way to the instructions; see Safety")]
-pub(super) unsafe fn multiply(job: &TileJob<'_>, sums: &mut [[f32; TILE]; ROWS]) {
+pub(super) unsafe fn multiply(job: &TileJob<'_>, sums: &mut Sums) {
     let TileJob {
         x, row, w, tile, ..
     } = *job;
     let (layout, sums) = (w.layout, &mut sums[..job.rows]);
+    sums.fill([0.0; TILE]);
     // SAFETY: by contract; a whole job has all rows that it names.
     unsafe {
         match (layout.bits, layout.groups, layout.minimums) {

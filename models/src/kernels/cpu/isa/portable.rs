@@ -3,23 +3,25 @@
 use super::super::activations::QuantizedRows;
 use super::super::packed::{BLOCK, Layout, TILE, read_f16};
 use super::super::simd::{Simd, simd_dispatch};
-use super::{ROWS, TileJob};
+use super::{Sums, TileJob};
 
 simd_dispatch! {
-    /// Adds the products of a whole job to `sums`.
-    fn multiply = multiply_body(job: &TileJob<'_>, sums: &mut [[f32; TILE]; ROWS])
+    /// Writes the products of a whole job to `sums`.
+    fn multiply = multiply_body(job: &TileJob<'_>, sums: &mut Sums)
 }
 
 #[inline(always)]
-fn multiply_body<S: Simd>(job: &TileJob<'_>, sums: &mut [[f32; TILE]; ROWS]) {
+fn multiply_body<S: Simd>(job: &TileJob<'_>, sums: &mut Sums) {
     let TileJob {
         x, row, w, tile, ..
     } = *job;
     let layout = w.layout;
+    let sums = &mut sums[..job.rows];
+    sums.fill([0.0; TILE]);
     let mut codes = [[0u8; TILE]; BLOCK];
     for (block, bytes) in w.tile(tile).chunks_exact(layout.block_bytes()).enumerate() {
         unpack(layout, bytes, &mut codes);
-        for (i, sums) in sums.iter_mut().take(job.rows).enumerate() {
+        for (i, sums) in sums.iter_mut().enumerate() {
             let scales = &bytes[layout.code_bytes()..];
             let index = (row + i) * (x.k / BLOCK) + block;
             add_block(x, index, layout, scales, &codes, sums);
