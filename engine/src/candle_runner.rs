@@ -234,9 +234,9 @@ fn within_memory(engine: &EngineOptions, device: &Device) -> EngineOptions {
 
 fn say_instructions(isa: Isa) {
     let name = isa.name();
-    if isa == Isa::Portable {
+    if isa == Isa::PORTABLE {
         tracing::warn!(
-            "this processor has neither AVX-512 VNNI nor AVX2: the {name} kernels are several times slower"
+            "this processor has none of AVX-512 VNNI, AVX2 and NEON with dot products: the {name} kernels are several times slower"
         );
     } else {
         tracing::info!("kernels use {name}");

@@ -23,7 +23,7 @@ use super::tensors::Checkpoint;
 use crate::causal_lm::{LoadError, Quantise};
 use crate::layers::linear::ggml_dtype;
 use crate::limits::{FOLDER_FILES_MAX, FOLDER_JSON_BYTES_MAX};
-use names::Names;
+pub(crate) use names::Names;
 use safetensors::{Entry, SafetensorsFile};
 
 const CONFIG: &str = "config.json";
