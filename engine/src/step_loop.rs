@@ -49,8 +49,12 @@ pub(crate) fn run(shared: &Arc<Shared>, options: &EngineOptions, door: Door, loa
 fn start(shared: &Shared, options: &EngineOptions, load: Load) -> Result<Core, RunnerError> {
     let mut runner = load(options)?;
     shared.set_state(EngineState::Warming);
-    runner.warm_up(options.step_tokens_max)?;
     let profile = runner.profile();
+    let text = runner.text();
+    let grammars = Arc::new(Grammars::new(Arc::clone(&text), profile.vocab_size));
+    grammars.prepare_aside();
+    runner.warm_up(options.step_tokens_max)?;
+    let numerics = runner.numerics();
     let blocks = BlockManager::new(profile.kv_blocks, options.block_size);
     let in_cache = u64::from(profile.kv_blocks) * u64::from(options.block_size);
     let context_len = profile
@@ -60,15 +64,16 @@ fn start(shared: &Shared, options: &EngineOptions, load: Load) -> Result<Core, R
     tracing::info!(
         context_len,
         kv_blocks = profile.kv_blocks,
+        %numerics,
         "the engine is ready"
     );
-    let text = runner.text();
     let pace = Pace::new(options.inter_token_target);
     let scheduler = Scheduler::new(options.sequences_max, options.step_tokens_max, blocks, pace);
     let core = Core::new(runner, scheduler);
     shared.publish(core.stats());
     shared.set_loaded(Loaded {
-        grammars: Arc::new(Grammars::new(Arc::clone(&text), profile.vocab_size)),
+        grammars,
+        numerics,
         text,
         vocab_size: profile.vocab_size,
         context_len,

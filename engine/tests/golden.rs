@@ -94,6 +94,7 @@ fn engine(kv_type: KvType) -> EngineHandle {
         kv_type,
         quantise: None,
         threads: None,
+        allow_inexact: false,
     };
     EngineHandle::start(options, RunnerOptions::Candle(candle))
 }

@@ -1,5 +1,7 @@
 //! Tests of the engine as a whole: over simulated time turn by turn, and over its real thread.
 
+#[cfg(feature = "candle")]
+mod exact;
 mod faults;
 mod guided;
 pub(crate) mod model;

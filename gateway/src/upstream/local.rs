@@ -266,6 +266,9 @@ impl Upstream for LocalUpstream {
             mean_step: stats.mean_step,
             prefill_tokens_per_s: stats.prefill_tokens_per_s,
             decode_tokens_per_s: stats.decode_tokens_per_s,
+            numerics: engine
+                .and_then(EngineHandle::numerics)
+                .map(|numerics| numerics.as_str().into()),
         }
     }
 
@@ -543,6 +546,7 @@ async fn candle_options(model: schema::Model) -> Result<RunnerOptions, String> {
             schema::KvType::F16 => hansa_models::KvType::F16,
             schema::KvType::F32 => hansa_models::KvType::F32,
         },
+        allow_inexact: model.self_test == schema::SelfTest::Warn,
         quantise: match model.quantise {
             schema::Quantise::None => None,
             schema::Quantise::Q8_0 => Some(hansa_models::Quantise::Q8_0),
