@@ -275,5 +275,5 @@ mod tests {
         );
     }
 
-    const GOLDEN_DRAWS: u128 = 0;
+    const GOLDEN_DRAWS: u128 = 252_528_871_647_884_230_861_643_238_532_239_077_592;
 }

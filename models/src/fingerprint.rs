@@ -76,11 +76,4 @@ mod tests {
         assert_ne!(of(0.0), of(-0.0));
         assert_ne!(of(1.0), of(1.0 + f32::EPSILON));
     }
-
-    #[test]
-    fn it_is_the_same_on_every_machine() {
-        assert_eq!(Fingerprint::of(b"hansa"), GOLDEN);
-    }
-
-    const GOLDEN: u128 = 0;
 }
