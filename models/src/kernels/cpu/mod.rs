@@ -36,3 +36,8 @@ pub(crate) use dense::{DenseKind, DenseMatrix};
 pub(crate) use elementwise::{Activation, RmsNorm};
 pub(crate) use linear_op::{CpuLinear, CpuMatrix};
 pub(crate) use simd::LANES as ATTENTION_LANES;
+
+/// What computes on this processor: the instructions of quantised products, and those of everything else.
+pub(crate) fn instructions() -> String {
+    format!("{}, {:?}", Isa::detect().name(), simd::SimdLevel::detect())
+}
