@@ -120,6 +120,7 @@ impl Scheduler {
         step.decodes -= decodes;
         step.forced_tokens -= forced;
         step.prefill_tokens -= others - forced;
+        step.prompt_rows -= sequence.prompt_rows().len() as u32;
         step.preemptions += 1;
         self.blocks.release(&mut sequence.table);
         sequence.forget();

@@ -1,6 +1,7 @@
 //! Tests of the engine as a whole: over simulated time turn by turn, and over its real thread.
 
 mod faults;
+mod guesses;
 mod guided;
 pub(crate) mod model;
 mod order;
@@ -9,3 +10,4 @@ mod simulation;
 mod soak;
 mod threads;
 mod turns;
+mod weighing;

@@ -25,6 +25,7 @@ pub(super) fn options(sequences_max: u32, queue_max: u32) -> EngineOptions {
         context_max: None,
         kv_bytes_max: 1 << 20,
         inter_token_target: Duration::from_millis(50),
+        draft_tokens_max: 8,
         queue_tokens_max: 1 << 20,
         stall_after: Duration::from_secs(30),
     }

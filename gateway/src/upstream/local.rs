@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use dashmap::DashMap;
 use futures::future::BoxFuture;
-use futures::stream::{StreamExt, unfold};
+use futures::stream::{BoxStream, StreamExt, unfold};
 use hansa_config::schema;
 use hansa_engine::api::{
     self, EngineError, EngineState, Priority, StopParams, Submission, SubmitError,
@@ -21,7 +21,7 @@ use tokio::time::timeout;
 
 use crate::clock::Clock;
 use crate::limits;
-use crate::upstream::echo::Echo;
+use crate::upstream::echo::{Echo, Told};
 use crate::upstream::pool::Pool;
 use crate::upstream::room::completion_room;
 use crate::upstream::tokenise::Tokeniser;
@@ -276,6 +276,8 @@ impl Upstream for LocalUpstream {
             steps: stats.steps,
             prefill_tokens: stats.prefill_tokens,
             decode_tokens: stats.decode_tokens,
+            drafted_tokens: stats.drafted_tokens,
+            accepted_tokens: stats.accepted_tokens,
             preemptions: stats.preemptions,
             prefix_tokens: stats.prefix_tokens,
             prefix_hit_tokens: stats.prefix_hit_tokens,
@@ -352,6 +354,7 @@ fn submission(
         pool: request.pool,
         deadline: request.deadline,
         want_token_ids: false,
+        prompt_logprobs: request.prompt_logprobs,
     }
 }
 
@@ -365,22 +368,25 @@ fn spec(grammar: upstream::Grammar) -> GrammarSpec {
 }
 
 /// The engine's events as ours. Dropping the stream drops the engine's, which aborts what is not done.
-fn stream(events: hansa_engine::EventStream, place: Place) -> EventStream {
+fn stream(events: hansa_engine::EventStream, place: Place) -> BoxStream<'static, Told> {
     unfold(Some((events, place)), async |running| {
         let (mut events, place) = running?;
         // An engine that goes away without a last word has failed: a stream never just stops (I3).
         let event = events.recv().await.map_or_else(
-            || Err(UpstreamErrorKind::Internal.into()),
+            || Told::Event(Err(UpstreamErrorKind::Internal.into())),
             |event| converted(event, place.structure),
         );
-        let over = matches!(event, Ok(Event::Done(_)) | Err(_));
+        let over = matches!(event, Told::Event(Ok(Event::Done(_)) | Err(_)));
         Some((event, (!over).then_some((events, place))))
     })
     .boxed()
 }
 
-fn converted(event: api::Event, structure: Option<&'static str>) -> Result<Event, UpstreamError> {
-    match event {
+fn converted(event: api::Event, structure: Option<&'static str>) -> Told {
+    let event = match event {
+        api::Event::Prompt(logprobs) => {
+            return Told::Prompt(logprobs.into_iter().map(token_logprob).collect());
+        }
         api::Event::Delta {
             choice,
             text,
@@ -409,13 +415,14 @@ fn converted(event: api::Event, structure: Option<&'static str>) -> Result<Event
             fault.to_string(),
         )),
         api::Event::Failed(error, _) => Err(failed(&error)),
-    }
+    };
+    Told::Event(event)
 }
 
 fn token_logprob(logprob: api::TokenLogprob) -> TokenLogprob {
     let likely = |likely: api::Likely| Likely {
         bytes: likely.bytes,
-        logprob: likely.logprob,
+        logprob: Some(likely.logprob),
     };
     TokenLogprob {
         chosen: likely(logprob.chosen),
@@ -497,6 +504,7 @@ fn engine_options(model: &schema::Model, clock: &Clock) -> EngineOptions {
         context_max: model.context_max,
         kv_bytes_max: model.kv_bytes_max,
         inter_token_target: Duration::from_millis(model.inter_token_target_ms),
+        draft_tokens_max: model.drafts_max(),
         stall_after: Duration::from_millis(model.stall_after_ms),
     }
 }
