@@ -105,7 +105,7 @@ pub const FORCED_TOKENS_MAX: usize = 32; // tokens; more would stand in the way 
 pub const DRAFT_TOKENS_MAX: u32 = 64; // tokens; a hundred rows of logits are as much as a prompt's chunk may cost
 
 /// Slots of the table in which a sequence looks up what followed its latest tokens.
-pub const DRAFT_SLOTS_MAX: usize = 1 << 16; // slots of 4 bytes; 20,000 tokens are all known, of longer texts most
+pub const DRAFT_SLOTS_MAX: usize = 1 << 16; // slots of 4 bytes; 10,000 tokens are all known, of longer texts the latest
 
 /// Guesses that do not pay before one is made after all, to see whether they do by now.
 pub const DRAFT_PROBE_EVERY: u32 = 32; // guesses; a probe costs a few per cent of so many steps
