@@ -104,6 +104,26 @@ async fn text_is_the_formula_for_each_seed_and_choice() {
 }
 
 #[tokio::test]
+async fn a_prompt_that_holds_the_answer_is_guessed_and_the_text_is_still_the_formula() {
+    let engine = start(options(8, 8), Duration::ZERO).await;
+    let asked = Submission {
+        prompt: (0..500).collect(),
+        n: 2,
+        ..submission(7, 1, 400)
+    };
+    let mut stream = engine.submit(asked).unwrap();
+    let events = read_all(&mut stream).await;
+    for choice in 0..2 {
+        assert_eq!(text_of(&events, choice), formula(7, choice, 400));
+    }
+    settle(&engine, is_at_rest).await;
+    let stats = engine.stats();
+    // However long the steps seem to take, some guesses are tried.
+    assert!(stats.accepted_tokens > 0, "{stats:?}");
+    assert_eq!(stats.accepted_tokens, stats.drafted_tokens);
+}
+
+#[tokio::test]
 async fn preempted_sequences_say_the_same() {
     // 16384 tokens of cache for 8 sequences that end with 3010 each.
     let engine = start(options(8, 8), Duration::ZERO).await;
