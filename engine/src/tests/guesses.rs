@@ -155,7 +155,7 @@ fn any_submission() -> impl Strategy<Value = Submission> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(96))]
+    #![proptest_config(ProptestConfig::with_cases(40))]
 
     /// Event by event: text, ids, log-probabilities, reasons and usage of each submission are those of an engine that
     /// guesses nothing.
