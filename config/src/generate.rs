@@ -125,6 +125,7 @@ fn form(slot: Slot<'_>) -> Form {
         Slot::KvType(at) => word(*at),
         Slot::Quantise(at) => word(*at),
         Slot::SelfTest(at) => word(*at),
+        Slot::Speculation(at) => word(*at),
     }
 }
 

@@ -28,6 +28,7 @@ pub(crate) fn fill(slot: Slot<'_>, value: &DeValue<'_>) -> Result<(), Fault> {
         Slot::KvType(at) => *at = choice(value)?,
         Slot::Quantise(at) => *at = choice(value)?,
         Slot::SelfTest(at) => *at = choice(value)?,
+        Slot::Speculation(at) => *at = choice(value)?,
     }
     Ok(())
 }
