@@ -94,7 +94,7 @@ impl App {
     pub async fn build(config: Config) -> Result<Self, ServeError> {
         check(&config)?;
         let (clock, metrics) = (Clock::system(), Metrics::new()?);
-        let (models, loads) = start::prepare(&config.models, &metrics, &clock)?;
+        let (models, loads) = start::prepare(&config, &metrics, &clock)?;
         let clients = bind(config.server.listen).await?;
         let operators = match config.admin.listen {
             Some(address) => Some(bind(address).await?),
@@ -165,7 +165,7 @@ impl Core {
             drain: self.drain.watch(),
         };
         if let Some(acceptor) = operators {
-            let service = admin::router(&self.metrics, health.clone());
+            let service = admin::router(&self.metrics, health.clone(), self.clock.clone());
             let listener = self.listener(service, ADMIN_CONNECTIONS_MAX);
             self.tasks.spawn(listener.run(acceptor));
         }

@@ -6,9 +6,13 @@ use futures::future::BoxFuture;
 use hansa_config::schema;
 
 use crate::clock::Clock;
+use crate::route::facts::Facts;
+use crate::route::options::Options;
+use crate::route::residency::{Rules, allow_list};
 use crate::telemetry::Metrics;
 use crate::upstream::Upstream;
 use crate::upstream::registry::{ModelInfo, Models};
+use crate::upstream::routed::Fleet;
 
 /// Loads one model; resolves when it takes requests.
 pub type Load = BoxFuture<'static, Result<(), StartFailed>>;
@@ -26,28 +30,56 @@ pub struct StartFailed {
 /// Who provides the models of this process, as `/v1/models` says.
 const OWNER: &str = "hansa";
 
-/// Upstreams for `models`, none of them ready, and what makes them so.
+/// Name of the site of models of this process where the config gives none.
+const HERE: &str = "local";
+
+/// The upstreams of `config`'s models, none of them ready, and what makes them so.
 ///
 /// # Errors
 /// [`StartFailed`] in a build without an engine.
 pub fn prepare(
-    models: &[schema::Model],
+    config: &schema::Config,
     metrics: &Metrics,
     clock: &Clock,
 ) -> Result<(Models, Vec<Load>), StartFailed> {
+    let fleet = fleet(&config.route, metrics, clock);
     let (mut table, mut loads) = (Vec::new(), Vec::new());
-    for model in models {
-        let id: Arc<str> = Arc::from(model.id.as_str());
+    for model in &config.models {
         let (upstream, load) = local(model, metrics, clock)?;
+        loads.push(load);
+        // The config has fewer models than a fleet has places.
+        let _ = fleet.add(here(&config.route, model), upstream);
         let info = ModelInfo {
-            id,
+            id: Arc::from(model.id.as_str()),
             created_s: clock.unix_s(),
             owned_by: OWNER,
         };
-        table.push((info, upstream));
-        loads.push(load);
+        let routed: Arc<dyn Upstream> = Arc::new(fleet.model(&model.id));
+        table.push((info, routed));
     }
-    Ok((Models::new(table), loads))
+    let models = Models::new(table).with_decisions(fleet.decisions());
+    Ok((models, loads))
+}
+
+/// A fleet of nobody that routes as the config says.
+fn fleet(route: &schema::Route, metrics: &Metrics, clock: &Clock) -> Fleet {
+    let base = Rules {
+        countries: allow_list(&route.allow_countries),
+        sites: allow_list(&route.allow_sites),
+        // Whether to opt in is each request's to say.
+        experimental: true,
+        purpose: None,
+    };
+    Fleet::new(Options::from(route), base, clock.clone(), metrics.clone())
+}
+
+/// What is known of a model of this process.
+fn here(route: &schema::Route, model: &schema::Model) -> Facts {
+    let site = route.home_site.as_deref().unwrap_or(HERE);
+    Facts {
+        country: route.home_country.as_deref().map(Arc::from),
+        ..Facts::new(&format!("local:{}", model.id), site, "", &model.id)
+    }
 }
 
 #[cfg(feature = "engine")]

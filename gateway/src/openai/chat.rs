@@ -3,13 +3,15 @@
 //! Messages leave here as the chat template wants them: an object with `role`, a string `content`, and `name`
 //! where given.
 
+use std::sync::Arc;
+
 use hansa_config::schema::Limits;
 use serde_json::{Map, Value};
 
 use super::error::ApiError;
 use super::fault::ParamFault;
 use super::fields;
-use super::json::{self, Kind, Node};
+use super::json::{self, Kind, Node, Object};
 use super::params::{Ask, Params};
 use super::sampling;
 use crate::limits;
@@ -24,6 +26,7 @@ pub(super) fn parse(body: &[u8], limits: &Limits) -> Result<Ask, ApiError> {
     fields::check(&body, &[fields::CHAT, fields::SHARED])?;
     let params = Params {
         logprobs: sampling::chat_logprobs(&body)?,
+        session: session(&body)?,
         ..Params::read(&body, limits)?
     };
     let messages = messages(&body.require("messages")?, limits)?;
@@ -31,6 +34,14 @@ pub(super) fn parse(body: &[u8], limits: &Limits) -> Result<Ask, ApiError> {
         params,
         prompts: vec![Prompt::Chat(messages.into())],
     })
+}
+
+/// OpenAI's name for requests whose prompts begin alike.
+fn session(body: &Object<'_, '_>) -> Result<Option<Arc<str>>, ApiError> {
+    let Some(node) = body.get("prompt_cache_key") else {
+        return Ok(None);
+    };
+    Ok(Some(Arc::from(&*node.string()?)))
 }
 
 fn messages(node: &Node<'_, '_>, limits: &Limits) -> Result<Vec<Value>, ApiError> {

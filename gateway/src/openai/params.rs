@@ -42,6 +42,8 @@ pub(super) struct Params {
     /// What each choice must look like.
     pub(super) structure: Option<Structure>,
     pub(super) seed: Option<u64>,
+    /// Requests of one name share a beginning, and are best served by the same upstream.
+    pub(super) session: Option<Arc<str>>,
     /// `None` for one answer in one piece.
     pub(super) stream: Option<StreamOptions>,
 }
@@ -71,6 +73,7 @@ impl Params {
             best_of: n,
             structure: structure::read(body)?,
             seed: seed(body)?,
+            session: None,
             stream: stream(body)?,
         })
     }

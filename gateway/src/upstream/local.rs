@@ -170,7 +170,9 @@ impl LocalUpstream {
         let context = engine.context_len().ok_or(UpstreamErrorKind::NotReady)?;
         let default = self.shared.model.default_max_tokens;
         let max_tokens = completion_room(prompt.len(), request.max_tokens, default, context)?;
-        let echo = match engine.text().filter(|_| request.echo) {
+        // Whoever goes on with a stream does not begin it again.
+        let echoes = request.echo && request.resume_token_ids.is_empty();
+        let echo = match engine.text().filter(|_| echoes) {
             Some(codec) => Echo::of(&*codec, &request, &prompt),
             None => Echo::default(),
         };
@@ -182,6 +184,11 @@ impl LocalUpstream {
         };
         let events = engine.submit(submission).map_err(refused)?;
         Ok(echo.before(stream(events, place)))
+    }
+
+    /// Tokens that so many KV blocks hold.
+    fn tokens_of(&self, blocks: u32) -> u64 {
+        u64::from(blocks) * u64::from(self.shared.model.block_tokens)
     }
 
     fn enter(&self, request: &GenerateRequest) -> Place {
@@ -266,6 +273,11 @@ impl Upstream for LocalUpstream {
             mean_step: stats.mean_step,
             prefill_tokens_per_s: stats.prefill_tokens_per_s,
             decode_tokens_per_s: stats.decode_tokens_per_s,
+            kv_tokens_total: self.tokens_of(stats.blocks_total),
+            kv_tokens_free: self.tokens_of(stats.blocks_free),
+            queued_tokens: stats.waiting_prefill_tokens,
+            numerics: numerics(&self.shared.model),
+            ..UpstreamStatus::default()
         }
     }
 
@@ -347,13 +359,24 @@ fn submission(
         grammar: None,
         seed: request.seed,
         priority: Priority::Interactive,
-        resume: Vec::new(),
+        resume: request.resume_token_ids.clone(),
         flow: request.flow,
         pool: request.pool,
         deadline: request.deadline,
-        want_token_ids: false,
+        want_token_ids: request.want_token_ids,
     }
 }
+
+/// Digests under which a stream of this model can be continued elsewhere. The simulated model's tokens follow from a
+/// formula, so every one is equal to every other; of real weights no digest is known yet.
+fn numerics(model: &schema::Model) -> Vec<String> {
+    match model.runner {
+        schema::Runner::Sim => vec![SIM_NUMERICS.to_owned()],
+        schema::Runner::Candle => Vec::new(),
+    }
+}
+
+const SIM_NUMERICS: &str = "sim-1";
 
 /// The grammar as the engine takes it.
 fn spec(grammar: upstream::Grammar) -> GrammarSpec {

@@ -7,12 +7,14 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::route::decisions::Decisions;
 use crate::upstream::{Readiness, Upstream, UpstreamStatus, UpstreamTotals};
 
 /// The models of this server, in the order of the config.
 #[derive(Default)]
 pub struct Models {
     entries: Vec<Entry>,
+    decisions: Arc<Decisions>,
 }
 
 struct Entry {
@@ -40,7 +42,22 @@ impl Models {
             .into_iter()
             .map(|(info, upstream)| Entry { info, upstream })
             .collect();
-        Self { entries }
+        Self {
+            entries,
+            decisions: Arc::default(),
+        }
+    }
+
+    /// The same models, whose requests leave their decisions in `decisions`.
+    #[must_use]
+    pub fn with_decisions(self, decisions: Arc<Decisions>) -> Self {
+        Self { decisions, ..self }
+    }
+
+    /// Why requests went where they went.
+    #[must_use]
+    pub fn decisions(&self) -> &Decisions {
+        &self.decisions
     }
 
     /// The upstream that serves `id`.
