@@ -94,19 +94,24 @@ impl Router {
     }
 
     /// The request is over.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "a request ends once, so its ticket is taken"
+    )]
     pub fn ended(&mut self, ticket: Ticket, end: End, now: Duration) {
-        let out = self.may_eject(ticket.candidate);
-        let Some(candidate) = self.candidates.get_mut(ticket.candidate.index()) else {
+        let (id, number, company) = (ticket.candidate, ticket.number, ticket.company);
+        let may_eject = self.may_eject(id);
+        let Some(candidate) = self.candidates.get_mut(id.index()) else {
             return;
         };
-        candidate.credits.ended(ticket.number);
+        candidate.credits.ended(number);
         match end {
             End::Done(served) => {
                 if let Some(tpot) = served.tpot_s {
                     candidate.tpot.learn(tpot);
-                    candidate.tpot_company.learn(ticket.company);
+                    candidate.tpot_company.learn(company);
                 }
-                self.learn(ticket.candidate, &served);
+                self.learn(id, &served);
             }
             End::Overloaded(retry_after) => {
                 candidate.penalty.charge(now, retry_after);
@@ -115,7 +120,9 @@ impl Router {
             }
             End::Failed => {
                 candidate.penalty.charge(now, None);
-                candidate.health.failed(now, &self.options.ejection, out);
+                candidate
+                    .health
+                    .failed(now, &self.options.ejection, may_eject);
             }
             End::Left => candidate.health.abandoned(now),
         }

@@ -340,9 +340,8 @@ pub(super) fn nobody(unplaced: &Unplaced, fleet: &Inner, model: &str) -> Upstrea
         return UpstreamErrorKind::NoSiteAllowed.into();
     }
     let upstreams = fleet.upstreams(model);
-    let readiness = upstreams.iter().map(|upstream| upstream.status().readiness);
-    let leaving = |r: Readiness| r == Readiness::Draining;
-    match !upstreams.is_empty() && readiness.map(leaving).all(|leaving| leaving) {
+    let leaves = |upstream: &Arc<dyn Upstream>| upstream.status().readiness == Readiness::Draining;
+    match !upstreams.is_empty() && upstreams.iter().all(leaves) {
         true => UpstreamErrorKind::ShuttingDown.into(),
         false => UpstreamErrorKind::NotReady.into(),
     }
@@ -410,5 +409,6 @@ impl fmt::Debug for Routed {
     }
 }
 
-#[cfg(all(test, feature = "engine"))]
+#[cfg(test)]
+#[cfg(feature = "engine")]
 mod tests;

@@ -8,6 +8,7 @@ mod mutations;
 mod refused;
 mod streams;
 mod transport;
+mod wishes;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};

@@ -38,10 +38,23 @@ const DECODE_US: u64 = 2_000_000;
 
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 enum What {
-    Report { gateway: usize, node: usize },
+    Report {
+        gateway: usize,
+        node: usize,
+    },
+    Hear {
+        gateway: usize,
+        node: usize,
+        running: u32,
+        queued: u64,
+    },
     Arrive,
-    Content { sent: usize },
-    Done { sent: usize },
+    Content {
+        sent: usize,
+    },
+    Done {
+        sent: usize,
+    },
 }
 
 /// Milliseconds to the first content by time of arrival, and the longest queue of a node.
@@ -66,115 +79,167 @@ struct Sent {
     ticket: Option<Ticket>,
 }
 
+/// The state of a world and what is to happen in it.
+struct Simulation<'w> {
+    world: &'w World,
+    gateways: Vec<(Router, Vec<CandidateId>)>,
+    nodes: Vec<Node>,
+    sent: Vec<Sent>,
+    events: BinaryHeap<Reverse<(u64, What)>>,
+    draw: Draw,
+    outcome: Outcome,
+}
+
 fn simulate(world: &World) -> Outcome {
     let options = Options {
         policy: world.policy,
         ..Options::default()
     };
-    let mut gateways: Vec<(Router, Vec<CandidateId>)> = (0..world.gateways)
-        .map(|_| router(options.clone(), world.nodes))
-        .collect();
-    let mut nodes: Vec<Node> = (0..world.nodes).map(|_| Node::default()).collect();
-    let mut sent: Vec<Sent> = Vec::new();
-    let mut draw = Draw::new(11);
-    let mut events = BinaryHeap::new();
-    let mut outcome = Outcome {
-        ttft_ms: Vec::new(),
-        queue_max: 0,
+    let gateway = |_| router(options.clone(), world.nodes);
+    let mut simulation = Simulation {
+        world,
+        gateways: (0..world.gateways).map(gateway).collect(),
+        nodes: (0..world.nodes).map(|_| Node::default()).collect(),
+        sent: Vec::new(),
+        events: BinaryHeap::new(),
+        draw: Draw::new(11),
+        outcome: Outcome {
+            ttft_ms: Vec::new(),
+            queue_max: 0,
+        },
     };
-    for gateway in 0..world.gateways {
-        for node in 0..world.nodes {
-            // Not all at the same moment.
-            let at = draw.below(world.report_every_ms * 1_000);
-            events.push(Reverse((at, What::Report { gateway, node })));
+    simulation.run();
+    simulation.outcome
+}
+
+impl Simulation<'_> {
+    fn run(&mut self) {
+        for gateway in 0..self.world.gateways {
+            for node in 0..self.world.nodes {
+                // Not all at the same moment.
+                let at = self.draw.below(self.world.report_every_ms * 1_000);
+                self.plan(at, What::Report { gateway, node });
+            }
         }
-    }
-    events.push(Reverse((0, What::Arrive)));
-    while let Some(Reverse((at, what))) = events.pop() {
-        let now = Duration::from_micros(at);
-        match what {
-            What::Report { gateway, node } => {
-                if at < world.until_ms * 1_000 {
-                    let next = at + world.report_every_ms * 1_000;
-                    events.push(Reverse((next, What::Report { gateway, node })));
-                }
-                let queue = &mut nodes[node];
-                queue.queued.retain(|until| *until > at);
-                let figures = Figures {
-                    running: queue.running,
-                    waiting: 0,
-                    queued_tokens: 1_000 * queue.queued.len() as u64,
-                    ..idle()
-                };
-                let (router, ids) = &mut gateways[gateway];
-                // It tells what was true when it left; being told later is the same as being told old news.
-                let seen_at = now + ms(world.report_age_ms);
-                let figures = Figures {
-                    age: ms(world.report_age_ms),
-                    ..figures
-                };
-                router.observe(ids[node], figures, seen_at);
-            }
-            What::Arrive => {
-                if at < world.until_ms * 1_000 {
-                    let gap = draw.below(2 * (world.gap_us)(at / 1_000)) + 1;
-                    events.push(Reverse((at + gap, What::Arrive)));
-                }
-                let gateway = draw.below(world.gateways as u64) as usize;
-                let placed = place(&mut gateways[gateway].0, &Extra::default(), now).unwrap();
-                let index = placed.candidate.index();
-                let node = &mut nodes[index];
-                node.queued.retain(|until| *until > at);
-                node.busy_until_us = node.busy_until_us.max(at) + PREFILL_US;
-                node.queued.push(node.busy_until_us);
-                node.running += 1;
-                outcome.queue_max = outcome.queue_max.max(node.queued.len());
-                let number = sent.len();
-                events.push(Reverse((
-                    node.busy_until_us,
-                    What::Content { sent: number },
-                )));
-                sent.push(Sent {
-                    gateway,
-                    node: index,
-                    at_us: at,
-                    ticket: Some(placed.ticket),
-                });
-            }
-            What::Content { sent: number } => {
-                let Sent {
-                    gateway,
-                    at_us,
-                    ticket,
-                    ..
-                } = &mut sent[number];
-                let router = &mut gateways[*gateway].0;
-                router.first_content(ticket.as_mut().unwrap(), &[], now);
-                outcome
-                    .ttft_ms
-                    .push((*at_us / 1_000, (at - *at_us) / 1_000));
-                events.push(Reverse((at + DECODE_US, What::Done { sent: number })));
-            }
-            What::Done { sent: number } => {
-                let Sent {
+        self.plan(0, What::Arrive);
+        while let Some(Reverse((at, what))) = self.events.pop() {
+            match what {
+                What::Report { gateway, node } => self.report(at, gateway, node),
+                What::Hear {
                     gateway,
                     node,
-                    ticket,
-                    ..
-                } = &mut sent[number];
-                nodes[*node].running -= 1;
-                let served = Served {
-                    prompt_bytes: 4_000,
-                    prompt_tokens: 1_000,
-                    output_tokens: 100.0,
-                    tpot_s: Some(0.02),
-                };
-                let ticket = ticket.take().unwrap();
-                gateways[*gateway].0.ended(ticket, End::Done(served), now);
+                    running,
+                    queued,
+                } => self.hear(at, (gateway, node), running, queued),
+                What::Arrive => self.arrive(at),
+                What::Content { sent } => self.content(at, sent),
+                What::Done { sent } => self.done(at, sent),
             }
         }
     }
-    outcome
+
+    fn plan(&mut self, at: u64, what: What) {
+        self.events.push(Reverse((at, what)));
+    }
+
+    fn is_over(&self, at: u64) -> bool {
+        at >= self.world.until_ms * 1_000
+    }
+
+    /// A node tells a gateway what is true now.
+    fn report(&mut self, at: u64, gateway: usize, node: usize) {
+        if !self.is_over(at) {
+            let next = at + self.world.report_every_ms * 1_000;
+            self.plan(next, What::Report { gateway, node });
+        }
+        let state = &mut self.nodes[node];
+        state.forget_computed(at);
+        let (running, queued) = (state.running, state.queued.len() as u64);
+        let heard_at = at + self.world.report_age_ms * 1_000;
+        let hear = What::Hear {
+            gateway,
+            node,
+            running,
+            queued,
+        };
+        self.plan(heard_at, hear);
+    }
+
+    /// The gateway hears it.
+    fn hear(&mut self, at: u64, (gateway, node): (usize, usize), running: u32, queued: u64) {
+        let figures = Figures {
+            running,
+            queued_tokens: 1_000 * queued,
+            age: ms(self.world.report_age_ms),
+            ..idle()
+        };
+        let (router, ids) = &mut self.gateways[gateway];
+        router.observe(ids[node], figures, Duration::from_micros(at));
+    }
+
+    fn arrive(&mut self, at: u64) {
+        if !self.is_over(at) {
+            let gap = self.draw.below(2 * (self.world.gap_us)(at / 1_000)) + 1;
+            self.plan(at + gap, What::Arrive);
+        }
+        let gateway = self.draw.below(self.world.gateways as u64) as usize;
+        let router = &mut self.gateways[gateway].0;
+        let placed = place(router, &Extra::default(), Duration::from_micros(at)).unwrap();
+        let node = placed.candidate.index();
+        let content_at = self.nodes[node].take_in(at);
+        self.outcome.queue_max = self.outcome.queue_max.max(self.nodes[node].queued.len());
+        self.plan(
+            content_at,
+            What::Content {
+                sent: self.sent.len(),
+            },
+        );
+        self.sent.push(Sent {
+            gateway,
+            node,
+            at_us: at,
+            ticket: Some(placed.ticket),
+        });
+    }
+
+    fn content(&mut self, at: u64, number: usize) {
+        let sent = &mut self.sent[number];
+        let router = &mut self.gateways[sent.gateway].0;
+        let ticket = sent.ticket.as_mut().unwrap();
+        router.first_content(ticket, &[], Duration::from_micros(at));
+        let took = (at - sent.at_us) / 1_000;
+        self.outcome.ttft_ms.push((sent.at_us / 1_000, took));
+        self.plan(at + DECODE_US, What::Done { sent: number });
+    }
+
+    fn done(&mut self, at: u64, number: usize) {
+        let sent = &mut self.sent[number];
+        self.nodes[sent.node].running -= 1;
+        let served = Served {
+            prompt_bytes: 4_000,
+            prompt_tokens: 1_000,
+            output_tokens: 100.0,
+            tpot_s: Some(0.02),
+        };
+        let ticket = sent.ticket.take().unwrap();
+        let router = &mut self.gateways[sent.gateway].0;
+        router.ended(ticket, End::Done(served), Duration::from_micros(at));
+    }
+}
+
+impl Node {
+    fn forget_computed(&mut self, at: u64) {
+        self.queued.retain(|until| *until > at);
+    }
+
+    /// Takes in a prompt and says when it is computed.
+    fn take_in(&mut self, at: u64) -> u64 {
+        self.forget_computed(at);
+        self.busy_until_us = self.busy_until_us.max(at) + PREFILL_US;
+        self.queued.push(self.busy_until_us);
+        self.running += 1;
+        self.busy_until_us
+    }
 }
 
 /// Ten nodes prefill 100 prompts a second; 80 come.

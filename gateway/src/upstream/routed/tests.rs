@@ -195,7 +195,10 @@ impl Outcome {
                 Ok(Event::Done(usage)) => {
                     // What the caches of two engines held is no part of the answer.
                     let cached_tokens = 0;
-                    end = Some(Ok(crate::upstream::Usage { cached_tokens, ..usage }));
+                    end = Some(Ok(crate::upstream::Usage {
+                        cached_tokens,
+                        ..usage
+                    }));
                 }
                 Err(error) => end = Some(Err(error.kind)),
             }
