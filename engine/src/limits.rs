@@ -41,6 +41,12 @@ pub const SAMPLER_BLOCK: usize = 64; // logits; four cache lines, skipped as one
 /// Text of one schema; what it forces to be said is looked at in each step.
 pub const SCHEMA_BYTES_MAX: usize = 64 << 10; // bytes; schemas of whole APIs have half of it
 
+/// Functions that one grammar may let a choice call.
+pub const CALLS_FUNCTIONS_MAX: usize = 128; // functions; OpenAI's own bound
+
+/// Texts of all the schemas of such functions.
+pub const CALLS_BYTES_MAX: usize = 256 << 10; // bytes; the tools of large agents have a third, most of it words
+
 /// Text of one Lark grammar.
 pub const LARK_BYTES_MAX: usize = 8 << 10; // bytes; compiling takes up to its square
 

@@ -1,19 +1,21 @@
 //! OpenAI's API: its JSON on the outside, [`GenerateRequest`]s and events on the inside.
 //!
 //! A request goes through these files in this order: `body` (bytes), `json` and `fields` (what it says), `chat` or
-//! `completions` with `params` (what it means), `run` (the work), then `answer` or `stream` with `sse` (the reply), and
+//! `completions` with `params` (what it means), `run` with `calls` (the work), then `answer` or `stream` with `sse` (the reply), and
 //! `error` for whatever goes wrong. It must not know which upstream serves a model, nor read a clock.
 
 pub mod error;
 
 mod answer;
 mod body;
+mod calls;
 mod chat;
 mod completions;
 mod fault;
 mod fields;
 mod json;
 mod logprobs;
+mod messages;
 mod models;
 mod params;
 mod run;
@@ -23,6 +25,7 @@ mod stream;
 mod structure;
 #[cfg(test)]
 mod tests;
+mod tools;
 mod wishes;
 
 use std::fmt;
@@ -255,6 +258,7 @@ impl Work {
             logprobs: params.logprobs_needed(),
             echo: params.echo,
             structure: params.structure.clone(),
+            tools: params.tools.clone(),
             // A client's seed gives a prompt the same answer here as on its own; one that we draw is drawn for each, or
             // equal prompts would get equal answers.
             seed: params.seed.unwrap_or_else(draw_seed),

@@ -13,6 +13,7 @@ use super::json::{Kind, Node, Object};
 use super::sampling;
 use super::structure;
 use crate::limits;
+use crate::upstream::tools::Tools;
 use crate::upstream::{Prompt, Sampling, Structure};
 
 /// A request as far as its body tells.
@@ -41,6 +42,8 @@ pub(super) struct Params {
     pub(super) best_of: u32,
     /// What each choice must look like.
     pub(super) structure: Option<Structure>,
+    /// Functions that may be called.
+    pub(super) tools: Option<Arc<Tools>>,
     pub(super) seed: Option<u64>,
     /// Requests of one name share a beginning, and are best served by the same upstream.
     pub(super) session: Option<Arc<str>>,
@@ -72,6 +75,7 @@ impl Params {
             echo: false,
             best_of: n,
             structure: structure::read(body)?,
+            tools: None,
             seed: seed(body)?,
             session: None,
             stream: stream(body)?,

@@ -11,6 +11,7 @@ use super::error::ApiError;
 use super::logprobs::{Logprobs, characters_of};
 use super::params::StreamOptions;
 use crate::limits;
+use crate::upstream::tools::CallHead;
 use crate::upstream::{Endpoint, Event, TokenLogprob};
 
 /// Writes the events of one stream into a buffer.
@@ -55,20 +56,34 @@ impl Encoder {
     /// Writes what one event means to the client: none, one or several chunks.
     pub(super) fn event(&mut self, event: &Event) {
         match event {
+            // Words for those who look for calls.
+            Event::ToolSyntax(_) => {}
+            Event::ToolCall {
+                choice,
+                index,
+                head,
+                arguments,
+            } => {
+                self.open(*choice, "null");
+                self.start_chunk(*choice);
+                self.call(*index, head.as_ref(), arguments);
+                self.logprobs(*choice, &[]);
+                self.end_chunk(None);
+            }
             Event::Delta {
                 choice,
                 text,
                 logprobs,
                 ..
             } => {
-                self.open(*choice);
+                self.open(*choice, "\"\"");
                 self.start_chunk(*choice);
                 self.text(Some(text));
                 self.logprobs(*choice, logprobs);
                 self.end_chunk(None);
             }
             Event::Finished { choice, reason } => {
-                self.open(*choice);
+                self.open(*choice, "\"\"");
                 self.start_chunk(*choice);
                 self.text(None);
                 self.logprobs(*choice, &[]);
@@ -105,15 +120,19 @@ impl Encoder {
         self.buffer.split().freeze()
     }
 
-    /// The first chunk of a chat's choice, with the role and no text, as OpenAI sends it.
-    fn open(&mut self, choice: u32) {
+    /// The first chunk of a chat's choice, with the role and no text, as OpenAI sends it. `content` is JSON.
+    fn open(&mut self, choice: u32, content: &str) {
         if self.endpoint != Endpoint::Chat || std::mem::replace(&mut self.at(choice).opened, true) {
             return;
         }
         self.start_chunk(choice);
-        self.buffer.extend_from_slice(
-            br#","delta":{"role":"assistant","content":"","refusal":null},"logprobs":null"#,
-        );
+        for part in [
+            r#","delta":{"role":"assistant","content":"#,
+            content,
+            r#","refusal":null},"logprobs":null"#,
+        ] {
+            self.buffer.extend_from_slice(part.as_bytes());
+        }
         self.end_chunk(None);
     }
 
@@ -139,6 +158,22 @@ impl Encoder {
                 self.json(text.unwrap_or_default());
             }
         }
+    }
+
+    fn call(&mut self, index: u32, head: Option<&CallHead>, arguments: &str) {
+        self.buffer
+            .extend_from_slice(br#","delta":{"tool_calls":["#);
+        let call = CallDelta {
+            index,
+            id: head.map(|head| &*head.id),
+            r#type: head.map(|_| "function"),
+            function: FunctionDelta {
+                name: head.map(|head| &*head.name),
+                arguments,
+            },
+        };
+        self.json(&call);
+        self.buffer.extend_from_slice(b"]}");
     }
 
     fn logprobs(&mut self, choice: u32, tokens: &[TokenLogprob]) {
@@ -176,6 +211,24 @@ impl Encoder {
         let written = serde_json::to_writer((&mut self.buffer).writer(), value);
         debug_assert!(written.is_ok(), "strings and numbers fit into memory");
     }
+}
+
+/// A part of a call; only the first one says whom it calls.
+#[derive(Serialize)]
+struct CallDelta<'a> {
+    index: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    r#type: Option<&'static str>,
+    function: FunctionDelta<'a>,
+}
+
+#[derive(Serialize)]
+struct FunctionDelta<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<&'a str>,
+    arguments: &'a str,
 }
 
 fn chunk_head(head: &Head) -> Vec<u8> {

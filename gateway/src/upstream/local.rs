@@ -3,6 +3,8 @@
 //! It converts between the gateway's types and the engine's, and nothing else: what a request means is decided in
 //! `openai`, how it is scheduled in the engine.
 
+mod guidance;
+
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -10,15 +12,15 @@ use std::time::Duration;
 
 use dashmap::DashMap;
 use futures::future::BoxFuture;
-use futures::stream::{StreamExt, unfold};
+use futures::stream::{self, StreamExt, unfold};
 use hansa_config::schema;
 use hansa_engine::api::{
     self, EngineError, EngineState, Priority, StopParams, Submission, SubmitError,
 };
-use hansa_engine::grammar::{Grammar, GrammarError, GrammarSpec};
 use hansa_engine::{EngineHandle, EngineOptions, RunnerOptions, SimOptions};
 use tokio::time::timeout;
 
+use self::guidance::{Guidance, form};
 use crate::clock::Clock;
 use crate::limits;
 use crate::upstream::echo::Echo;
@@ -26,8 +28,8 @@ use crate::upstream::pool::Pool;
 use crate::upstream::room::completion_room;
 use crate::upstream::tokenise::Tokeniser;
 use crate::upstream::{
-    self, Event, EventStream, FinishReason, GenerateRequest, Likely, Readiness, TokenLogprob,
-    Upstream, UpstreamError, UpstreamErrorKind, UpstreamStatus, UpstreamTotals, Usage,
+    Event, EventStream, FinishReason, GenerateRequest, Likely, Readiness, TokenLogprob, Upstream,
+    UpstreamError, UpstreamErrorKind, UpstreamStatus, UpstreamTotals, Usage,
 };
 
 /// One model served by an engine of this process. Clones share it.
@@ -126,25 +128,20 @@ impl LocalUpstream {
         self.in_time(request, ids).await
     }
 
-    /// The grammar of the request, compiled.
-    async fn compile(
+    /// What holds the request's choices.
+    async fn guidance(
         &self,
         engine: &EngineHandle,
         request: &Arc<GenerateRequest>,
-    ) -> Result<Option<Grammar>, UpstreamError> {
-        let Some(structure) = request.structure.clone() else {
-            return Ok(None);
-        };
+    ) -> Result<Guidance, UpstreamError> {
+        if request.structure.is_none() && request.tools.is_none() {
+            return Ok(Guidance::default());
+        }
         let grammars = engine.grammars().ok_or(UpstreamErrorKind::NotReady)?;
-        let compiling = async {
-            let spec = spec(structure.grammar);
-            let compiled = self.shared.compiler.run(move || grammars.compile(&spec));
-            let compiled = compiled.await?;
-            compiled.map(Some).map_err(|error| match error {
-                GrammarError::Broke => UpstreamErrorKind::Internal.into(),
-                _ => invalid(structure.param, error.to_string()),
-            })
-        };
+        let text = engine.text().ok_or(UpstreamErrorKind::NotReady)?;
+        let asked = Arc::clone(request);
+        let compile = move || Guidance::of(&asked, form(text.tool_syntax()), &grammars);
+        let compiling = async { self.shared.compiler.run(compile).await? };
         self.in_time(request, compiling).await
     }
 
@@ -176,14 +173,16 @@ impl LocalUpstream {
             Some(codec) => Echo::of(&*codec, &request, &prompt),
             None => Echo::default(),
         };
-        let grammar = self.compile(engine, &request).await?;
-        let place = self.enter(&request);
+        let guidance = self.guidance(engine, &request).await?;
+        let place = self.enter(&request, guidance.param);
         let submission = Submission {
-            grammar,
+            grammar: guidance.grammar,
             ..submission(&request, place.engine_id(), prompt, max_tokens)
         };
         let events = engine.submit(submission).map_err(refused)?;
-        Ok(echo.before(stream(events, place)))
+        let events = echo.before(converted_stream(events, place));
+        let syntax = guidance.syntax.map(|syntax| Ok(Event::ToolSyntax(syntax)));
+        Ok(stream::iter(syntax).chain(events).boxed())
     }
 
     /// Tokens that so many KV blocks hold.
@@ -191,14 +190,14 @@ impl LocalUpstream {
         u64::from(blocks) * u64::from(self.shared.model.block_tokens)
     }
 
-    fn enter(&self, request: &GenerateRequest) -> Place {
+    fn enter(&self, request: &GenerateRequest, structure: Option<&'static str>) -> Place {
         let request_id = &request.id;
         let number = self.shared.submissions.fetch_add(1, Ordering::Relaxed);
         self.shared.in_flight.insert(number, Arc::clone(request_id));
         Place {
             shared: Arc::clone(&self.shared),
             request_id: Arc::clone(request_id),
-            structure: request.structure.as_ref().map(|s| s.param),
+            structure,
             number,
         }
     }
@@ -378,17 +377,8 @@ fn numerics(model: &schema::Model) -> Vec<String> {
 
 const SIM_NUMERICS: &str = "sim-1";
 
-/// The grammar as the engine takes it.
-fn spec(grammar: upstream::Grammar) -> GrammarSpec {
-    match grammar {
-        upstream::Grammar::JsonSchema(text) => GrammarSpec::JsonSchema(text),
-        upstream::Grammar::Regex(text) => GrammarSpec::Regex(text),
-        upstream::Grammar::Lark(text) => GrammarSpec::Lark(text),
-    }
-}
-
 /// The engine's events as ours. Dropping the stream drops the engine's, which aborts what is not done.
-fn stream(events: hansa_engine::EventStream, place: Place) -> EventStream {
+fn converted_stream(events: hansa_engine::EventStream, place: Place) -> EventStream {
     unfold(Some((events, place)), async |running| {
         let (mut events, place) = running?;
         // An engine that goes away without a last word has failed: a stream never just stops (I3).

@@ -20,6 +20,7 @@ mod room;
 pub mod routed;
 #[cfg(feature = "engine")]
 mod tokenise;
+pub mod tools;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,6 +29,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 
+use self::tools::{CallHead, ToolSyntax, Tools};
 use crate::route::residency::Rules;
 
 /// A request as every upstream takes it: parsed, checked against the limits, and fixed where chance or time enter.
@@ -61,6 +63,8 @@ pub struct GenerateRequest {
     pub echo: bool,
     /// What each choice must look like.
     pub structure: Option<Structure>,
+    /// Functions that a chat may call. Calls come as text, unless the upstream itself finds them there.
+    pub tools: Option<Arc<Tools>>,
     /// Seed, the client's or drawn once by the first server.
     pub seed: u64,
     /// Moment that the chat template may print, seconds since the epoch, fixed by the first server.
@@ -127,7 +131,7 @@ impl Endpoint {
 /// What is to be continued.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Prompt {
-    /// A conversation: OpenAI messages whose `content` is a string or null.
+    /// A conversation: OpenAI messages whose `content` is a string or null, calls and results of tools among them.
     Chat(Arc<[serde_json::Value]>),
     /// Plain text.
     Text(Arc<str>),
@@ -198,6 +202,8 @@ impl Default for Sampling {
 /// A stream that just stops is a broken one (I3).
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
+    /// How the model writes calls, before anything else and only where the request has tools.
+    ToolSyntax(ToolSyntax),
     /// A choice went on.
     Delta {
         /// Index of the choice.
@@ -208,6 +214,17 @@ pub enum Event {
         token_ids: Vec<u32>,
         /// Log-probabilities of the tokens behind it, where wanted.
         logprobs: Vec<TokenLogprob>,
+    },
+    /// A choice calls a function, or goes on with a call's arguments.
+    ToolCall {
+        /// Index of the choice.
+        choice: u32,
+        /// Index of the call within the choice.
+        index: u32,
+        /// Whom it calls, in the first event of a call alone.
+        head: Option<CallHead>,
+        /// The next part of its arguments, JSON when put together.
+        arguments: String,
     },
     /// A choice ended.
     Finished {
@@ -245,6 +262,8 @@ pub enum FinishReason {
     Stop,
     /// `max_tokens` or the context is used up.
     Length,
+    /// The model waits for the results of its calls.
+    ToolCalls,
 }
 
 /// Tokens that a request really used.

@@ -66,7 +66,9 @@ impl Told {
                     choice.finished = true;
                 }
             }
-            Event::Done(_) => {}
+            // Calls that an upstream found itself come without ids.
+            Event::ToolCall { .. } => self.exact = false,
+            Event::ToolSyntax(_) | Event::Done(_) => {}
         }
     }
 
@@ -131,7 +133,9 @@ impl Seam {
             Event::Delta {
                 choice, token_ids, ..
             } => (*choice, Some(token_ids.as_slice())),
-            Event::Finished { choice, .. } => (*choice, None),
+            Event::Finished { choice, .. } | Event::ToolCall { choice, .. } => (*choice, None),
+            // It came before everything else.
+            Event::ToolSyntax(_) => return Met::Known,
             Event::Done(_) => return Met::New,
         };
         let Some(expected) = self.0.get_mut(choice as usize) else {

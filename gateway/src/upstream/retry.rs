@@ -253,7 +253,8 @@ async fn first_events(
 fn is_content(event: &Event) -> bool {
     match event {
         Event::Delta { text, logprobs, .. } => !text.is_empty() || !logprobs.is_empty(),
-        Event::Finished { .. } | Event::Done(_) => true,
+        Event::ToolSyntax(_) => false,
+        Event::ToolCall { .. } | Event::Finished { .. } | Event::Done(_) => true,
     }
 }
 

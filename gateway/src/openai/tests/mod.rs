@@ -7,6 +7,7 @@ mod logprobs;
 mod mutations;
 mod refused;
 mod streams;
+mod tools;
 mod transport;
 mod wishes;
 

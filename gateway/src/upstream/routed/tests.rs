@@ -200,6 +200,7 @@ impl Outcome {
                         ..usage
                     }));
                 }
+                Ok(Event::ToolSyntax(_) | Event::ToolCall { .. }) => panic!("calls without tools"),
                 Err(error) => end = Some(Err(error.kind)),
             }
         }
@@ -243,6 +244,7 @@ fn request(n: u32, max_tokens: u32) -> GenerateRequest {
         logprobs: None,
         echo: false,
         structure: None,
+        tools: None,
         seed: 42,
         template_time_s: 0,
         deadline: None,
