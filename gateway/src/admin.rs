@@ -1,5 +1,7 @@
 //! What operators and their machines ask, on a listener of its own that no client reaches.
 
+mod models;
+
 use std::sync::Arc;
 
 use axum::extract::{Path, State};
@@ -12,6 +14,7 @@ use http::header::CONTENT_TYPE;
 use serde_json::json;
 
 use crate::clock::Clock;
+use crate::fleet::Fleet;
 use crate::health::Health;
 use crate::layers::{fence, host};
 use crate::telemetry::Metrics;
@@ -27,8 +30,8 @@ struct Admin {
     clock: Clock,
 }
 
-/// `/metrics`, `/health/live`, `/health/ready` and `/admin/v1/decisions/{id}`.
-pub fn router(metrics: &Metrics, health: Health, clock: Clock) -> Router {
+/// `/metrics`, `/health/live`, `/health/ready`, the models under `/admin/v1/models`, and `/admin/v1/decisions/{id}`.
+pub fn router(metrics: &Metrics, health: Health, fleet: Fleet, clock: Clock) -> Router {
     let admin = Admin {
         metrics: metrics.clone(),
         models: Arc::clone(&health.models),
@@ -40,6 +43,7 @@ pub fn router(metrics: &Metrics, health: Health, clock: Clock) -> Router {
         .route("/admin/v1/decisions/{*id}", get(decisions))
         .with_state(admin)
         .merge(health.router())
+        .merge(models::router(fleet))
         // As in `stack`: a web page must not read this through a name that is made to resolve here.
         .layer(from_fn(host::check))
         .layer(from_fn_with_state(metrics.clone(), fence::contain))

@@ -7,10 +7,11 @@
 pub mod error;
 
 mod answer;
-mod body;
+pub(crate) mod body;
 mod calls;
 mod chat;
 mod completions;
+mod embeddings;
 mod fault;
 mod fields;
 mod json;
@@ -90,6 +91,7 @@ impl Api {
         Router::new()
             .route(Endpoint::Chat.path(), routing::post(chat_completions))
             .route(Endpoint::Completions.path(), routing::post(completions))
+            .route("/v1/embeddings", routing::post(embeddings::serve))
             .route("/v1/models", routing::get(models::list))
             .route("/v1/models/{*id}", routing::get(models::get))
             .fallback(async || ApiError::route_not_found())
@@ -146,19 +148,29 @@ impl Api {
         Ok(response)
     }
 
-    /// Parses a body: a small one here, a large one where it holds up nobody else.
     async fn parse(&self, endpoint: Endpoint, body: Bytes) -> Result<Ask, ApiError> {
-        if body.len() <= limits::PARSE_INLINE_BYTES_MAX {
-            return parse(endpoint, &body, &self.shared.limits);
+        let bytes = body.len();
+        self.off_loop(bytes, move |limits| parse(endpoint, &body, limits))
+            .await
+    }
+
+    /// Reads or writes JSON of about `size` bytes: little of it here, much of it where it holds up nobody else.
+    async fn off_loop<T: Send + 'static>(
+        &self,
+        size: usize,
+        work: impl FnOnce(&Limits) -> Result<T, ApiError> + Send + 'static,
+    ) -> Result<T, ApiError> {
+        if size <= limits::PARSE_INLINE_BYTES_MAX {
+            return work(&self.shared.limits);
         }
         let permit = self.shared.large_parses.acquire().await;
         let limits = self.shared.limits.clone();
-        let parsing = tokio::task::spawn_blocking(move || parse(endpoint, &body, &limits));
-        let parsed = parsing
+        let working = tokio::task::spawn_blocking(move || work(&limits));
+        let done = working
             .await
             .unwrap_or_else(|_panicked| Err(ApiError::internal()));
         drop(permit);
-        parsed
+        done
     }
 
     fn head(&self, endpoint: Endpoint, params: &Params) -> Head {

@@ -102,7 +102,7 @@ pub struct Ask<'a> {
     /// The digest that a candidate must have, and no other.
     pub numerics: Option<&'a str>,
     /// Whether something is left of the tenant's allocation at a candidate.
-    pub allocation: &'a dyn Fn(&Facts) -> bool,
+    pub allocation: &'a (dyn Fn(&Facts) -> bool + Sync),
 }
 
 /// A request's place.

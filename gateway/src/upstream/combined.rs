@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::upstream::{Readiness, UpstreamStatus, UpstreamTotals};
+use crate::upstream::{Readiness, Resident, UpstreamStatus, UpstreamTotals};
 
 /// The status of all together.
 pub(super) fn combined(statuses: impl Iterator<Item = UpstreamStatus>) -> UpstreamStatus {
@@ -59,6 +59,14 @@ pub(super) fn total(totals: impl Iterator<Item = UpstreamTotals>) -> UpstreamTot
         preemptions: sum.preemptions + one.preemptions,
         prefix_tokens: sum.prefix_tokens + one.prefix_tokens,
         prefix_hit_tokens: sum.prefix_hit_tokens + one.prefix_hit_tokens,
+    })
+}
+
+/// What all together hold in memory.
+pub(super) fn resident(residents: impl Iterator<Item = Resident>) -> Resident {
+    residents.fold(Resident::default(), |sum, one| Resident {
+        weights_bytes: sum.weights_bytes + one.weights_bytes,
+        kv_bytes: sum.kv_bytes + one.kv_bytes,
     })
 }
 

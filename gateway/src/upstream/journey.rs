@@ -45,10 +45,10 @@ type Opened = (Box<Trip>, Result<Live, UpstreamError>);
 
 impl Journey {
     /// The way of `request`.
-    pub(super) fn new(fleet: &Arc<Inner>, request: &Arc<GenerateRequest>) -> Self {
-        let trip = Box::new(Trip::new(fleet, request));
+    pub(super) fn new(roster: &Arc<Inner>, request: &Arc<GenerateRequest>) -> Self {
+        let trip = Box::new(Trip::new(roster, request));
         let resumes = if request.wishes.resume {
-            fleet.options.resumes_max
+            roster.options.resumes_max
         } else {
             0
         };
@@ -71,7 +71,7 @@ impl Journey {
             return Poll::Ready(Some(Ok(event)));
         }
         let polled = live.events.poll_next_unpin(cx);
-        let now = || trip.fleet.clock.now();
+        let now = || trip.roster.clock.now();
         match &polled {
             Poll::Pending => self.pace.waits(now),
             Poll::Ready(_) => self.pace.goes_on(now),
@@ -114,7 +114,7 @@ impl Journey {
             return;
         };
         let output_tokens = f64::from(usage.completion_tokens) / f64::from(trip.request.n.max(1));
-        let now = trip.fleet.clock.now();
+        let now = trip.roster.clock.now();
         // Parts of two streams say nothing of either.
         let whole = self.seam.is_none();
         live.sent.end(End::Done(Served {
@@ -172,7 +172,7 @@ impl Stream for Journey {
                     let (trip, opened) = ready!(opening.as_mut().poll(cx));
                     match opened {
                         Ok(live) => {
-                            this.pace.begins(trip.fleet.clock.now());
+                            this.pace.begins(trip.roster.clock.now());
                             this.phase = Phase::Live(trip, live);
                             continue;
                         }

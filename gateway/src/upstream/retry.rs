@@ -22,7 +22,7 @@ use crate::upstream::{
 
 /// A request on its way, and whom it has tried.
 pub(super) struct Trip {
-    pub(super) fleet: Arc<Inner>,
+    pub(super) roster: Arc<Inner>,
     /// As it is sent: within the rules of this server.
     pub(super) request: Arc<GenerateRequest>,
     pub(super) prompt_bytes: u64,
@@ -57,18 +57,18 @@ pub(super) struct Live {
 
 impl Trip {
     /// A request at its beginning.
-    pub(super) fn new(fleet: &Arc<Inner>, request: &Arc<GenerateRequest>) -> Self {
-        let (key, wishes) = (fleet.key, &request.wishes);
+    pub(super) fn new(roster: &Arc<Inner>, request: &Arc<GenerateRequest>) -> Self {
+        let (key, wishes) = (roster.key, &request.wishes);
         // Whoever is alone needs no reason to be picked.
-        let choice = fleet.candidates(&request.model) > 1;
+        let choice = roster.candidates(&request.model) > 1;
         let session = wishes.session.as_deref().filter(|_| choice);
         let narrowed = Wishes {
-            rules: fleet.rules(&wishes.rules),
+            rules: roster.rules(&wishes.rules),
             ..Wishes::clone(wishes)
         };
-        let resumable = fleet.options.resumes_max > 0 && wishes.resume && choice && !request.echo;
+        let resumable = roster.options.resumes_max > 0 && wishes.resume && choice && !request.echo;
         Self {
-            fleet: Arc::clone(fleet),
+            roster: Arc::clone(roster),
             prompt_bytes: prompt_bytes(&request.prompt),
             blocks: match choice {
                 true => blocks(key, request.pool, &request.prompt),
@@ -102,7 +102,7 @@ impl Trip {
             numerics: self.numerics.as_deref(),
             allocation: &|_| true,
         };
-        self.fleet.depart(&request.id, &ask)
+        self.roster.depart(&request.id, &ask)
     }
 
     /// Notes that an upstream has failed it.
@@ -118,20 +118,20 @@ impl Trip {
         &mut self,
         mut attempt: Attempt,
     ) -> Result<Live, UpstreamError> {
-        let fleet = Arc::clone(&self.fleet);
+        let roster = Arc::clone(&self.roster);
         let mut last_error = None;
-        for _ in 0..fleet.options.attempts_max.max(1) {
+        for _ in 0..roster.options.attempts_max.max(1) {
             let leg = match self.depart(attempt) {
                 Ok(leg) => leg,
                 Err(unplaced) => {
-                    let nobody = || nobody(&unplaced, &fleet, &self.request.model);
+                    let nobody = || nobody(&unplaced, &roster, &self.request.model);
                     return Err(last_error.unwrap_or_else(nobody));
                 }
             };
             // Dead connections come in hundreds; those who wait here are bounded by the connections of their clients.
             let moving = matches!(attempt, Attempt::Move | Attempt::Resume);
             let place = match moving {
-                true => fleet.moves.acquire().await.ok(),
+                true => roster.moves.acquire().await.ok(),
                 false => None,
             };
             let name = Arc::clone(&leg.name);
@@ -157,7 +157,7 @@ impl Trip {
 
     /// One leg, with a second beside it where the first takes long.
     async fn leg(&mut self, leg: Leg, attempt: Attempt) -> Result<Live, UpstreamError> {
-        let hedge = self.fleet.options.hedge;
+        let hedge = self.roster.options.hedge;
         let hedge = hedge.filter(|_| attempt == Attempt::First);
         let silence = hedge.and_then(|h| h.silence(self.prompt_bytes, leg.sent.expected_s()));
         let name = Arc::clone(&leg.name);
@@ -187,7 +187,7 @@ impl Trip {
     fn seen(&self) -> Parcel {
         let session = self.session.into_iter();
         Parcel {
-            fleet: Arc::clone(&self.fleet),
+            roster: Arc::clone(&self.roster),
             request: Arc::clone(&self.request),
             seen: self.blocks.iter().copied().chain(session).collect(),
         }
@@ -195,7 +195,7 @@ impl Trip {
 }
 
 struct Parcel {
-    fleet: Arc<Inner>,
+    roster: Arc<Inner>,
     request: Arc<GenerateRequest>,
     /// Hashes of what the candidate will have served.
     seen: Vec<u64>,
@@ -215,7 +215,7 @@ async fn content(leg: Leg, parcel: Parcel) -> Result<Live, UpstreamError> {
         Ok((held, events)) => {
             sent.first_content(&parcel.seen);
             let id = &parcel.request.id;
-            parcel.fleet.decisions.serves(id, &decision);
+            parcel.roster.decisions.serves(id, &decision);
             Ok(Live {
                 sent,
                 name,

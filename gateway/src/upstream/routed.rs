@@ -1,8 +1,10 @@
 //! Several upstreams of a model as one: what `route` decides, done.
 //!
-//! [`Fleet`] holds the router and everyone that it may pick, for all models of a server; [`Routed`] is one model of it as
+//! [`Roster`] holds the router and everyone that it may pick, for all models of a server; [`Routed`] is one model of it as
 //! an [`Upstream`]. A request becomes a `Journey` (`journey.rs`), which tries (`retry.rs`) and goes on elsewhere
 //! (`resume.rs`). No lock is held across a wait.
+
+mod embed;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,17 +25,17 @@ use crate::route::prefix::HashKey;
 use crate::route::residency::Rules;
 use crate::route::{Ask, End, Router, Ticket, Unplaced};
 use crate::telemetry::Metrics;
-use crate::upstream::combined::{combined, total};
+use crate::upstream::combined::{combined, resident, total};
 use crate::upstream::journey::Journey;
 use crate::upstream::retry::{Leg, Trip};
 use crate::upstream::{
-    EventStream, GenerateRequest, Readiness, Upstream, UpstreamError, UpstreamErrorKind,
-    UpstreamStatus, UpstreamTotals,
+    EmbedRequest, Embeddings, EventStream, GenerateRequest, Readiness, Resident, Upstream,
+    UpstreamError, UpstreamErrorKind, UpstreamStatus, UpstreamTotals,
 };
 
 /// Everyone who may serve a request of this server. Clones share it.
 #[derive(Clone)]
-pub struct Fleet {
+pub struct Roster {
     pub(super) inner: Arc<Inner>,
 }
 
@@ -62,10 +64,16 @@ struct Member {
     read_at: Option<Duration>,
 }
 
-impl Fleet {
-    /// A fleet of nobody, which routes by `options` and lets nothing beyond `base`.
+impl Roster {
+    /// A roster of nobody, which routes by `options`, lets nothing beyond `base`, and notes in `decisions`.
     #[must_use]
-    pub fn new(options: Options, base: Rules, clock: Clock, metrics: Metrics) -> Self {
+    pub fn new(
+        options: Options,
+        base: Rules,
+        decisions: Arc<Decisions>,
+        clock: Clock,
+        metrics: Metrics,
+    ) -> Self {
         let seed = Uuid::new_v4().as_u64_pair();
         let state = State {
             router: Router::new(options.clone(), seed.0 ^ seed.1),
@@ -77,7 +85,7 @@ impl Fleet {
             base,
             options,
             moves: Semaphore::new(moves),
-            decisions: Arc::default(),
+            decisions,
             clock,
             metrics,
             key: HashKey::new(Uuid::new_v4().as_u64_pair()),
@@ -112,11 +120,11 @@ impl Fleet {
         }
     }
 
-    /// One model of the fleet.
+    /// One model of the roster.
     #[must_use]
     pub fn model(&self, model: &str) -> Routed {
         Routed {
-            fleet: self.clone(),
+            roster: self.clone(),
             model: model.into(),
         }
     }
@@ -155,11 +163,7 @@ impl Inner {
     /// Sends a request somewhere and notes why there.
     pub(super) fn depart(self: &Arc<Self>, id: &Arc<str>, ask: &Ask<'_>) -> Result<Leg, Unplaced> {
         let now = self.clock.now();
-        let placed = {
-            let mut state = self.state();
-            state.read_figures(ask.model, now);
-            state.place(ask, now)
-        };
+        let placed = self.state().place_by_figures(ask, now);
         let decision = match &placed {
             Ok((placement, ..)) => &placement.decision,
             Err(Unplaced(decision)) => decision,
@@ -167,14 +171,14 @@ impl Inner {
         self.decisions.note(id, Arc::clone(decision));
         let site = decision.pick.as_ref().map_or("none", |pick| &*pick.site);
         self.metrics.routed(site, ask.attempt.name());
-        let (placement, upstream, facts, digest) = placed?;
+        let (placement, upstream, name, digest) = placed?;
         Ok(Leg {
             sent: Sent {
-                fleet: Arc::clone(self),
+                roster: Arc::clone(self),
                 ticket: Some(placement.ticket),
             },
             upstream,
-            name: facts,
+            name,
             digest,
             decision: placement.decision,
         })
@@ -191,6 +195,7 @@ impl Inner {
     }
 }
 
+/// A placement, who serves it under which name, and the digest of its stream.
 type Placed = (
     crate::route::Placement,
     Arc<dyn Upstream>,
@@ -199,8 +204,17 @@ type Placed = (
 );
 
 impl State {
-    /// Reads the figures of a model's candidates where the last reading is too old.
-    fn read_figures(&mut self, model: &str, now: Duration) {
+    /// Places a request by figures that are not too old; what they said a moment ago turns nobody away.
+    fn place_by_figures(&mut self, ask: &Ask<'_>, now: Duration) -> Result<Placed, Unplaced> {
+        self.read_figures(ask.model, now, FIGURES_KEPT);
+        self.place(ask, now).or_else(|_| {
+            self.read_figures(ask.model, now, Duration::ZERO);
+            self.place(ask, now)
+        })
+    }
+
+    /// Reads the figures of a model's candidates where the last reading is older than `kept`.
+    fn read_figures(&mut self, model: &str, now: Duration, kept: Duration) {
         for index in 0..self.router.candidates(model).len() {
             let Some(id) = self.router.candidates(model).get(index).copied() else {
                 return;
@@ -208,7 +222,7 @@ impl State {
             let Some(Some(member)) = self.members.get_mut(id.index()) else {
                 continue;
             };
-            if member.read_at.is_none_or(|at| now >= at + FIGURES_KEPT) {
+            if member.read_at.is_none_or(|at| now >= at + kept) {
                 member.read_at = Some(now);
                 let figures = figures(member.upstream.status());
                 self.router.observe(id, figures, now);
@@ -263,16 +277,16 @@ fn figures(status: UpstreamStatus) -> Figures {
 
 /// A request that was sent. Its end is told to the router whatever happens (I10).
 pub(super) struct Sent {
-    fleet: Arc<Inner>,
+    roster: Arc<Inner>,
     ticket: Option<Ticket>,
 }
 
 impl Sent {
     /// The first content came; the candidate has served what hashes to `seen` by now.
     pub(super) fn first_content(&mut self, seen: &[u64]) {
-        let now = self.fleet.clock.now();
+        let now = self.roster.clock.now();
         if let Some(ticket) = &mut self.ticket {
-            self.fleet.state().router.first_content(ticket, seen, now);
+            self.roster.state().router.first_content(ticket, seen, now);
         }
     }
 
@@ -284,8 +298,8 @@ impl Sent {
     /// It is over.
     pub(super) fn end(&mut self, end: End) {
         if let Some(ticket) = self.ticket.take() {
-            let now = self.fleet.clock.now();
-            self.fleet.state().router.ended(ticket, end, now);
+            let now = self.roster.clock.now();
+            self.roster.state().router.ended(ticket, end, now);
         }
     }
 
@@ -309,29 +323,29 @@ impl Drop for Sent {
     }
 }
 
-/// One model of a fleet as an upstream.
+/// One model of a roster as an upstream.
 #[derive(Clone)]
 pub struct Routed {
-    fleet: Fleet,
+    roster: Roster,
     model: Arc<str>,
 }
 
 impl Routed {
     /// Who counts tokens for a request: anyone who may see it.
     fn counter(&self, request: &Arc<GenerateRequest>) -> Result<Leg, UpstreamError> {
-        let mut trip = Trip::new(&self.fleet.inner, request);
+        let mut trip = Trip::new(&self.roster.inner, request);
         trip.depart(Attempt::First)
             .map_err(|unplaced| self.nobody(&unplaced))
     }
 
     /// Why nobody serves, as an error.
     fn nobody(&self, unplaced: &Unplaced) -> UpstreamError {
-        nobody(unplaced, &self.fleet.inner, &self.model)
+        nobody(unplaced, &self.roster.inner, &self.model)
     }
 }
 
 /// Why nobody serves, as an error: what the rules forbid is for ever, everything else may pass.
-pub(super) fn nobody(unplaced: &Unplaced, fleet: &Inner, model: &str) -> UpstreamError {
+pub(super) fn nobody(unplaced: &Unplaced, roster: &Inner, model: &str) -> UpstreamError {
     let filtered = &unplaced.0.filtered;
     let reasons = [Reason::Residency, Reason::Experimental, Reason::Purpose];
     let barred: u32 = reasons.map(|reason| filtered.of(reason)).iter().sum();
@@ -339,7 +353,7 @@ pub(super) fn nobody(unplaced: &Unplaced, fleet: &Inner, model: &str) -> Upstrea
     if all > 0 && barred == all {
         return UpstreamErrorKind::NoSiteAllowed.into();
     }
-    let upstreams = fleet.upstreams(model);
+    let upstreams = roster.upstreams(model);
     let leaves = |upstream: &Arc<dyn Upstream>| upstream.status().readiness == Readiness::Draining;
     match !upstreams.is_empty() && upstreams.iter().all(leaves) {
         true => UpstreamErrorKind::ShuttingDown.into(),
@@ -352,7 +366,7 @@ impl Upstream for Routed {
         &self,
         request: Arc<GenerateRequest>,
     ) -> BoxFuture<'_, Result<EventStream, UpstreamError>> {
-        let journey = Journey::new(&self.fleet.inner, &request);
+        let journey = Journey::new(&self.roster.inner, &request);
         Box::pin(async move { Ok(journey.boxed()) })
     }
 
@@ -366,24 +380,31 @@ impl Upstream for Routed {
         })
     }
 
+    fn embed(
+        &self,
+        request: Arc<EmbedRequest>,
+    ) -> BoxFuture<'_, Result<Embeddings, UpstreamError>> {
+        Box::pin(embed::embed(&self.roster.inner, request))
+    }
+
     fn cancel(&self, request_id: &str) {
-        for upstream in self.fleet.inner.upstreams(&self.model) {
+        for upstream in self.roster.inner.upstreams(&self.model) {
             upstream.cancel(request_id);
         }
     }
 
     fn status(&self) -> UpstreamStatus {
-        let upstreams = self.fleet.inner.upstreams(&self.model);
+        let upstreams = self.roster.inner.upstreams(&self.model);
         combined(upstreams.iter().map(|upstream| upstream.status()))
     }
 
     fn totals(&self) -> UpstreamTotals {
-        let upstreams = self.fleet.inner.upstreams(&self.model);
+        let upstreams = self.roster.inner.upstreams(&self.model);
         total(upstreams.iter().map(|upstream| upstream.totals()))
     }
 
     fn sequences_in_flight_max(&self) -> Option<u32> {
-        let upstreams = self.fleet.inner.upstreams(&self.model);
+        let upstreams = self.roster.inner.upstreams(&self.model);
         let each = upstreams.iter().map(|u| u.sequences_in_flight_max());
         // One that does not tell may hold any number.
         let all: Option<Vec<u32>> = each.collect();
@@ -391,15 +412,28 @@ impl Upstream for Routed {
     }
 
     fn drain(&self, grace: Duration) {
-        for upstream in self.fleet.inner.upstreams(&self.model) {
+        for upstream in self.roster.inner.upstreams(&self.model) {
             upstream.drain(grace);
         }
     }
+
+    fn ended(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {
+            for upstream in self.roster.inner.upstreams(&self.model) {
+                upstream.ended().await;
+            }
+        })
+    }
+
+    fn resident(&self) -> Resident {
+        let upstreams = self.roster.inner.upstreams(&self.model);
+        resident(upstreams.iter().map(|upstream| upstream.resident()))
+    }
 }
 
-impl fmt::Debug for Fleet {
+impl fmt::Debug for Roster {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Fleet").finish_non_exhaustive()
+        f.debug_struct("Roster").finish_non_exhaustive()
     }
 }
 

@@ -12,7 +12,7 @@ use futures::{FutureExt as _, StreamExt as _, stream};
 use hansa_config::schema;
 
 use super::*;
-use crate::upstream::local::LocalUpstream;
+use crate::upstream::local::{Devices, LocalUpstream};
 use crate::upstream::{Endpoint, Event, Prompt, Sampling, Wishes};
 
 const MODEL: &str = "m";
@@ -102,9 +102,9 @@ impl Upstream for Mortal {
     }
 }
 
-/// A fleet of mortal engines.
+/// A roster of mortal engines.
 struct World {
-    fleet: Fleet,
+    roster: Roster,
     fates: Arc<Fates>,
 }
 
@@ -117,10 +117,10 @@ impl World {
             experimental: true,
             ..Rules::default()
         };
-        let fleet = Fleet::new(options, base, clock.clone(), metrics);
+        let roster = Roster::new(options, base, Arc::default(), clock.clone(), metrics);
         let fates = Arc::new(Fates::default());
         for name in names {
-            let inner = LocalUpstream::new(model(), clock.clone());
+            let inner = LocalUpstream::new(model(), clock.clone(), Devices::default());
             inner.load().await.unwrap();
             let mortal = Mortal {
                 name: (*name).to_owned(),
@@ -129,9 +129,9 @@ impl World {
                 fates: Arc::clone(&fates),
             };
             let facts = Facts::new(name, name, "", MODEL);
-            fleet.add(facts, Arc::new(mortal)).unwrap();
+            roster.add(facts, Arc::new(mortal)).unwrap();
         }
-        Self { fleet, fates }
+        Self { roster, fates }
     }
 
     async fn of_three() -> Self {
@@ -145,10 +145,10 @@ impl World {
 
     async fn run(&self, request: &GenerateRequest) -> Outcome {
         self.fates.asked.lock().unwrap().clear();
-        let routed = self.fleet.model(MODEL);
+        let routed = self.roster.model(MODEL);
         let events = routed.generate(Arc::new(request.clone())).await.unwrap();
         let outcome = Outcome::of(events.collect().await, request.n);
-        assert_eq!(self.fleet.in_flight(MODEL), 0);
+        assert_eq!(self.roster.in_flight(MODEL), 0);
         outcome
     }
 

@@ -71,7 +71,7 @@ async fn a_silent_one_is_hedged_and_the_first_to_answer_wins() {
     assert_eq!(world.run(&request).await, whole);
     let asked = world.asked();
     assert_eq!(asked.len(), 2);
-    let serving = world.fleet.decisions().serving("r").unwrap();
+    let serving = world.roster.decisions().serving("r").unwrap();
     assert_eq!(serving.attempt, Attempt::Hedge);
     assert_eq!(serving.place(), Some(asked[1].clone()));
 }
@@ -80,16 +80,16 @@ async fn a_silent_one_is_hedged_and_the_first_to_answer_wins() {
 async fn a_client_that_leaves_leaves_nothing_in_flight() {
     let world = World::of_three().await;
     world.ordain([Fate::Hang]);
-    let routed = world.fleet.model(MODEL);
+    let routed = world.roster.model(MODEL);
     let mut hanging = routed.generate(Arc::new(request(1, 5))).await.unwrap();
     assert_eq!(futures::poll!(hanging.next()), std::task::Poll::Pending);
-    assert_eq!(world.fleet.in_flight(MODEL), 1);
+    assert_eq!(world.roster.in_flight(MODEL), 1);
     drop(hanging);
     let mut live = routed.generate(Arc::new(request(1, 5_000))).await.unwrap();
     assert!(matches!(live.next().await, Some(Ok(Event::Delta { .. }))));
-    assert_eq!(world.fleet.in_flight(MODEL), 1);
+    assert_eq!(world.roster.in_flight(MODEL), 1);
     drop(live);
-    assert_eq!(world.fleet.in_flight(MODEL), 0);
+    assert_eq!(world.roster.in_flight(MODEL), 0);
 }
 
 /// I4: every fault at every moment, twice in a row, and no request reaches a site that is not allowed.
@@ -133,7 +133,7 @@ async fn no_failure_sends_a_request_where_it_may_not_go() {
     world.ordain([Fate::Hang]);
     world.run(&request).await;
     assert!(!world.asked().iter().any(|site| site == "a" || site == "d"));
-    let routed = world.fleet.model(MODEL);
+    let routed = world.roster.model(MODEL);
     let count = routed.count_tokens(Arc::new(request.clone()));
     assert!(count.await.is_ok());
     request.wishes = at(&["nowhere"]);
@@ -145,20 +145,21 @@ async fn no_failure_sends_a_request_where_it_may_not_go() {
 async fn what_a_server_allows_its_requests_cannot_widen() {
     let base = Rules::clone(&at(&["b"]).rules);
     let world = World::of(&["a", "b"], true, Options::default()).await;
-    let fleet = Fleet::new(
+    let roster = Roster::new(
         Options::default(),
         base,
+        Arc::default(),
         Clock::system(),
         Metrics::new().unwrap(),
     );
     for upstream in ["a", "b"]
         .into_iter()
-        .zip(world.fleet.inner.upstreams(MODEL))
+        .zip(world.roster.inner.upstreams(MODEL))
     {
         let facts = Facts::new(upstream.0, upstream.0, "", MODEL);
-        fleet.add(facts, upstream.1).unwrap();
+        roster.add(facts, upstream.1).unwrap();
     }
-    let world = World { fleet, ..world };
+    let world = World { roster, ..world };
     let mut request = request(1, 5);
     world.run(&request).await;
     assert_eq!(world.asked(), ["b"]);
@@ -172,7 +173,7 @@ async fn what_a_server_allows_its_requests_cannot_widen() {
 #[tokio::test]
 async fn a_fleet_that_drains_says_so() {
     let world = World::of(&["a", "b"], true, Options::default()).await;
-    let routed = world.fleet.model(MODEL);
+    let routed = world.roster.model(MODEL);
     assert_eq!(routed.status().readiness, Readiness::Ready);
     routed.drain(Duration::ZERO);
     assert_eq!(world.run(&request(1, 5)).await.end, Err(ShuttingDown));
@@ -183,7 +184,7 @@ async fn every_request_leaves_its_decisions() {
     let world = World::of_three().await;
     world.ordain([Fate::Refuse(Overloaded), Fate::Break(3, None)]);
     world.run(&request(1, 20)).await;
-    let decisions = world.fleet.decisions();
+    let decisions = world.roster.decisions();
     let kept = decisions.get("r", Duration::ZERO).unwrap();
     let attempts: Vec<Attempt> = kept.iter().map(|decision| decision.attempt).collect();
     assert_eq!(attempts, [Attempt::First, Attempt::Retry, Attempt::Resume]);
