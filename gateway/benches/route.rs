@@ -77,7 +77,10 @@ fn measure(what: &str, mut router: Router, ids: &[CandidateId]) {
         ..Rules::default()
     };
     let models: Vec<String> = (0..MODELS).map(|model| format!("model-{model}")).collect();
-    let (mut took, mut open) = (Vec::new(), std::collections::VecDeque::new());
+    let (mut took, mut open) = (
+        vec![1_u32; REQUESTS as usize],
+        std::collections::VecDeque::new(),
+    );
     let mut resident = Vec::new();
     for request in 0..REQUESTS {
         // A thousand requests a second, and figures once a second.
@@ -108,7 +111,8 @@ fn measure(what: &str, mut router: Router, ids: &[CandidateId]) {
         };
         let began = clock.now();
         let mut placed = black_box(router.place(&ask, now).unwrap());
-        took.push(u32::try_from((clock.now() - began).as_nanos()).unwrap_or(u32::MAX));
+        took[request as usize] =
+            u32::try_from((clock.now() - began).as_nanos()).unwrap_or(u32::MAX);
         router.first_content(&mut placed.ticket, &blocks, now);
         open.push_back(placed.ticket);
         if open.len() > IN_FLIGHT {
