@@ -131,6 +131,7 @@ fn form(slot: Slot<'_>) -> Form {
         Slot::Country(_) => Form::Text("^[A-Z][A-Z]$".to_owned(), 2, None),
         Slot::Countries(_) => Form::List("^[A-Z][A-Z]$", limits::ALLOW_LIST_MAX),
         Slot::Sites(_) => Form::List("^[!-~]+$", limits::ALLOW_LIST_MAX),
+        Slot::SelfTest(at) => word(*at),
     }
 }
 

@@ -9,7 +9,7 @@ mod route;
 use std::net::SocketAddr;
 
 use crate::limits;
-use crate::schema::{Config, Device, KvType, Model, Policy, Quantise, Runner};
+use crate::schema::{Config, Device, KvType, Model, Policy, Quantise, Runner, SelfTest};
 use crate::units::Range;
 
 pub(crate) use route::ROUTE;
@@ -65,6 +65,7 @@ pub(crate) enum Slot<'a> {
     Countries(&'a mut Vec<String>),
     /// Names of sites.
     Sites(&'a mut Vec<String>),
+    SelfTest(&'a mut SelfTest),
 }
 
 /// Sections that later versions have; using one is refused by name.
@@ -227,6 +228,14 @@ pub(crate) const MODEL: &[Key<Model>] = &[
         "What the weights of a Hugging Face folder are quantised to while they are read: \
          \"q8_0\", \"q4_k\", or \"none\". GGUF files stay as they are.",
         |m: &mut Model| Slot::Quantise(&mut m.quantise),
+    )
+    .only(Runner::Candle),
+    key(
+        "self_test",
+        "What follows at start where a sequence gets other logits in company than alone: with \
+         \"require\" the model is not served, with \"warn\" it is, its answers change with the load, and no other node \
+         can continue them.",
+        |m: &mut Model| Slot::SelfTest(&mut m.self_test),
     )
     .only(Runner::Candle),
     key(

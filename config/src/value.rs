@@ -34,6 +34,7 @@ pub(crate) fn fill(slot: Slot<'_>, value: &DeValue<'_>) -> Result<(), Fault> {
         Slot::Country(at) => *at = Some(route::country(value)?),
         Slot::Countries(at) => *at = route::countries(value)?,
         Slot::Sites(at) => *at = route::sites(value)?,
+        Slot::SelfTest(at) => *at = choice(value)?,
     }
     Ok(())
 }

@@ -312,6 +312,7 @@ impl Upstream for LocalUpstream {
 
     fn status(&self) -> UpstreamStatus {
         let stats = self.shared.stats();
+        let engine = self.shared.engine.get();
         UpstreamStatus {
             readiness: self.shared.readiness(),
             running: stats.running,
@@ -326,7 +327,11 @@ impl Upstream for LocalUpstream {
             kv_tokens_total: self.tokens_of(stats.blocks_total),
             kv_tokens_free: self.tokens_of(stats.blocks_free),
             queued_tokens: stats.waiting_prefill_tokens,
-            numerics: numerics(&self.shared.model),
+            numerics: engine
+                .and_then(EngineHandle::numerics)
+                .map(|numerics| numerics.as_str().to_owned())
+                .into_iter()
+                .collect(),
             ..UpstreamStatus::default()
         }
     }
@@ -457,17 +462,6 @@ fn submission(
         want_token_ids: request.want_token_ids,
     }
 }
-
-/// Digests under which a stream of this model can be continued elsewhere. The simulated model's tokens follow from a
-/// formula, so every one is equal to every other; of real weights no digest is known yet.
-fn numerics(model: &schema::Model) -> Vec<String> {
-    match model.runner {
-        schema::Runner::Sim => vec![SIM_NUMERICS.to_owned()],
-        schema::Runner::Candle => Vec::new(),
-    }
-}
-
-const SIM_NUMERICS: &str = "sim-1";
 
 /// The engine's events as ours. Dropping the stream drops the engine's, which aborts what is not done.
 fn converted_stream(events: hansa_engine::EventStream, place: Place) -> EventStream {

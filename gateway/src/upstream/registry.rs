@@ -177,6 +177,16 @@ impl Models {
             .collect()
     }
 
+    /// What the tokens of each model depend on, where it is known: see [`UpstreamStatus::numerics`].
+    #[must_use]
+    pub fn numerics(&self, id: &str) -> Option<Arc<str>> {
+        // Several would say nothing of the next answer.
+        match self.get(id)?.status().numerics.as_slice() {
+            [one] => Some(Arc::from(one.as_str())),
+            _ => None,
+        }
+    }
+
     /// Work of each model since its start.
     #[must_use]
     pub fn totals(&self) -> Vec<(Arc<str>, UpstreamTotals)> {
