@@ -22,6 +22,7 @@ pub mod routed;
 #[cfg(feature = "engine")]
 mod tokenise;
 pub mod tools;
+mod wishes;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,7 +33,7 @@ use futures::stream::BoxStream;
 
 pub use self::embedding::{EmbedInput, EmbedRequest, Embeddings};
 use self::tools::{CallHead, ToolSyntax, Tools};
-use crate::route::residency::Rules;
+pub use self::wishes::Wishes;
 
 /// A request as every upstream takes it: parsed, checked against the limits, and fixed where chance or time enter.
 #[derive(Debug, Clone)]
@@ -86,28 +87,6 @@ pub struct GenerateRequest {
     pub want_token_ids: bool,
     /// Where it may go, and what its client wants of the way.
     pub wishes: Arc<Wishes>,
-}
-
-/// Where a request may go, and what its client wants of the way there.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Wishes {
-    /// Where it may go.
-    pub rules: Rules,
-    /// Requests of one name are best served by the same upstream.
-    pub session: Option<Arc<str>>,
-    /// Whether a stream may be continued elsewhere.
-    pub resume: bool,
-}
-
-impl Default for Wishes {
-    /// Anywhere that asks for nothing, and continued where possible.
-    fn default() -> Self {
-        Self {
-            rules: Rules::default(),
-            session: None,
-            resume: true,
-        }
-    }
 }
 
 /// The endpoint that a body came to.
