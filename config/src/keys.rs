@@ -4,11 +4,17 @@
 //!
 //! It must not know TOML or JSON.
 
+mod route;
+
 use std::net::SocketAddr;
 
 use crate::limits;
-use crate::schema::{Config, Device, KvType, Model, Quantise, Runner, SelfTest, Speculation};
+use crate::schema::{
+    Config, Device, KvType, Model, Policy, Quantise, Runner, SelfTest, Speculation,
+};
 use crate::units::Range;
+
+pub(crate) use route::ROUTE;
 
 /// A section of the file.
 pub(crate) struct Section {
@@ -55,21 +61,29 @@ pub(crate) enum Slot<'a> {
     Device(&'a mut Device),
     KvType(&'a mut KvType),
     Quantise(&'a mut Quantise),
+    Policy(&'a mut Policy),
+    MaybeId(&'a mut Option<String>),
+    Country(&'a mut Option<String>),
+    Countries(&'a mut Vec<String>),
+    /// Names of sites.
+    Sites(&'a mut Vec<String>),
     SelfTest(&'a mut SelfTest),
     Speculation(&'a mut Speculation),
 }
 
 /// Sections that later versions have; using one is refused by name.
-pub(crate) const RESERVED: [&str; 8] = [
-    "peer", "node", "site", "tenant", "key", "quota", "route", "energy",
-];
+pub(crate) const RESERVED: [&str; 7] = ["peer", "node", "site", "tenant", "key", "quota", "energy"];
 
-pub(crate) const SECTIONS: [Section; 5] = [
+pub(crate) const SECTIONS: [Section; 6] = [
     section("server", "The listener for clients."),
     section("admin", "The listener for operators: metrics and health."),
     section(
         "limits",
         "What one request may ask for; more is refused with 400, or 413 for the body.",
+    ),
+    section(
+        "route",
+        "Where requests go that several upstreams could serve, and what happens when one of them fails.",
     ),
     Section {
         many: true,
@@ -88,7 +102,7 @@ pub(crate) const SECTIONS: [Section; 5] = [
     },
 ];
 
-/// Keys of the sections that are there once.
+/// Keys of `[server]`, `[admin]` and `[limits]`.
 pub(crate) const ROOT: &[Key<Config>] = &[
     key(
         "server.listen",
@@ -376,9 +390,14 @@ impl<S> Key<S> {
     }
 }
 
+/// All keys of the sections that are there once.
+pub(crate) fn root() -> impl Iterator<Item = &'static Key<Config>> {
+    ROOT.iter().chain(ROUTE)
+}
+
 /// Paths of all keys from the root of the file: `"model.sim.context_tokens"`.
 pub(crate) fn paths() -> impl Iterator<Item = String> {
-    let of_root = ROOT.iter().map(|key| key.path.to_owned());
+    let of_root = root().map(|key| key.path.to_owned());
     let of_model = MODEL.iter().map(|key| format!("model.{}", key.path));
     of_root.chain(of_model)
 }

@@ -1,5 +1,7 @@
 //! One value of the file into its place, or what is wrong with it and the way out.
 
+mod route;
+
 use std::net::SocketAddr;
 
 use toml::de::DeValue;
@@ -27,6 +29,11 @@ pub(crate) fn fill(slot: Slot<'_>, value: &DeValue<'_>) -> Result<(), Fault> {
         Slot::Device(at) => *at = device(value)?,
         Slot::KvType(at) => *at = choice(value)?,
         Slot::Quantise(at) => *at = choice(value)?,
+        Slot::Policy(at) => *at = choice(value)?,
+        Slot::MaybeId(at) => *at = Some(id(value)?),
+        Slot::Country(at) => *at = Some(route::country(value)?),
+        Slot::Countries(at) => *at = route::countries(value)?,
+        Slot::Sites(at) => *at = route::sites(value)?,
         Slot::SelfTest(at) => *at = choice(value)?,
         Slot::Speculation(at) => *at = choice(value)?,
     }

@@ -66,8 +66,8 @@ impl Server {
         };
         let limits = schema::Limits::default();
         Self {
-            clients: Api::new(models, limits, PATIENCE, clock).router(),
-            operators: admin::router(&metrics, health, fleet),
+            clients: Api::new(models, limits, PATIENCE, clock.clone()).router(),
+            operators: admin::router(&metrics, health, fleet, clock.clone()),
             _drain: drain,
         }
     }

@@ -27,6 +27,7 @@ mod structure;
 #[cfg(test)]
 mod tests;
 mod tools;
+mod wishes;
 
 use std::fmt;
 use std::sync::Arc;
@@ -52,7 +53,7 @@ use crate::clock::Clock;
 use crate::limits;
 use crate::stack::RequestId;
 use crate::upstream::registry::Models;
-use crate::upstream::{Endpoint, GenerateRequest, Prompt};
+use crate::upstream::{Endpoint, GenerateRequest, Prompt, Wishes};
 
 /// The API of one server. Clones share it.
 #[derive(Clone)]
@@ -106,6 +107,7 @@ impl Api {
     async fn serve(&self, endpoint: Endpoint, request: Request) -> Result<Response, ApiError> {
         let started = self.shared.clock.now();
         let hops = hops(request.headers())?;
+        let wishes = wishes::read(&request)?;
         let id = request_id(&request);
         let body = body::read(request, self.shared.limits.body_bytes_max).await?;
         let ask = self.parse(endpoint, body.clone()).await?;
@@ -122,12 +124,13 @@ impl Api {
             endpoint,
             id: Arc::clone(&id),
             hops,
+            wishes,
             body,
             deadline,
             created_s: head.created_s,
         };
         let time_left = deadline.saturating_sub(self.shared.clock.now());
-        let run = Run::start(id, &upstream, work.split(ask), time_left);
+        let run = Run::start(Arc::clone(&id), &upstream, work.split(ask), time_left);
         let mut response = match stream {
             Some(options) => {
                 let encoder = Encoder::new(&head, options);
@@ -135,6 +138,7 @@ impl Api {
             }
             None => answer::respond(run, &head).await?,
         };
+        wishes::tell(self.models().decisions(), &id, response.headers_mut());
         let took_ms = self.shared.clock.now().saturating_sub(started).as_millis();
         if let Ok(took_ms) = HeaderValue::try_from(took_ms.to_string()) {
             response
@@ -232,6 +236,7 @@ struct Work {
     endpoint: Endpoint,
     id: Arc<str>,
     hops: u8,
+    wishes: Wishes,
     body: Bytes,
     deadline: Duration,
     created_s: i64,
@@ -241,6 +246,10 @@ impl Work {
     /// One request for each prompt.
     fn split(&self, ask: Ask) -> Vec<GenerateRequest> {
         let Ask { params, prompts } = ask;
+        let wishes = Arc::new(Wishes {
+            session: params.session.clone(),
+            ..self.wishes.clone()
+        });
         let single = prompts.len() == 1;
         let request = |(index, prompt): (usize, Prompt)| GenerateRequest {
             id: if single {
@@ -271,6 +280,9 @@ impl Work {
             flow: 0,
             pool: 0,
             hops: self.hops,
+            resume_token_ids: Vec::new(),
+            want_token_ids: false,
+            wishes: Arc::clone(&wishes),
         };
         prompts.into_iter().enumerate().map(request).collect()
     }
