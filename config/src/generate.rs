@@ -8,9 +8,9 @@ mod reference;
 pub use json_schema::json_schema;
 pub use reference::reference;
 
-use crate::keys::{Key, MODEL, ROOT, Slot};
+use crate::keys::{self, Key, MODEL, Slot, tenancy};
 use crate::limits;
-use crate::schema::{Choice, Config, Model, Runner};
+use crate::schema::{Choice, Config, Runner};
 use crate::units::{Range, show_size};
 
 /// What a key takes, and what it is where the file leaves it out.
@@ -20,6 +20,11 @@ enum Form {
     /// A regular expression that the text matches, and its longest length in bytes.
     Text(String, usize, Option<String>),
     Word(Vec<&'static str>, &'static str),
+    Flag(bool),
+    /// A list of texts that match a regular expression, of at most so many bytes each.
+    Names(String, usize),
+    /// A date or time; TOML has its own form for these.
+    Date,
 }
 
 /// A key without its place.
@@ -45,7 +50,7 @@ impl Fact {
                 )
             }
             Form::Word(words, _) => format!("One of {}.", words.join(", ")),
-            Form::Text(..) => String::new(),
+            Form::Text(..) | Form::Flag(_) | Form::Names(..) | Form::Date => String::new(),
         };
         match self.only {
             Some(runner) => format!("{values} Only with runner = {:?}.", runner.name())
@@ -58,20 +63,29 @@ impl Fact {
 
 /// The keys of the section at `path`, in the table's order.
 fn facts(path: &str) -> Vec<Fact> {
-    let (mut config, mut model) = (Config::default(), Model::default());
-    let below_model = path
-        .strip_prefix("model")
-        .map(|rest| rest.trim_start_matches('.'));
-    match below_model {
-        Some(below) => MODEL
-            .iter()
-            .filter_map(|key| fact(key, below, &mut model))
-            .collect(),
-        None => ROOT
-            .iter()
-            .filter_map(|key| fact(key, path, &mut config))
-            .collect(),
+    let (first, below) = path.split_once('.').unwrap_or((path, ""));
+    match first {
+        "model" => facts_of(MODEL.iter(), below),
+        "tenant" => facts_of(tenancy::TENANT.iter(), below),
+        "key" => facts_of(tenancy::API_KEY.iter(), below),
+        "allocation" => facts_of(tenancy::ALLOCATION.iter(), below),
+        "price" => facts_of(tenancy::PRICE.iter(), below),
+        "rate" => facts_of(tenancy::RATE.iter(), below),
+        _ => {
+            let mut config = Config::default();
+            let facts = keys::root().filter_map(|key| fact(key, path, &mut config));
+            facts.collect()
+        }
     }
+}
+
+fn facts_of<S: Default + 'static>(
+    keys: impl Iterator<Item = &'static Key<S>>,
+    below: &str,
+) -> Vec<Fact> {
+    let mut defaults = S::default();
+    keys.filter_map(|key| fact(key, below, &mut defaults))
+        .collect()
 }
 
 fn fact<S>(key: &Key<S>, section: &str, defaults: &mut S) -> Option<Fact> {
@@ -123,6 +137,15 @@ fn form(slot: Slot<'_>) -> Form {
         Slot::Runner(at) => word(*at),
         Slot::KvType(at) => word(*at),
         Slot::Quantise(at) => word(*at),
+        Slot::MaybeU64(at, range) => Form::Whole(range, *at),
+        Slot::Flag(at) => Form::Flag(*at),
+        Slot::MaybeId(_) => Form::Text("^[!-~]+$".to_owned(), limits::ID_BYTES_MAX, None),
+        Slot::Names(_) => Form::Names("^[!-~]+$".to_owned(), limits::ID_BYTES_MAX),
+        Slot::Digest(_) => Form::Text("^[0-9a-fA-F]{64}$".to_owned(), 64, None),
+        Slot::Date(_) => Form::Date,
+        Slot::Path(_) => Form::Text(r"^.*\S.*$".to_owned(), limits::SOURCE_BYTES_MAX, None),
+        Slot::Role(at) => word(*at),
+        Slot::Currency(at) => word(*at),
     }
 }
 

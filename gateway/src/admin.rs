@@ -1,5 +1,8 @@
 //! What operators and their machines ask, on a listener of its own that no client reaches.
 
+mod accounts;
+mod records;
+
 use std::sync::Arc;
 
 use axum::Router;
@@ -10,7 +13,9 @@ use axum::routing::get;
 use http::header::CONTENT_TYPE;
 
 use crate::health::Health;
+use crate::layers::authenticate::Gate;
 use crate::layers::{fence, host};
+use crate::quota::{Quota, invariants};
 use crate::telemetry::Metrics;
 use crate::upstream::registry::Models;
 
@@ -21,24 +26,34 @@ const PROMETHEUS_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 struct Admin {
     metrics: Metrics,
     models: Arc<Models>,
+    quota: Quota,
 }
 
-/// `/metrics`, `/health/live` and `/health/ready`.
-pub fn router(metrics: &Metrics, health: Health) -> Router {
+/// `/metrics`, `/health/live` and `/health/ready`, and for operators' keys the admin API.
+pub fn router(metrics: &Metrics, health: Health, gate: Gate) -> Router {
     let admin = Admin {
         metrics: metrics.clone(),
         models: Arc::clone(&health.models),
+        quota: gate.tenants.quota().clone(),
     };
     Router::new()
         .route("/metrics", get(scrape))
         .with_state(admin)
         .merge(health.router())
+        .merge(accounts::router(gate))
         // As in `stack`: a web page must not read this through a name that is made to resolve here.
         .layer(from_fn(host::check))
         .layer(from_fn_with_state(metrics.clone(), fence::contain))
 }
 
 async fn scrape(State(admin): State<Admin>) -> Response {
+    let unsettled = admin.quota.ledger().unsettled();
+    let figures = (admin.quota).with_book(|book, _| (book.pending().len(), invariants::l1(book)));
+    let (open, l1) = figures;
+    if let Err(violation) = &l1 {
+        tracing::error!(%violation, "quota is broken; please report it");
+    }
+    admin.metrics.quota(open, unsettled, l1.is_err());
     let text = admin.metrics.render(&admin.models);
     ([(CONTENT_TYPE, PROMETHEUS_TEXT)], text).into_response()
 }

@@ -81,6 +81,15 @@ impl Metrics {
         });
     }
 
+    /// Tells the figures of quota at this moment.
+    pub fn quota(&self, open: usize, unsettled: usize, broken: bool) {
+        self.record(|| {
+            gauge!("hansa_quota_open").set(open as f64);
+            gauge!("hansa_ledger_unsettled").set(unsettled as f64);
+            gauge!("hansa_quota_broken").set(if broken { 1.0 } else { 0.0 });
+        });
+    }
+
     /// Counts a panic that the fence caught. Any is a bug: alarm on it.
     pub fn panicked(&self) {
         self.record(|| counter!("hansa_panics_total").increment(1));
@@ -116,6 +125,15 @@ impl Metrics {
             time!("hansa_ttft_seconds", "From arrival to the first text");
             now!("hansa_requests_in_flight", "Requests not answered wholly");
             count!("hansa_panics_total", "Panics that the fence caught");
+            now!("hansa_quota_open", "Requests that hold quota");
+            now!(
+                "hansa_ledger_unsettled",
+                "Records that are not safe in the ledger yet"
+            );
+            now!(
+                "hansa_quota_broken",
+                "1 where an allocation is spent beyond its amount; any is a bug"
+            );
             now!("hansa_engine_running", "Sequences that hold KV blocks");
             now!("hansa_engine_waiting", "Sequences in line");
             now!("hansa_engine_blocks_free", "KV blocks free");

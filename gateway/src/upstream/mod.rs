@@ -17,7 +17,7 @@ mod room;
 mod tokenise;
 pub mod tools;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -43,6 +43,11 @@ pub struct GenerateRequest {
     pub n: u32,
     /// Tokens to produce at most per choice; `None` leaves it to the upstream's default for its context.
     pub max_tokens: Option<u32>,
+    /// Tokens that a choice may have where the client names no number, if somebody reserved as many; an upstream that
+    /// has room for fewer gives fewer.
+    pub default_max_tokens: Option<u32>,
+    /// Ids of the prompt, once an upstream in this process has counted them: nothing is tokenised twice.
+    pub token_ids: OnceLock<Arc<[u32]>>,
     /// How tokens are drawn.
     pub sampling: Sampling,
     /// Strings that end a choice.
@@ -102,6 +107,38 @@ pub enum Prompt {
     Text(Arc<str>),
     /// Token ids.
     Tokens(Arc<[u32]>),
+}
+
+/// Tokens that a chat template may put around one message or function; the wordiest in use has some 30.
+const TEMPLATE_TOKENS_PER_MESSAGE: usize = 64;
+
+impl GenerateRequest {
+    /// Tokens of the prompt that no tokenizer exceeds: each stands for at least one byte, and templates add a few around
+    /// each message and function.
+    #[must_use]
+    pub fn prompt_tokens_max(&self) -> u32 {
+        let json = |all: &[serde_json::Value]| {
+            let bytes = all.iter().map(|one| one.to_string().len());
+            bytes.sum::<usize>() + TEMPLATE_TOKENS_PER_MESSAGE * (all.len() + 1)
+        };
+        let tools = self.tools.as_ref();
+        let tokens = match &self.prompt {
+            Prompt::Tokens(ids) => ids.len(),
+            Prompt::Text(text) => text.len() + TEMPLATE_TOKENS_PER_MESSAGE,
+            Prompt::Chat(messages) => {
+                json(messages) + tools.map_or(0, |tools| json(&tools.definitions))
+            }
+        };
+        u32::try_from(tokens).unwrap_or(u32::MAX)
+    }
+}
+
+impl Event {
+    /// Whether it is a part of the answer, and not only of how to read it.
+    #[must_use]
+    pub const fn is_content(&self) -> bool {
+        !matches!(self, Self::ToolSyntax(_))
+    }
 }
 
 /// What a choice must look like.
@@ -242,6 +279,20 @@ pub struct Usage {
     pub completion_tokens: u32,
 }
 
+impl Usage {
+    /// Adds what another part of the same request used.
+    pub fn add(&mut self, other: Self) {
+        let sums = [
+            (&mut self.prompt_tokens, other.prompt_tokens),
+            (&mut self.cached_tokens, other.cached_tokens),
+            (&mut self.completion_tokens, other.completion_tokens),
+        ];
+        for (sum, more) in sums {
+            *sum = sum.saturating_add(more);
+        }
+    }
+}
+
 /// Events of one request. Dropping it cancels the request.
 pub type EventStream = BoxStream<'static, Result<Event, UpstreamError>>;
 
@@ -256,14 +307,16 @@ pub trait Upstream: Send + Sync {
         request: Arc<GenerateRequest>,
     ) -> BoxFuture<'_, Result<EventStream, UpstreamError>>;
 
-    /// Counts the prompt's tokens as this upstream would.
+    /// Counts the prompt's tokens as this upstream would; an upper bound where it has no tokenizer at hand.
     ///
     /// # Errors
     /// As [`Upstream::generate`].
     fn count_tokens(
         &self,
         request: Arc<GenerateRequest>,
-    ) -> BoxFuture<'_, Result<u32, UpstreamError>>;
+    ) -> BoxFuture<'_, Result<u32, UpstreamError>> {
+        Box::pin(async move { Ok(request.prompt_tokens_max()) })
+    }
 
     /// Stops a request by id; one that is unknown or over is no error.
     fn cancel(&self, request_id: &str);
@@ -358,6 +411,19 @@ pub struct UpstreamError {
     pub origin: Origin,
     /// Whether another upstream may be tried, provided no content has reached the client.
     pub retry: Retry,
+    /// What the request used until then; `None` where the upstream does not tell, or did nothing.
+    pub usage: Option<Usage>,
+}
+
+impl UpstreamError {
+    /// The error of a request that had used `usage` by then.
+    #[must_use]
+    pub fn after(self, usage: Usage) -> Self {
+        Self {
+            usage: Some(usage),
+            ..self
+        }
+    }
 }
 
 impl From<UpstreamErrorKind> for UpstreamError {
@@ -378,6 +444,7 @@ impl From<UpstreamErrorKind> for UpstreamError {
             kind,
             origin,
             retry,
+            usage: None,
         }
     }
 }
