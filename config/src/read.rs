@@ -163,7 +163,7 @@ impl Reader {
             return Vec::new();
         };
         if items.len() > max {
-            let help = format!("at most {max} of [[{section}]] stand in one config");
+            let help = format!("at most {max} {section}s stand in one config");
             self.fault(start, section, Fault::new("has too many entries", help));
         }
         let keys: Vec<_> = keys.iter().collect();

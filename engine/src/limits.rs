@@ -158,3 +158,12 @@ pub const WATCH_PERIOD_MAX: Duration = Duration::from_millis(500); // a stall is
 
 /// Time that prompts may take in a step in which nobody decodes.
 pub const STEP_WITHOUT_DECODES: Duration = Duration::from_millis(500); // how long a newcomer, an abort or a deadline waits
+
+/// Models that wait until their device's thread takes them in.
+pub const DEVICE_ARRIVALS_MAX: usize = 64; // models; as many as a config lists, beyond it the loading threads wait
+
+/// A KV cache takes at most one part in so many of the memory that is free when its model has been loaded.
+pub const KV_OF_FREE_MEMORY: u64 = 2; // ratio; the other half is for activations, other models and the system
+
+/// Texts of one request to an embedder.
+pub const EMBED_INPUTS_MAX: usize = 2048; // texts; OpenAI's own bound

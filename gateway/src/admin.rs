@@ -1,6 +1,7 @@
 //! What operators and their machines ask, on a listener of its own that no client reaches.
 
 mod accounts;
+mod models;
 mod records;
 
 use std::sync::Arc;
@@ -12,8 +13,9 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use http::header::CONTENT_TYPE;
 
+use crate::fleet::Fleet;
 use crate::health::Health;
-use crate::layers::authenticate::Gate;
+use crate::layers::authenticate::{self, Gate};
 use crate::layers::{fence, host};
 use crate::quota::{Quota, invariants};
 use crate::telemetry::Metrics;
@@ -29,8 +31,9 @@ struct Admin {
     quota: Quota,
 }
 
-/// `/metrics`, `/health/live` and `/health/ready`, and for operators' keys the admin API.
-pub fn router(metrics: &Metrics, health: Health, gate: Gate) -> Router {
+/// `/metrics`, `/health/live`, `/health/ready`, the models under `/admin/v1/models`, and for operators' keys the rest of the
+/// admin API.
+pub fn router(metrics: &Metrics, health: Health, fleet: Fleet, gate: Gate) -> Router {
     let admin = Admin {
         metrics: metrics.clone(),
         models: Arc::clone(&health.models),
@@ -40,6 +43,11 @@ pub fn router(metrics: &Metrics, health: Health, gate: Gate) -> Router {
         .route("/metrics", get(scrape))
         .with_state(admin)
         .merge(health.router())
+        // Models may be changed without a key only where no keys are.
+        .merge(models::router(fleet).route_layer(from_fn_with_state(
+            gate.clone(),
+            authenticate::operators_if_keys,
+        )))
         .merge(accounts::router(gate))
         // As in `stack`: a web page must not read this through a name that is made to resolve here.
         .layer(from_fn(host::check))

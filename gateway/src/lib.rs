@@ -6,6 +6,7 @@ pub mod cli;
 pub mod clock;
 mod connection;
 pub mod drain;
+pub mod fleet;
 pub mod health;
 pub mod layers;
 pub mod limits;

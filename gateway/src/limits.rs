@@ -80,6 +80,12 @@ pub const COMPILE_QUEUE_MAX: usize = 256;
 /// Words of one `choice`; they make one grammar.
 pub const CHOICE_WORDS_MAX: usize = 256;
 
+/// Texts of one request for vectors; OpenAI's own bound, and the engine's.
+pub const EMBED_INPUTS_MAX: usize = 2048;
+
+/// Models that one process serves, those added while it runs included; as many as a config lists.
+pub const MODELS_MAX: usize = hansa_config::limits::MODELS_MAX;
+
 /// Workers of the network runtime. The engine has threads of its own and needs the cores more.
 pub const WORKERS_MAX: usize = 4;
 

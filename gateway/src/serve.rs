@@ -19,6 +19,7 @@ use tokio_util::task::TaskTracker;
 use crate::admin;
 use crate::clock::Clock;
 use crate::drain::{Drain, DrainTimes, Drained, Phase};
+use crate::fleet::Fleet;
 use crate::health::Health;
 use crate::layers::authenticate::Gate;
 use crate::limits::{ADMIN_CONNECTIONS_MAX, METRICS_UPKEEP};
@@ -28,7 +29,7 @@ use crate::openai::metering::Metering;
 use crate::quota;
 use crate::quota::ledger::LedgerError;
 use crate::stack::{self, Shared};
-use crate::start::{self, Load, StartFailed};
+use crate::start::{Load, StartFailed, Starter};
 use crate::telemetry::Metrics;
 use crate::tenant::{TenantError, Tenants};
 use crate::upstream::registry::Models;
@@ -47,6 +48,7 @@ struct Core {
     clock: Clock,
     metrics: Metrics,
     models: Arc<Models>,
+    starter: Starter,
     drain: Drain,
     tasks: TaskTracker,
     tenants: Tenants,
@@ -108,7 +110,8 @@ impl App {
         let (clock, metrics) = (Clock::system(), Metrics::new()?);
         let tenants = Tenants::open(&config, quota::open::open(&config, &clock)?)?;
         tenants.quota().replay()?;
-        let (models, loads) = start::prepare(&config.models, &metrics, &clock)?;
+        let starter = Starter::new(metrics.clone(), clock.clone());
+        let (models, loads) = starter.prepare(&config.models)?;
         let clients = bind(config.server.listen).await?;
         let operators = match config.admin.listen {
             Some(address) => Some(bind(address).await?),
@@ -119,6 +122,7 @@ impl App {
             clock,
             metrics,
             models: Arc::new(models),
+            starter,
             drain: Drain::new(),
             tasks: TaskTracker::new(),
             tenants,
@@ -186,13 +190,23 @@ impl Core {
             drain: self.drain.watch(),
         };
         if let Some(acceptor) = operators {
-            let service = admin::router(&self.metrics, health.clone(), self.gate());
+            let service = admin::router(&self.metrics, health.clone(), self.fleet(), self.gate());
             let listener = self.listener(service, ADMIN_CONNECTIONS_MAX);
             self.tasks.spawn(listener.run(acceptor));
         }
         let service = stack::build(self.api().router(), &self.shared(health));
         let listener = self.listener(service, self.config.server.connections_max);
         self.tasks.spawn(listener.run(clients));
+    }
+
+    fn fleet(&self) -> Fleet {
+        Fleet::new(
+            Arc::clone(&self.models),
+            self.starter.clone(),
+            self.metrics.clone(),
+            self.drain.watch(),
+            (self.tasks.clone(), self.drain_times().grace),
+        )
     }
 
     fn api(&self) -> Api {

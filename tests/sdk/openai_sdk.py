@@ -311,6 +311,22 @@ class Errors(unittest.TestCase):
             user="someone", metadata={"a": "b"}, logprobs=False, store=False, tools=openai.NOT_GIVEN,
         )
 
+    def test_embeddings(self):
+        if MODEL != "sim":
+            return
+        texts = ["salt", "fish", "salt and fish"]
+        answer = client().embeddings.create(model="sim-embedder", input=texts, dimensions=16)
+        self.assertEqual([item.index for item in answer.data], [0, 1, 2])
+        self.assertEqual([len(item.embedding) for item in answer.data], [16] * 3)
+        self.assertEqual(answer.usage.prompt_tokens, 6)
+        written = client().embeddings.create(model="sim-embedder", input="salt", encoding_format="float")
+        for coded, number in zip(answer.data[0].embedding, written.data[0].embedding):
+            self.assertAlmostEqual(coded, number, places=6)
+        for model, dimensions in [(MODEL, None), ("sim-embedder", 3)]:
+            with self.assertRaises(openai.BadRequestError):
+                options = {} if dimensions is None else {"dimensions": dimensions}
+                client().embeddings.create(model=model, input="salt", **options)
+
     def test_unknown_model(self):
         error = self.refused(openai.NotFoundError, model="no-such-model")
         self.assertEqual(error.code, "model_not_found")

@@ -31,7 +31,7 @@ use crate::tenant::secret::Secret;
 use crate::tenant::{TenantError, Tenants};
 
 /// Below `/admin/v1/`; nobody gets in without an operator's key.
-pub fn router(gate: Gate) -> Router {
+pub(super) fn router(gate: Gate) -> Router {
     Router::new()
         .route("/admin/v1/tenants", get(tenants))
         .route(

@@ -194,10 +194,9 @@ fn call(
         .map_err(|_| Failure::usage("HANSA_ADMIN_KEY is no key"))?;
     let runtime = Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(Failure::failed)?;
-    let asked = runtime.block_on(tokio::time::timeout(
-        ADMIN_ANSWER_TIME_MAX,
-        ask(admin, request),
-    ));
+    // Inside the runtime, which the timer needs.
+    let asked = async { tokio::time::timeout(ADMIN_ANSWER_TIME_MAX, ask(admin, request)).await };
+    let asked = runtime.block_on(asked);
     let unreachable = |why: &dyn std::fmt::Display| {
         Failure::failed(format!("the admin listener {admin} does not answer: {why}"))
     };

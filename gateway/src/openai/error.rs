@@ -52,6 +52,8 @@ enum Fault {
     RouteNotFound,
     MethodNotAllowed,
     RequestTimeout,
+    InvalidModel(String),
+    ModelExists(String),
     PayloadTooLarge {
         limit: u64,
     },
@@ -94,7 +96,7 @@ impl ApiError {
 
     /// The body is not JSON; `what` is the parser's word and place, free of content.
     #[must_use]
-    pub(super) fn json(what: String) -> Self {
+    pub(crate) fn json(what: String) -> Self {
         Self::new(Fault::Json(what))
     }
 
@@ -126,6 +128,18 @@ impl ApiError {
     #[must_use]
     pub(crate) fn missing(message: String) -> Self {
         Self::new(Fault::Missing(message))
+    }
+
+    /// An operator described a model that cannot be; every problem is a line of `problems`.
+    #[must_use]
+    pub(crate) fn invalid_model(problems: String) -> Self {
+        Self::new(Fault::InvalidModel(problems))
+    }
+
+    /// An operator added a model whose id is taken.
+    #[must_use]
+    pub(crate) fn model_exists(model: &str) -> Self {
+        Self::new(Fault::ModelExists(shortened(model)))
     }
 
     /// The body is larger than `limit` bytes.
@@ -260,6 +274,8 @@ impl Fault {
                 (400, INVALID, "context_length_exceeded", Some(false))
             }
             Self::BodyUnreadable => (400, INVALID, "body_unreadable", Some(false)),
+            Self::InvalidModel(_) => (400, INVALID, "invalid_model", Some(false)),
+            Self::ModelExists(_) => (409, INVALID, "model_exists", Some(false)),
             Self::InvalidHost => (400, INVALID, "invalid_host", Some(false)),
             Self::ForeignHost => (403, INVALID, "host_not_allowed", Some(false)),
             Self::InvalidKey => (401, INVALID, "invalid_api_key", Some(false)),
@@ -308,6 +324,7 @@ impl Fault {
             Self::Param { param, .. } => Some(param),
             Self::Refused { param, .. } => *param,
             Self::ModelNotFound(_) | Self::ModelNotAllowed(_) => Some("model"),
+            Self::ModelExists(_) => Some("id"),
             _ => None,
         }
     }
@@ -362,6 +379,13 @@ impl fmt::Display for Fault {
                 return write!(
                     f,
                     "The request needs more than the limit of {limit} {what}; shorten it, or ask for fewer tokens."
+                );
+            }
+            Self::InvalidModel(problems) => return f.write_str(problems),
+            Self::ModelExists(model) => {
+                return write!(
+                    f,
+                    "A model '{model}' is served already; delete it first, or choose another id."
                 );
             }
             Self::PayloadTooLarge { limit } => {

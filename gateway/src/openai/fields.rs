@@ -104,6 +104,17 @@ pub(super) const COMPLETIONS: &[Field] = &[
     ("input", Meant("prompt")),
 ];
 
+/// Fields of `/v1/embeddings`.
+pub(super) const EMBEDDINGS: &[Field] = &[
+    ("model", Read),
+    ("input", Read),
+    ("encoding_format", Read),
+    ("dimensions", Read),
+    ("user", NoEffect(Kind::String)),
+    ("prompt", Meant("input")),
+    ("messages", Meant("input")),
+];
+
 /// Fields of a message. The last ones are those that come back when a client sends our own answer again.
 pub(super) const MESSAGE: &[Field] = &[
     ("role", Read),

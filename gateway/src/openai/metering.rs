@@ -98,18 +98,32 @@ impl Client {
             bound.prompt = bound.prompt.saturating_add(prompt.into());
             bound.completion = bound.completion.saturating_add(completion);
         }
-        let slip = Slip {
-            request: Arc::clone(request),
-            purpose: self.purpose.clone(),
-        };
-        let reserved = quota.reserve(account, model, bound, slip);
         Ok(Meter {
-            reservation: reserved.map_err(refused)?,
+            reservation: self.hold(request, model, bound)?,
             upstream: Arc::clone(upstream),
             ids: requests.iter().map(|r| Arc::clone(&r.id)).collect(),
             tasks: self.metering.tasks.clone(),
             started: false,
         })
+    }
+
+    /// Holds what is bounded already.
+    ///
+    /// # Errors
+    /// 429 where there is not enough left.
+    pub(super) fn hold(
+        &self,
+        request: &Arc<str>,
+        model: &Arc<str>,
+        bound: Tokens,
+    ) -> Result<Reservation, ApiError> {
+        let slip = Slip {
+            request: Arc::clone(request),
+            purpose: self.purpose.clone(),
+        };
+        let (quota, account) = (&self.metering.quota, &self.principal.account);
+        let reserved = quota.reserve(account, model, bound, slip);
+        reserved.map_err(refused)
     }
 
     /// Tells in `response` what is left, by the names that OpenAI has for it.

@@ -7,10 +7,11 @@
 pub mod error;
 
 mod answer;
-mod body;
+pub(crate) mod body;
 mod calls;
 mod chat;
 mod completions;
+mod embeddings;
 mod fault;
 mod fields;
 mod json;
@@ -108,6 +109,7 @@ impl Api {
         Router::new()
             .route(Endpoint::Chat.path(), routing::post(chat_completions))
             .route(Endpoint::Completions.path(), routing::post(completions))
+            .route("/v1/embeddings", routing::post(embeddings::serve))
             .route("/v1/models", routing::get(models::list))
             .route("/v1/models/{*id}", routing::get(models::get))
             .route("/v1/usage", routing::get(usage::get))
@@ -126,14 +128,11 @@ impl Api {
         let started = self.shared.clock.now();
         let hops = hops(request.headers())?;
         let id = request_id(&request);
-        let (head, body) = request.into_parts();
-        let principal = Principal::of(&head.extensions).cloned();
-        let headers = head.headers.clone();
-        let request = Request::from_parts(head, body);
+        let caller = Caller::of(&request);
         let body = body::read(request, self.shared.limits.body_bytes_max).await?;
         let ask = self.parse(endpoint, body.clone()).await?;
         let model = Arc::clone(&ask.params.model);
-        let client = self.client(principal.as_ref(), &headers, &model)?;
+        let client = self.client(&caller, &model)?;
         let work = Work {
             endpoint,
             id,
@@ -153,15 +152,10 @@ impl Api {
     }
 
     /// Whose request it is, on a server with keys.
-    fn client(
-        &self,
-        principal: Option<&Arc<Principal>>,
-        headers: &HeaderMap,
-        model: &str,
-    ) -> Result<Option<Client>, ApiError> {
-        match (principal, &self.metering) {
+    fn client(&self, caller: &Caller, model: &str) -> Result<Option<Client>, ApiError> {
+        match (&caller.principal, &self.metering) {
             (Some(principal), Some(metering)) => {
-                Client::admit(metering, principal, headers, model).map(Some)
+                Client::admit(metering, principal, &caller.headers, model).map(Some)
             }
             _ => Ok(None),
         }
@@ -211,19 +205,29 @@ impl Api {
         Ok(run.metered(meter))
     }
 
-    /// Parses a body: a small one here, a large one where it holds up nobody else.
     async fn parse(&self, endpoint: Endpoint, body: Bytes) -> Result<Ask, ApiError> {
-        if body.len() <= limits::PARSE_INLINE_BYTES_MAX {
-            return parse(endpoint, &body, &self.shared.limits);
+        let bytes = body.len();
+        self.off_loop(bytes, move |limits| parse(endpoint, &body, limits))
+            .await
+    }
+
+    /// Reads or writes JSON of about `size` bytes: little of it here, much of it where it holds up nobody else.
+    async fn off_loop<T: Send + 'static>(
+        &self,
+        size: usize,
+        work: impl FnOnce(&Limits) -> Result<T, ApiError> + Send + 'static,
+    ) -> Result<T, ApiError> {
+        if size <= limits::PARSE_INLINE_BYTES_MAX {
+            return work(&self.shared.limits);
         }
         let permit = self.shared.large_parses.acquire().await;
         let limits = self.shared.limits.clone();
-        let parsing = tokio::task::spawn_blocking(move || parse(endpoint, &body, &limits));
-        let parsed = parsing
+        let working = tokio::task::spawn_blocking(move || work(&limits));
+        let done = working
             .await
             .unwrap_or_else(|_panicked| Err(ApiError::internal()));
         drop(permit);
-        parsed
+        done
     }
 
     fn head(&self, work: &Work, params: &Params) -> Head {
@@ -283,6 +287,21 @@ fn check_room(ask: &Ask, sequences_max: Option<u32>) -> Result<(), ApiError> {
         "at most {max} choices over all prompts, but {prompts} prompts with '{asks}' = {n} are more"
     );
     Err(ApiError::param(param, ParamFault::Value { expected }))
+}
+
+/// What a request's head says of its sender.
+struct Caller {
+    principal: Option<Arc<Principal>>,
+    headers: HeaderMap,
+}
+
+impl Caller {
+    fn of(request: &Request) -> Self {
+        Self {
+            principal: Principal::of(request.extensions()).cloned(),
+            headers: request.headers().clone(),
+        }
+    }
 }
 
 /// What the parts of a request share beside what its body says.

@@ -9,12 +9,9 @@ use futures::stream;
 use http_body_util::BodyExt;
 use tower::ServiceExt;
 
-use hansa_config::Config;
-
 use super::*;
 use crate::drain::{Drain, DrainTimes};
-use crate::quota;
-use crate::tenant::Tenants;
+use crate::layers::authenticate::tests::gate_without_keys;
 use crate::upstream::registry::Models;
 
 struct Stack {
@@ -36,7 +33,7 @@ impl Stack {
             body_bytes_max: 1024,
             body_timeout: Duration::from_secs(30),
             tasks: TaskTracker::new(),
-            gate: open_gate(),
+            gate: gate_without_keys(&Clock::manual(0)),
         };
         let router = build(api, &shared);
         Self {
@@ -57,14 +54,6 @@ impl Stack {
     fn metrics(&self) -> String {
         self.shared.metrics.render(&Models::default())
     }
-}
-
-/// A gate without keys.
-fn open_gate() -> Gate {
-    let (config, clock) = (Config::default(), Clock::manual(0));
-    let quota = quota::open::open(&config, &clock).unwrap();
-    let tenants = Tenants::open(&config, quota).unwrap();
-    Gate { tenants, clock }
 }
 
 async fn bug() -> &'static str {

@@ -5,6 +5,7 @@
 
 #[cfg(feature = "engine")]
 mod echo;
+pub mod embedding;
 #[cfg(feature = "engine")]
 pub mod local;
 pub mod measured;
@@ -24,6 +25,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 
+pub use self::embedding::{EmbedInput, EmbedRequest, Embeddings};
 use self::tools::{CallHead, ToolSyntax, Tools};
 
 /// A request as every upstream takes it: parsed, checked against the limits, and fixed where chance or time enter.
@@ -318,6 +320,18 @@ pub trait Upstream: Send + Sync {
         Box::pin(async move { Ok(request.prompt_tokens_max()) })
     }
 
+    /// Makes vectors of texts. Dropping the future gives the request up.
+    ///
+    /// # Errors
+    /// As [`Upstream::generate`]; a model that makes no vectors refuses by its name.
+    fn embed(
+        &self,
+        request: Arc<EmbedRequest>,
+    ) -> BoxFuture<'_, Result<Embeddings, UpstreamError>> {
+        let error = UpstreamErrorKind::no_embedder(&request.model).into();
+        Box::pin(std::future::ready(Err(error)))
+    }
+
     /// Stops a request by id; one that is unknown or over is no error.
     fn cancel(&self, request_id: &str);
 
@@ -340,6 +354,25 @@ pub trait Upstream: Send + Sync {
     fn drain(&self, grace: Duration) {
         let _ = grace;
     }
+
+    /// Resolves when an upstream that was drained has ended and holds no memory of a model any more.
+    fn ended(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
+
+    /// What its model holds in memory here; nothing where it runs elsewhere.
+    fn resident(&self) -> Resident {
+        Resident::default()
+    }
+}
+
+/// What a model of this process holds in memory.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Resident {
+    /// Bytes of the weights.
+    pub weights_bytes: u64,
+    /// Bytes of the KV cache.
+    pub kv_bytes: u64,
 }
 
 /// Work of an upstream for one model since its start.
@@ -501,6 +534,28 @@ pub enum UpstreamErrorKind {
     /// Anything else; details are in the log, never in an answer.
     #[error("the upstream failed")]
     Internal,
+}
+
+impl UpstreamErrorKind {
+    /// `model` generates text and makes no vectors.
+    #[must_use]
+    pub fn no_embedder(model: &str) -> Self {
+        let message = format!(
+            "The model '{model}' generates text and makes no embeddings; send this to an embedding model."
+        );
+        let param = Some("model");
+        Self::InvalidRequest { param, message }
+    }
+
+    /// `model` makes vectors and generates no text.
+    #[must_use]
+    pub fn no_generator(model: &str) -> Self {
+        let message = format!(
+            "The model '{model}' makes embeddings and generates no text; send it to /v1/embeddings."
+        );
+        let param = Some("model");
+        Self::InvalidRequest { param, message }
+    }
 }
 
 /// Whose fault an error is.
