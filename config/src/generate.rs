@@ -138,6 +138,7 @@ fn form(slot: Slot<'_>) -> Form {
         Slot::Runner(at) => word(*at),
         Slot::KvType(at) => word(*at),
         Slot::Quantise(at) => word(*at),
+        Slot::SelfTest(at) => word(*at),
         Slot::MaybeU64(at, range) => Form::Whole(range, *at),
         Slot::Flag(at) => Form::Flag(*at),
         Slot::MaybeId(_) => Form::Text("^[!-~]+$".to_owned(), limits::ID_BYTES_MAX, None),

@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 
 use crate::limits;
 use crate::schema::tenancy::{Currency, Role};
-use crate::schema::{Config, Device, KvType, Model, Quantise, Runner};
+use crate::schema::{Config, Device, KvType, Model, Quantise, Runner, SelfTest};
 use crate::units::Range;
 
 /// A section of the file.
@@ -60,6 +60,7 @@ pub(crate) enum Slot<'a> {
     Device(&'a mut Device),
     KvType(&'a mut KvType),
     Quantise(&'a mut Quantise),
+    SelfTest(&'a mut SelfTest),
     MaybeU64(&'a mut Option<u64>, Range),
     Flag(&'a mut bool),
     /// An id, or nothing where it is left out.
@@ -240,6 +241,14 @@ pub(crate) const MODEL: &[Key<Model>] = &[
         "What the weights of a Hugging Face folder are quantised to while they are read: \
          \"q8_0\", \"q4_k\", or \"none\". GGUF files stay as they are.",
         |m: &mut Model| Slot::Quantise(&mut m.quantise),
+    )
+    .only(Runner::Candle),
+    key(
+        "self_test",
+        "What follows at start where a sequence gets other logits in company than alone: with \
+         \"require\" the model is not served, with \"warn\" it is, its answers change with the load, and no other node \
+         can continue them.",
+        |m: &mut Model| Slot::SelfTest(&mut m.self_test),
     )
     .only(Runner::Candle),
     key(

@@ -1,9 +1,8 @@
 //! `/v1/models`: what can be asked for.
 
-use axum::extract::rejection::PathRejection;
 use std::sync::Arc;
 
-use axum::Extension;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{OriginalUri, Path, State};
 use axum::response::Response;
 use serde::Serialize;
@@ -12,17 +11,20 @@ use super::Api;
 use super::answer::json;
 use super::error::ApiError;
 use crate::tenant::principal::Principal;
-use crate::upstream::registry::ModelInfo;
+use crate::upstream::registry::{ModelInfo, Models};
 
 /// Whoever showed a key; nobody on a server without.
-type Caller = Option<Extension<Arc<Principal>>>;
+type Caller = Option<axum::Extension<Arc<Principal>>>;
 
 /// `GET /v1/models`: those that the caller may use.
 pub(super) async fn list(State(api): State<Api>, caller: Caller) -> Response {
     let models = allowed(&api, caller.as_ref());
     json(&List {
         object: "list",
-        data: models.iter().map(Model::from).collect(),
+        data: models
+            .iter()
+            .map(|info| Model::of(info, api.models()))
+            .collect(),
     })
 }
 
@@ -40,12 +42,12 @@ pub(super) async fn get(
     let models = allowed(&api, caller.as_ref());
     let model = models.iter().find(|model| *model.id == *id);
     let model = model.ok_or_else(|| ApiError::model_not_found(&id))?;
-    Ok(json(&Model::from(model)))
+    Ok(json(&Model::of(model, api.models())))
 }
 
-fn allowed(api: &Api, caller: Option<&Extension<Arc<Principal>>>) -> Vec<ModelInfo> {
+fn allowed(api: &Api, caller: Option<&axum::Extension<Arc<Principal>>>) -> Vec<ModelInfo> {
     let mut models = api.models().list();
-    if let Some(Extension(principal)) = caller {
+    if let Some(axum::Extension(principal)) = caller {
         models.retain(|model| principal.models.allows(&model.id));
     }
     models
@@ -63,15 +65,27 @@ struct Model<'a> {
     object: &'static str,
     created: i64,
     owned_by: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hansa: Option<Extension>,
 }
 
-impl<'a> From<&'a ModelInfo> for Model<'a> {
-    fn from(model: &'a ModelInfo) -> Self {
+/// What OpenAI's clients do not know.
+#[derive(Serialize)]
+struct Extension {
+    /// Servers that say the same here continue each other's streams exactly.
+    numerics: Arc<str>,
+}
+
+impl<'a> Model<'a> {
+    fn of(model: &'a ModelInfo, models: &Models) -> Self {
         Self {
             id: &model.id,
             object: "model",
             created: model.created_s,
             owned_by: model.owned_by,
+            hansa: models
+                .numerics(&model.id)
+                .map(|numerics| Extension { numerics }),
         }
     }
 }

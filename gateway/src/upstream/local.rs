@@ -320,6 +320,9 @@ impl Upstream for LocalUpstream {
             mean_step: stats.mean_step,
             prefill_tokens_per_s: stats.prefill_tokens_per_s,
             decode_tokens_per_s: stats.decode_tokens_per_s,
+            numerics: (self.shared.engine.get())
+                .and_then(EngineHandle::numerics)
+                .map(|numerics| numerics.as_str().into()),
         }
     }
 

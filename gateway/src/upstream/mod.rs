@@ -415,6 +415,9 @@ pub struct UpstreamStatus {
     pub prefill_tokens_per_s: f64,
     /// Tokens produced in a second of steps that decoded; 0 where it is not known.
     pub decode_tokens_per_s: f64,
+    /// Names what its tokens depend on: an upstream of the same name continues a stream of this one exactly, and no other
+    /// does. `None` where it is not known.
+    pub numerics: Option<Arc<str>>,
 }
 
 /// Whether an upstream takes requests, and if not, why not.

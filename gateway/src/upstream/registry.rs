@@ -162,6 +162,12 @@ impl Models {
             .collect()
     }
 
+    /// What the tokens of each model depend on, where it is known: see [`UpstreamStatus::numerics`].
+    #[must_use]
+    pub fn numerics(&self, id: &str) -> Option<Arc<str>> {
+        self.get(id)?.status().numerics
+    }
+
     /// Work of each model since its start.
     #[must_use]
     pub fn totals(&self) -> Vec<(Arc<str>, UpstreamTotals)> {

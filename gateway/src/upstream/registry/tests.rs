@@ -33,6 +33,7 @@ impl Upstream for Stands {
             mean_step: Duration::ZERO,
             prefill_tokens_per_s: 0.0,
             decode_tokens_per_s: 0.0,
+            numerics: None,
         }
     }
 }
