@@ -139,6 +139,7 @@ fn form(slot: Slot<'_>) -> Form {
         Slot::KvType(at) => word(*at),
         Slot::Quantise(at) => word(*at),
         Slot::SelfTest(at) => word(*at),
+        Slot::Speculation(at) => word(*at),
         Slot::MaybeU64(at, range) => Form::Whole(range, *at),
         Slot::Flag(at) => Form::Flag(*at),
         Slot::MaybeId(_) => Form::Text("^[!-~]+$".to_owned(), limits::ID_BYTES_MAX, None),

@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 
 use crate::limits;
 use crate::schema::tenancy::{Currency, Role};
-use crate::schema::{Config, Device, KvType, Model, Quantise, Runner, SelfTest};
+use crate::schema::{Config, Device, KvType, Model, Quantise, Runner, SelfTest, Speculation};
 use crate::units::Range;
 
 /// A section of the file.
@@ -61,6 +61,7 @@ pub(crate) enum Slot<'a> {
     KvType(&'a mut KvType),
     Quantise(&'a mut Quantise),
     SelfTest(&'a mut SelfTest),
+    Speculation(&'a mut Speculation),
     MaybeU64(&'a mut Option<u64>, Range),
     Flag(&'a mut bool),
     /// An id, or nothing where it is left out.
@@ -299,6 +300,18 @@ pub(crate) const MODEL: &[Key<Model>] = &[
          keeps streams smoother, larger lets prompts begin sooner. Where the streams alone take \
          longer, prompts still get a share of each step.",
         |m| Slot::U64(&mut m.inter_token_target_ms, limits::INTER_TOKEN_MS),
+    ),
+    key(
+        "speculation",
+        "Guesses next tokens where a text repeats itself (\"ngram\"), as when code is edited or \
+         fields are extracted, and checks them in the step that they are part of: what is said is \
+         the same, sooner. It stops by itself where it does not pay. \"off\" never guesses.",
+        |m| Slot::Speculation(&mut m.speculation),
+    ),
+    key(
+        "draft_tokens_max",
+        "Tokens that one sequence guesses at most in a step.",
+        |m| Slot::U32(&mut m.draft_tokens_max, limits::DRAFT_TOKENS),
     ),
     key(
         "stall_after_ms",

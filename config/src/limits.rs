@@ -74,6 +74,8 @@ pub const QUEUE: Range = Range::new(1, 1 << 20, "sequences");
 pub const QUEUE_TOKENS: Range = Range::new(1, 1 << 32, "tokens");
 /// Of `model.inter_token_target_ms`: no step is shorter, and above ten seconds nobody reads along.
 pub const INTER_TOKEN_MS: Range = Range::new(1, 10_000, "milliseconds");
+/// Of `model.draft_tokens_max`: longer guesses are hardly ever right to their end.
+pub const DRAFT_TOKENS: Range = Range::new(1, 64, "tokens");
 /// Of `model.stall_after_ms`: the slowest machines take seconds for a large step, none takes an hour.
 pub const STALL_MS: Range = Range::new(1_000, 3_600_000, "milliseconds");
 /// Of every key that counts a context's tokens: the longest contexts in use are 10 million.

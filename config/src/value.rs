@@ -28,6 +28,7 @@ pub(crate) fn fill(slot: Slot<'_>, value: &DeValue<'_>) -> Result<(), Fault> {
         Slot::KvType(at) => *at = choice(value)?,
         Slot::Quantise(at) => *at = choice(value)?,
         Slot::SelfTest(at) => *at = choice(value)?,
+        Slot::Speculation(at) => *at = choice(value)?,
         Slot::MaybeU64(at, range) => *at = Some(whole(value, range)?),
         Slot::Flag(at) => *at = flag(value)?,
         Slot::MaybeId(at) => *at = id(value)?,

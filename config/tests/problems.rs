@@ -465,10 +465,10 @@ proptest! {
     }
 }
 
-#[test]
-fn tenants_keys_and_allocations_must_fit_together() {
+/// A file in which little of tenants, keys and allocations fits together.
+fn ill_fitting() -> String {
     let digest = "0".repeat(64);
-    let text = format!(
+    format!(
         "\
 [[model]]
 id = \"m\"
@@ -504,7 +504,12 @@ end = 2026-01-01
 [[rate]]
 requests_per_minute = 5
 "
-    );
+    )
+}
+
+#[test]
+fn tenants_keys_and_allocations_must_fit_together() {
+    let text = ill_fitting();
     check(
         &text,
         &[

@@ -173,6 +173,11 @@ impl Metrics {
                 "Prompt tokens computed"
             );
             count!("hansa_engine_decode_tokens_total", "Tokens produced");
+            count!("hansa_engine_drafted_tokens_total", "Tokens guessed ahead");
+            count!(
+                "hansa_engine_accepted_tokens_total",
+                "Tokens guessed right, and so produced without a step of their own"
+            );
             count!("hansa_engine_preemptions_total", "Sequences preempted");
             count!(
                 "hansa_engine_prefix_tokens_total",
@@ -238,6 +243,8 @@ fn record_totals(models: &Models) {
         set("hansa_engine_steps_total", totals.steps);
         set("hansa_engine_prefill_tokens_total", totals.prefill_tokens);
         set("hansa_engine_decode_tokens_total", totals.decode_tokens);
+        set("hansa_engine_drafted_tokens_total", totals.drafted_tokens);
+        set("hansa_engine_accepted_tokens_total", totals.accepted_tokens);
         set("hansa_engine_preemptions_total", totals.preemptions);
         set("hansa_engine_prefix_tokens_total", totals.prefix_tokens);
         set(

@@ -343,6 +343,7 @@ impl Work {
             min_tokens: params.min_tokens,
             logprobs: params.logprobs_needed(),
             echo: params.echo,
+            prompt_logprobs: params.echo && params.logprobs.is_some(),
             structure: params.structure.clone(),
             tools: params.tools.clone(),
             // A client's seed gives a prompt the same answer here as on its own; one that we draw is drawn for each, or

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use dashmap::DashMap;
 use futures::future::BoxFuture;
-use futures::stream::{self, StreamExt, unfold};
+use futures::stream::{self, BoxStream, StreamExt, unfold};
 use hansa_config::schema;
 use hansa_engine::EngineHandle;
 use hansa_engine::api::{self, EngineError, EngineState, Priority, Stats, StopParams, Submission};
@@ -32,7 +32,7 @@ use self::options::{Runs, embed_options, engine_options, runs};
 
 use crate::clock::Clock;
 use crate::limits;
-use crate::upstream::echo::Echo;
+use crate::upstream::echo::{Echo, Told};
 use crate::upstream::pool::Pool;
 use crate::upstream::room::completion_room;
 use crate::upstream::tokenise::Tokeniser;
@@ -332,6 +332,8 @@ impl Upstream for LocalUpstream {
             steps: stats.steps,
             prefill_tokens: stats.prefill_tokens,
             decode_tokens: stats.decode_tokens,
+            drafted_tokens: stats.drafted_tokens,
+            accepted_tokens: stats.accepted_tokens,
             preemptions: stats.preemptions,
             prefix_tokens: stats.prefix_tokens,
             prefix_hit_tokens: stats.prefix_hit_tokens,
@@ -450,26 +452,30 @@ fn submission(
         pool: request.pool,
         deadline: request.deadline,
         want_token_ids: false,
+        prompt_logprobs: request.prompt_logprobs,
     }
 }
 
 /// The engine's events as ours. Dropping the stream drops the engine's, which aborts what is not done.
-fn converted_stream(events: hansa_engine::EventStream, place: Place) -> EventStream {
+fn converted_stream(events: hansa_engine::EventStream, place: Place) -> BoxStream<'static, Told> {
     unfold(Some((events, place)), async |running| {
         let (mut events, place) = running?;
         // An engine that goes away without a last word has failed: a stream never just stops (I3).
         let event = events.recv().await.map_or_else(
-            || Err(UpstreamErrorKind::Internal.into()),
+            || Told::Event(Err(UpstreamErrorKind::Internal.into())),
             |event| converted(event, place.structure),
         );
-        let over = matches!(event, Ok(Event::Done(_)) | Err(_));
+        let over = matches!(event, Told::Event(Ok(Event::Done(_)) | Err(_)));
         Some((event, (!over).then_some((events, place))))
     })
     .boxed()
 }
 
-fn converted(event: api::Event, structure: Option<&'static str>) -> Result<Event, UpstreamError> {
-    match event {
+fn converted(event: api::Event, structure: Option<&'static str>) -> Told {
+    let event = match event {
+        api::Event::Prompt(logprobs) => {
+            return Told::Prompt(logprobs.into_iter().map(token_logprob).collect());
+        }
         api::Event::Delta {
             choice,
             text,
@@ -494,7 +500,8 @@ fn converted(event: api::Event, structure: Option<&'static str>) -> Result<Event
             Err(invalid(param, fault.to_string()).after(used(&usage)))
         }
         api::Event::Failed(error, usage) => Err(failed(&error).after(used(&usage))),
-    }
+    };
+    Told::Event(event)
 }
 
 fn used(usage: &api::Usage) -> Usage {
@@ -514,7 +521,7 @@ fn default_tokens(of_model: Option<u32>, request: &GenerateRequest) -> Option<u3
 fn token_logprob(logprob: api::TokenLogprob) -> TokenLogprob {
     let likely = |likely: api::Likely| Likely {
         bytes: likely.bytes,
-        logprob: likely.logprob,
+        logprob: Some(likely.logprob),
     };
     TokenLogprob {
         chosen: likely(logprob.chosen),

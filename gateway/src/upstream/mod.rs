@@ -62,6 +62,8 @@ pub struct GenerateRequest {
     pub logprobs: Option<u32>,
     /// Whether each choice begins with the prompt's text.
     pub echo: bool,
+    /// Whether that text has log-probabilities too, as `logprobs` says. Then `max_tokens` may be 0.
+    pub prompt_logprobs: bool,
     /// What each choice must look like.
     pub structure: Option<Structure>,
     /// Functions that a chat may call. Calls come as text, unless the upstream itself finds them there.
@@ -255,8 +257,8 @@ pub struct TokenLogprob {
 pub struct Likely {
     /// Its text, perhaps only a part of a character.
     pub bytes: Vec<u8>,
-    /// At most 0, and finite.
-    pub logprob: f32,
+    /// At most 0, and finite; `None` for the first token of a prompt, which comes after nothing.
+    pub logprob: Option<f32>,
 }
 
 /// Why a choice ended.
@@ -384,6 +386,10 @@ pub struct UpstreamTotals {
     pub prefill_tokens: u64,
     /// Tokens produced.
     pub decode_tokens: u64,
+    /// Tokens guessed ahead.
+    pub drafted_tokens: u64,
+    /// Of these, guessed right.
+    pub accepted_tokens: u64,
     /// Sequences preempted.
     pub preemptions: u64,
     /// Prompt tokens looked for in the prefix cache.

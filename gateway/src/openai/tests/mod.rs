@@ -60,7 +60,7 @@ fn delta(choice: u32, text: &str) -> Step {
 fn scored(choice: u32, text: &[u8], logprob: f32) -> Step {
     let likely = |bytes: &[u8], logprob| Likely {
         bytes: bytes.to_vec(),
-        logprob,
+        logprob: Some(logprob),
     };
     Step::Say(Event::Delta {
         choice,
