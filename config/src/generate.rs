@@ -21,10 +21,10 @@ enum Form {
     Text(String, usize, Option<String>),
     Word(Vec<&'static str>, &'static str),
     Flag(bool),
-    /// A list of texts that match a regular expression, of at most so many bytes each.
-    Names(String, usize),
     /// A date or time; TOML has its own form for these.
     Date,
+    /// So many texts at most, each matched by a regular expression.
+    List(&'static str, usize),
 }
 
 /// A key without its place.
@@ -50,7 +50,8 @@ impl Fact {
                 )
             }
             Form::Word(words, _) => format!("One of {}.", words.join(", ")),
-            Form::Text(..) | Form::Flag(_) | Form::Names(..) | Form::Date => String::new(),
+            Form::Text(..) | Form::Flag(_) | Form::Date => String::new(),
+            Form::List(_, max) => format!("At most {max}."),
         };
         match self.only {
             Some(runner) => format!("{values} Only with runner = {:?}.", runner.name())
@@ -138,12 +139,18 @@ fn form(slot: Slot<'_>) -> Form {
         Slot::Runner(at) => word(*at),
         Slot::KvType(at) => word(*at),
         Slot::Quantise(at) => word(*at),
+        Slot::Policy(at) => word(*at),
+        Slot::MaybeId(_) | Slot::IdOrEmpty(_) => {
+            Form::Text("^[!-~]+$".to_owned(), limits::ID_BYTES_MAX, None)
+        }
+        Slot::Country(_) => Form::Text("^[A-Z][A-Z]$".to_owned(), 2, None),
+        Slot::Countries(_) => Form::List("^[A-Z][A-Z]$", limits::ALLOW_LIST_MAX),
+        Slot::Sites(_) => Form::List("^[!-~]+$", limits::ALLOW_LIST_MAX),
         Slot::SelfTest(at) => word(*at),
         Slot::Speculation(at) => word(*at),
         Slot::MaybeU64(at, range) => Form::Whole(range, *at),
         Slot::Flag(at) => Form::Flag(*at),
-        Slot::MaybeId(_) => Form::Text("^[!-~]+$".to_owned(), limits::ID_BYTES_MAX, None),
-        Slot::Names(_) => Form::Names("^[!-~]+$".to_owned(), limits::ID_BYTES_MAX),
+        Slot::Names(_) => Form::List("^[!-~]+$", limits::NAMES_MAX),
         Slot::Digest(_) => Form::Text("^[0-9a-fA-F]{64}$".to_owned(), 64, None),
         Slot::Date(_) => Form::Date,
         Slot::Path(_) => Form::Text(r"^.*\S.*$".to_owned(), limits::SOURCE_BYTES_MAX, None),

@@ -4,14 +4,19 @@
 //!
 //! It must not know TOML or JSON.
 
+mod route;
 pub(crate) mod tenancy;
 
 use std::net::SocketAddr;
 
 use crate::limits;
 use crate::schema::tenancy::{Currency, Role};
-use crate::schema::{Config, Device, KvType, Model, Quantise, Runner, SelfTest, Speculation};
+use crate::schema::{
+    Config, Device, KvType, Model, Policy, Quantise, Runner, SelfTest, Speculation,
+};
 use crate::units::Range;
+
+pub(crate) use route::ROUTE;
 
 /// A section of the file.
 pub(crate) struct Section {
@@ -60,12 +65,18 @@ pub(crate) enum Slot<'a> {
     Device(&'a mut Device),
     KvType(&'a mut KvType),
     Quantise(&'a mut Quantise),
+    Policy(&'a mut Policy),
+    MaybeId(&'a mut Option<String>),
+    Country(&'a mut Option<String>),
+    Countries(&'a mut Vec<String>),
+    /// Names of sites.
+    Sites(&'a mut Vec<String>),
     SelfTest(&'a mut SelfTest),
     Speculation(&'a mut Speculation),
     MaybeU64(&'a mut Option<u64>, Range),
     Flag(&'a mut bool),
-    /// An id, or nothing where it is left out.
-    MaybeId(&'a mut String),
+    /// An id, or an empty text where it is left out.
+    IdOrEmpty(&'a mut String),
     /// Several ids.
     Names(&'a mut Vec<String>),
     /// 64 hexadecimal digits.
@@ -78,19 +89,23 @@ pub(crate) enum Slot<'a> {
 }
 
 /// Sections that later versions have; using one is refused by name.
-pub(crate) const RESERVED: [&str; 5] = ["peer", "node", "site", "route", "energy"];
+pub(crate) const RESERVED: [&str; 4] = ["peer", "node", "site", "energy"];
 
 /// Every section, in the order of the reference.
 pub(crate) fn sections() -> impl Iterator<Item = &'static Section> {
     SECTIONS.iter().chain(&tenancy::SECTIONS)
 }
 
-const SECTIONS: [Section; 5] = [
+const SECTIONS: [Section; 6] = [
     section("server", "The listener for clients."),
     section("admin", "The listener for operators: metrics and health."),
     section(
         "limits",
         "What one request may ask for; more is refused with 400, or 413 for the body.",
+    ),
+    section(
+        "route",
+        "Where requests go that several upstreams could serve, and what happens when one of them fails.",
     ),
     Section {
         many: true,
@@ -109,11 +124,7 @@ const SECTIONS: [Section; 5] = [
     },
 ];
 
-/// Keys of the sections that are there once.
-pub(crate) fn root() -> impl Iterator<Item = &'static Key<Config>> {
-    ROOT.iter().chain(&tenancy::QUOTA)
-}
-
+/// Keys of `[server]`, `[admin]` and `[limits]`.
 const ROOT: &[Key<Config>] = &[
     key(
         "server.listen",
@@ -408,6 +419,11 @@ impl<S> Key<S> {
         self.example = Some(toml);
         self
     }
+}
+
+/// All keys of the sections that are there once.
+pub(crate) fn root() -> impl Iterator<Item = &'static Key<Config>> {
+    ROOT.iter().chain(ROUTE).chain(&tenancy::QUOTA)
 }
 
 /// Paths of all keys from the root of the file: `"model.sim.context_tokens"`.

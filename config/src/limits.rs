@@ -29,6 +29,8 @@ pub const RATES_MAX: usize = 1_024;
 pub const NAMES_MAX: usize = 256;
 /// Bytes of a model's id: it stands in every request, answer and metric.
 pub const ID_BYTES_MAX: usize = 128;
+/// Names of one list of allowed countries or sites: there are some 250 countries.
+pub const ALLOW_LIST_MAX: usize = 256;
 /// Bytes of a model's source: a path is at most this long on Linux.
 pub const SOURCE_BYTES_MAX: usize = 4_096;
 /// Largest ordinal of a CUDA device: twice the GPUs of the largest machines sold as one.
@@ -95,7 +97,33 @@ pub const AT_ONCE: Range = Range::new(0, 1_000_000, "requests");
 pub const AMOUNT: Range = Range::new(0, 10_000_000_000_000, "units");
 /// Of prices: up to 10,000 units of money for a token.
 pub const PRICE: Range = Range::new(0, 10_000_000_000_000_000, "millionths");
-/// Of every percentage.
-pub const PERCENT: Range = Range::new(0, 100, "percent");
 /// Of `allocation.renew_days`: longer periods are written with their dates.
 pub const PERIOD_DAYS: Range = Range::new(0, 3_660, "days");
+/// Of the keys that are a share: a whole at most.
+pub const PERCENT: Range = Range::new(0, 100, "percent");
+/// Of `route.band_percent`: ten times the lowest cost makes every upstream as good as any.
+pub const BAND_PERCENT: Range = Range::new(0, 1_000, "percent");
+/// Of `route.hysteresis_ms`: who would wait longer than a minute for being at home wants no other site at all.
+pub const HYSTERESIS_MS: Range = Range::new(0, 60_000, "milliseconds");
+/// Of `route.carbon_ms_per_gram`: an hour of waiting for a gram outweighs everything else.
+pub const CARBON_MS: Range = Range::new(0, 3_600_000, "milliseconds");
+/// Of `route.prefix_index_bytes`: a gibibyte remembers more text than any site caches.
+pub const PREFIX_INDEX_BYTES: Range = Range::new(1 << 12, 1 << 30, "bytes");
+/// Of `route.attempts_max`: whom so many upstreams fail, the next one fails as well.
+pub const ATTEMPTS: Range = Range::new(1, 16, "attempts");
+/// Of `route.retry_per_s`: more is no bound.
+pub const RETRIES_PER_S: Range = Range::new(0, 10_000, "retries");
+/// Of `route.moves_in_flight_max`: a dead site leaves some thousands of streams behind.
+pub const MOVES: Range = Range::new(1, 65_536, "requests");
+/// Of `route.resumes_max`: an answer that loses its upstream more often meets no accident.
+pub const RESUMES: Range = Range::new(0, 16, "times");
+/// Of `route.hedge_after_ms`: sooner than 10 ms every request would be sent twice.
+pub const HEDGE_AFTER_MS: Range = Range::new(10, 600_000, "milliseconds");
+/// Of `route.hedge_prompt_bytes_max`: above a mebibyte no prompt is short.
+pub const HEDGE_PROMPT_BYTES: Range = Range::new(1, 1 << 20, "bytes");
+/// Of `route.eject_failures`: who waits for a thousand never ejects.
+pub const EJECT_FAILURES: Range = Range::new(1, 1_000, "failures");
+/// Of `route.eject_ms`: the n-th lasts up to twelve times as long.
+pub const EJECT_MS: Range = Range::new(100, 600_000, "milliseconds");
+/// Of `route.slow_start_ms`: 0 comes back at once.
+pub const SLOW_START_MS: Range = Range::new(0, 600_000, "milliseconds");

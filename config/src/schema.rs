@@ -2,11 +2,14 @@
 //!
 //! What the keys are called, allow and mean stands in `keys.rs`; these types must not know TOML.
 
+mod route;
 pub mod tenancy;
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+
+pub use route::{Policy, Route};
 
 /// The whole config.
 #[derive(Debug, Clone, PartialEq)]
@@ -17,6 +20,8 @@ pub struct Config {
     pub admin: Admin,
     /// `[limits]`: what one request may ask for.
     pub limits: Limits,
+    /// `[route]`: where requests go.
+    pub route: Route,
     /// `[[model]]`: models that this process serves itself.
     pub models: Vec<Model>,
     /// `[[tenant]]`: who uses the server.
@@ -326,6 +331,7 @@ impl Default for Config {
             server: Server::default(),
             admin: Admin::default(),
             limits: Limits::default(),
+            route: Route::default(),
             models: vec![Model::default()],
             tenants: Vec::new(),
             keys: Vec::new(),

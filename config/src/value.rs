@@ -1,5 +1,7 @@
 //! One value of the file into its place, or what is wrong with it and the way out.
 
+mod route;
+
 use std::net::SocketAddr;
 
 use toml::de::DeValue;
@@ -27,11 +29,16 @@ pub(crate) fn fill(slot: Slot<'_>, value: &DeValue<'_>) -> Result<(), Fault> {
         Slot::Device(at) => *at = device(value)?,
         Slot::KvType(at) => *at = choice(value)?,
         Slot::Quantise(at) => *at = choice(value)?,
+        Slot::Policy(at) => *at = choice(value)?,
+        Slot::MaybeId(at) => *at = Some(id(value)?),
+        Slot::Country(at) => *at = Some(route::country(value)?),
+        Slot::Countries(at) => *at = route::countries(value)?,
+        Slot::Sites(at) => *at = route::sites(value)?,
         Slot::SelfTest(at) => *at = choice(value)?,
         Slot::Speculation(at) => *at = choice(value)?,
         Slot::MaybeU64(at, range) => *at = Some(whole(value, range)?),
         Slot::Flag(at) => *at = flag(value)?,
-        Slot::MaybeId(at) => *at = id(value)?,
+        Slot::IdOrEmpty(at) => *at = id(value)?,
         Slot::Names(at) => *at = names(value)?,
         Slot::Digest(at) => *at = digest(value)?,
         Slot::Date(at) => *at = Some(date(value)?),

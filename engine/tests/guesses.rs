@@ -125,6 +125,7 @@ fn engine(draft_tokens_max: u32) -> EngineHandle {
         kv_type: KvType::F16,
         quantise: None,
         threads: None,
+        allow_inexact: false,
     };
     EngineHandle::start(options, RunnerOptions::Candle(candle))
 }

@@ -6,13 +6,16 @@ mod records;
 
 use std::sync::Arc;
 
-use axum::Router;
-use axum::extract::State;
+use axum::extract::{Path, State};
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use axum::{Json, Router};
+use http::StatusCode;
 use http::header::CONTENT_TYPE;
+use serde_json::json;
 
+use crate::clock::Clock;
 use crate::fleet::Fleet;
 use crate::health::Health;
 use crate::layers::authenticate::{self, Gate};
@@ -29,25 +32,31 @@ struct Admin {
     metrics: Metrics,
     models: Arc<Models>,
     quota: Quota,
+    clock: Clock,
 }
 
 /// `/metrics`, `/health/live`, `/health/ready`, the models under `/admin/v1/models`, and for operators' keys the rest of the
-/// admin API.
+/// admin API: on a server with keys `/admin/v1/decisions/{id}` too, since it tells what others asked for.
 pub fn router(metrics: &Metrics, health: Health, fleet: Fleet, gate: Gate) -> Router {
     let admin = Admin {
         metrics: metrics.clone(),
         models: Arc::clone(&health.models),
         quota: gate.tenants.quota().clone(),
+        clock: gate.clock.clone(),
     };
+    let operators = from_fn_with_state(gate.clone(), authenticate::operators_if_keys);
+    // Models may be changed, and others' requests looked at, without a key only where no keys are.
+    let of_operators = Router::new()
+        // Ids of the prompts of one request are told apart behind a slash.
+        .route("/admin/v1/decisions/{*id}", get(decisions))
+        .with_state(admin.clone())
+        .merge(models::router(fleet))
+        .route_layer(operators);
     Router::new()
         .route("/metrics", get(scrape))
         .with_state(admin)
         .merge(health.router())
-        // Models may be changed without a key only where no keys are.
-        .merge(models::router(fleet).route_layer(from_fn_with_state(
-            gate.clone(),
-            authenticate::operators_if_keys,
-        )))
+        .merge(of_operators)
         .merge(accounts::router(gate))
         // As in `stack`: a web page must not read this through a name that is made to resolve here.
         .layer(from_fn(host::check))
@@ -64,4 +73,16 @@ async fn scrape(State(admin): State<Admin>) -> Response {
     admin.metrics.quota(open, unsettled, l1.is_err());
     let text = admin.metrics.render(&admin.models);
     ([(CONTENT_TYPE, PROMETHEUS_TEXT)], text).into_response()
+}
+
+/// Where the request with that id went and why: every decision that was made for it, for some minutes.
+async fn decisions(State(admin): State<Admin>, Path(id): Path<String>) -> Response {
+    let now = admin.clock.now();
+    match admin.models.decisions().get(&id, now) {
+        Some(decisions) => Json(json!({ "id": id, "decisions": decisions })).into_response(),
+        None => {
+            let error = "no decision of this request is kept: it is too long ago, or never came";
+            (StatusCode::NOT_FOUND, Json(json!({ "error": error }))).into_response()
+        }
+    }
 }

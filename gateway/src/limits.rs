@@ -3,6 +3,40 @@
 
 use std::time::Duration;
 
+/// Candidates of a server: models times upstreams. A number of 16 bits counts them, and each has some kilobytes.
+pub const CANDIDATES_MAX: usize = 16_384;
+
+/// Dispatches to one candidate that its figures do not show yet and that are counted one by one; those beyond it count
+/// as a sum until the next figures.
+pub const CREDITS_MAX: usize = 4096;
+
+/// Bytes of a prompt that one prefix hash covers: some 250 tokens, so that an index of 8 MiB remembers a quarter of a gigabyte of text.
+pub const PREFIX_BLOCK_BYTES: usize = 1 << 10;
+
+/// Blocks of one prompt that are hashed, 256 KiB: more costs time and decides nothing.
+pub const PREFIX_BLOCKS_MAX: usize = 256;
+
+/// Candidates in a decision's record.
+pub const DECISION_BEST_MAX: usize = 8;
+
+/// Requests whose decisions are kept; each takes about 2 kB.
+pub const DECISIONS_MAX: usize = 4096;
+
+/// Decisions kept of one request; it is tried, continued and hedged a few times at most.
+pub const DECISIONS_PER_REQUEST_MAX: usize = 16;
+
+/// Time that decisions are kept: long enough to ask why after a complaint.
+pub const DECISIONS_KEPT: Duration = Duration::from_secs(600);
+
+/// Events before an upstream's first content that are held back; a stop string holds back fewer tokens.
+pub const EVENTS_HELD_MAX: usize = 1024;
+
+/// Time between two readings of an upstream's figures, which decisions share.
+pub const FIGURES_KEPT: Duration = Duration::from_millis(20);
+
+/// Tokens of one request that can be continued elsewhere; their ids are kept and sent again.
+pub const RESUME_TOKENS_MAX: usize = 65_536;
+
 /// Headers of one request; more are refused with 431. Browsers and SDKs behind proxies send 20 to 40.
 pub const HEADERS_MAX: usize = 100;
 
@@ -206,6 +240,9 @@ pub const PURPOSE_BYTES_MAX: usize = 64;
 /// Time in which an upstream must tell what a cancelled request used; then it is charged with all that it had reserved.
 /// Longer than the longest step.
 pub const USAGE_DRAIN_MAX: Duration = Duration::from_secs(30);
+
+/// Time after which a request that should stop is cancelled once more.
+pub const CANCEL_AGAIN_AFTER: Duration = Duration::from_millis(100);
 
 /// Bytes of a client's request id that an upstream is told; its own end makes it unique.
 pub const UPSTREAM_ID_BYTES_MAX: usize = 96;

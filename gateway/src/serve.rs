@@ -110,7 +110,7 @@ impl App {
         let (clock, metrics) = (Clock::system(), Metrics::new()?);
         let tenants = Tenants::open(&config, quota::open::open(&config, &clock)?)?;
         tenants.quota().replay()?;
-        let starter = Starter::new(metrics.clone(), clock.clone());
+        let starter = Starter::new(metrics.clone(), clock.clone()).routed_by(&config.route);
         let (models, loads) = starter.prepare(&config.models)?;
         let clients = bind(config.server.listen).await?;
         let operators = match config.admin.listen {

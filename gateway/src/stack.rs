@@ -87,7 +87,7 @@ pub fn build(api: Router, shared: &Shared) -> Router {
     // line. Only the count of the prompt's tokens comes before it, and before that a look whether anything is left.
     // Priority queue with fairness: not built; the engine's bounded queue is first come, first served.
     // Adaptive concurrency: not built. Innermost of the waiting: it measures the upstream alone.
-    // Route: by the model's name alone, in `upstream::registry`.
+    // Route: by the model's name in `upstream::registry`, then among those who serve it in `upstream::routed`.
     let api = api.layer(of_api);
     shared.health.clone().router().merge(api).layer(of_all)
 }

@@ -91,6 +91,14 @@ impl Metrics {
         });
     }
 
+    /// Counts a request that was sent to `site`, for the first time or again.
+    pub fn routed(&self, site: &str, attempt: &'static str) {
+        self.record(|| {
+            counter!("hansa_routed_total", "site" => site.to_owned(), "attempt" => attempt)
+                .increment(1);
+        });
+    }
+
     /// Sets what was told of a model's moment to zero: it is served no more.
     pub fn model_left(&self, model: &Arc<str>, last: &UpstreamStatus) {
         self.record(|| {
@@ -133,6 +141,7 @@ impl Metrics {
             time!("hansa_request_seconds", "From the head to the last byte");
             time!("hansa_ttft_seconds", "From arrival to the first text");
             now!("hansa_requests_in_flight", "Requests not answered wholly");
+            count!("hansa_routed_total", "Requests sent, by site and reason");
             count!("hansa_panics_total", "Panics that the fence caught");
             now!("hansa_quota_open", "Requests that hold quota");
             now!(

@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Fact, Form, facts};
 use crate::keys::{self, Section};
-use crate::limits;
+use crate::limits::{self, ID_BYTES_MAX};
 use crate::schema::{Choice, Runner};
 
 /// Bytes of a time with fractions and zone.
@@ -125,18 +125,18 @@ fn key_schema(fact: &Fact) -> Value {
             default.clone().filter(|_| !fact.required).map(Value::from),
         ),
         Form::Flag(default) => (json!({ "type": "boolean" }), Some(Value::from(*default))),
-        Form::Names(pattern, length_max) => {
-            let name = json!({ "type": "string", "pattern": pattern, "maxLength": length_max });
-            (
-                json!({ "type": "array", "maxItems": limits::NAMES_MAX, "items": name }),
-                None,
-            )
-        }
         // Editors take TOML's dates for texts.
         Form::Date => (
             json!({ "type": "string", "maxLength": DATE_BYTES_MAX }),
             None,
         ),
+        Form::List(pattern, max) => {
+            let item = json!({ "type": "string", "pattern": pattern, "maxLength": ID_BYTES_MAX });
+            (
+                json!({ "type": "array", "items": item, "maxItems": max }),
+                None,
+            )
+        }
         Form::Word(words, default) => (
             json!({ "type": "string", "enum": words }),
             Some(Value::from(*default)),

@@ -45,6 +45,10 @@ fn key_text(fact: &Fact, mark: &str) -> String {
     let name = fact.name;
     match (default(&fact.form), fact.example) {
         (Some(value), _) => format!("\n{comments}{mark}{name} = {value}\n"),
+        // Leaving it out is the empty list.
+        (None, None) if matches!(fact.form, Form::List(..)) => {
+            format!("\n{comments}{mark}{name} = []\n")
+        }
         (None, example) => format!("\n{comments}# {name} = {}\n", example.unwrap_or_default()),
     }
 }
@@ -57,7 +61,7 @@ fn default(form: &Form) -> Option<String> {
         Form::Text(_, _, default) => default.as_ref().map(|text| format!("{text:?}")),
         Form::Word(_, default) => Some(format!("{default:?}")),
         Form::Flag(default) => Some(default.to_string()),
-        Form::Names(..) | Form::Date => None,
+        Form::List(..) | Form::Date => None,
     }
 }
 

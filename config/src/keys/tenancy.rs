@@ -147,7 +147,7 @@ pub(crate) const TENANT: &[Key<Tenant>] = &join::<Tenant, 7, 13>(
             "pool",
             "Tenants with the same name here share cached prompts, and could find out by timing what \
              the others asked. Left out: its own.",
-            |t: &mut Tenant| Slot::MaybeId(&mut t.pool),
+            |t: &mut Tenant| Slot::IdOrEmpty(&mut t.pool),
         )
         .example("\"acme\""),
     ],
@@ -209,11 +209,11 @@ pub(crate) const API_KEY: &[Key<ApiKey>] = &join::<ApiKey, 8, 14>(
 pub(crate) const RATE: &[Key<RateOf>] = &join::<RateOf, 2, 8>(
     [
         key("model", "The model; this or a site.", |r: &mut RateOf| {
-            Slot::MaybeId(&mut r.model)
+            Slot::IdOrEmpty(&mut r.model)
         })
         .example("\"smollm2-135m-instruct\""),
         key("site", "The site; this or a model.", |r: &mut RateOf| {
-            Slot::MaybeId(&mut r.site)
+            Slot::IdOrEmpty(&mut r.site)
         })
         .example("\"kajaani\""),
     ],
@@ -238,7 +238,7 @@ pub(crate) const ALLOCATION: &[Key<Allocation>] = &[
     key(
         "site",
         "The site that it is good for. Left out: any.",
-        |a: &mut Allocation| Slot::MaybeId(&mut a.site),
+        |a: &mut Allocation| Slot::IdOrEmpty(&mut a.site),
     )
     .example("\"kajaani\""),
     key(
@@ -293,7 +293,7 @@ pub(crate) const PRICE: &[Key<Price>] = &[
     key(
         "site",
         "The site. Left out: any that has no price of its own.",
-        |p: &mut Price| Slot::MaybeId(&mut p.site),
+        |p: &mut Price| Slot::IdOrEmpty(&mut p.site),
     )
     .example("\"kajaani\""),
     key(

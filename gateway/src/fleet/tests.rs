@@ -67,13 +67,8 @@ impl Server {
         };
         let limits = schema::Limits::default();
         Self {
-            clients: Api::new(models, limits, PATIENCE, clock).router(),
-            operators: admin::router(
-                &metrics,
-                health,
-                fleet,
-                gate_without_keys(&Clock::manual(0)),
-            ),
+            clients: Api::new(models, limits, PATIENCE, clock.clone()).router(),
+            operators: admin::router(&metrics, health, fleet, gate_without_keys(&clock)),
             _drain: drain,
         }
     }

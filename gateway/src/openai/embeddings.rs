@@ -15,7 +15,7 @@ use super::error::ApiError;
 use super::fault::ParamFault;
 use super::json::{self, Kind, Node, Object};
 use super::params::count;
-use super::{Api, Caller, body, fields, hops, request_id};
+use super::{Api, Caller, body, fields, hops, request_id, wishes};
 use crate::limits;
 use crate::quota::amount::Tokens;
 use crate::quota::charge::Spent;
@@ -26,6 +26,7 @@ use crate::upstream::{EmbedInput, EmbedRequest, Embeddings};
 pub(super) async fn serve(State(api): State<Api>, request: Request) -> Result<Response, ApiError> {
     let started = api.shared.clock.now();
     let hops = hops(request.headers())?;
+    let wishes = Arc::new(wishes::read(&request)?);
     let id = request_id(&request);
     let caller = Caller::of(&request);
     let body = body::read(request, api.shared.limits.body_bytes_max).await?;
@@ -51,6 +52,7 @@ pub(super) async fn serve(State(api): State<Api>, request: Request) -> Result<Re
         dimensions: ask.dimensions,
         deadline: Some(started + time),
         hops,
+        wishes,
     });
     let left = (started + time).saturating_sub(api.shared.clock.now());
     let made = match timeout(left, upstream.embed(request)).await {

@@ -84,6 +84,8 @@ enum Fault {
     ShuttingDown,
     DeadlineExceeded,
     TooManyHops,
+    NoSiteAllowed,
+    Unreachable,
 }
 
 impl ApiError {
@@ -219,6 +221,10 @@ plain! {
     deadline_exceeded => DeadlineExceeded,
     /// The request went around in a circle of servers.
     too_many_hops => TooManyHops,
+    /// No site that the request may go to serves the model.
+    no_site_allowed => NoSiteAllowed,
+    /// The connection to whoever serves could not be made, or died.
+    unreachable => Unreachable,
 }
 
 impl From<UpstreamError> for ApiError {
@@ -241,6 +247,8 @@ impl From<UpstreamError> for ApiError {
             }
             UpstreamErrorKind::Overloaded => Self::overloaded(),
             UpstreamErrorKind::NotReady => Self::not_ready(),
+            UpstreamErrorKind::NoSiteAllowed => Self::no_site_allowed(),
+            UpstreamErrorKind::Unreachable => Self::unreachable(),
             UpstreamErrorKind::ShuttingDown => Self::shutting_down(),
             UpstreamErrorKind::DeadlineExceeded => Self::deadline_exceeded(),
             UpstreamErrorKind::Cancelled => Self::cancelled(),
@@ -260,7 +268,7 @@ struct Verdict {
 
 const INVALID: &str = "invalid_request_error";
 const SERVER: &str = "server_error";
-const DENIED: &str = "permission_error";
+const PERMISSION: &str = "permission_error";
 
 impl Fault {
     const fn verdict(&self) -> Verdict {
@@ -280,11 +288,11 @@ impl Fault {
             Self::ForeignHost => (403, INVALID, "host_not_allowed", Some(false)),
             Self::InvalidKey => (401, INVALID, "invalid_api_key", Some(false)),
             Self::KeyExpired => (401, INVALID, "invalid_api_key", Some(false)),
-            Self::EndpointNotAllowed => (403, DENIED, "endpoint_not_allowed", Some(false)),
-            Self::ModelNotAllowed(_) => (403, DENIED, "model_not_allowed", Some(false)),
-            Self::PurposeNotAllowed => (403, DENIED, "purpose_not_allowed", Some(false)),
-            Self::OperatorsOnly => (403, DENIED, "operators_only", Some(false)),
-            Self::ManagersOnly => (403, DENIED, "managers_only", Some(false)),
+            Self::EndpointNotAllowed => (403, PERMISSION, "endpoint_not_allowed", Some(false)),
+            Self::ModelNotAllowed(_) => (403, PERMISSION, "model_not_allowed", Some(false)),
+            Self::PurposeNotAllowed => (403, PERMISSION, "purpose_not_allowed", Some(false)),
+            Self::OperatorsOnly => (403, PERMISSION, "operators_only", Some(false)),
+            Self::ManagersOnly => (403, PERMISSION, "managers_only", Some(false)),
             Self::Unfit(_) => (400, INVALID, "invalid_value", Some(false)),
             Self::Missing(_) => (404, INVALID, "not_found", Some(false)),
             Self::ModelNotFound(_) => (404, INVALID, "model_not_found", Some(false)),
@@ -310,6 +318,8 @@ impl Fault {
             // All the time there was is gone; another round would take as long.
             Self::DeadlineExceeded => (504, SERVER, "deadline_exceeded", Some(false)),
             Self::TooManyHops => (508, SERVER, "too_many_hops", Some(false)),
+            Self::NoSiteAllowed => (403, PERMISSION, "no_site_allowed", Some(false)),
+            Self::Unreachable => (502, SERVER, "upstream_unreachable", Some(true)),
         };
         Verdict {
             status,
@@ -452,6 +462,11 @@ impl Fault {
             Self::TooManyHops => {
                 "The request has crossed too many servers; their routes may form a circle."
             }
+            Self::NoSiteAllowed => {
+                "No site that this request may go to serves the model; its tenant's countries and sites, its purpose and \
+                 whether it opts in to experimental sites decide."
+            }
+            Self::Unreachable => "The connection to the server of the model was lost.",
             _ => "The server failed while handling the request; its log says why.",
         }
     }

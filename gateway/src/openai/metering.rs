@@ -11,7 +11,7 @@ use tokio::runtime::Handle;
 use tokio_util::task::TaskTracker;
 
 use super::error::ApiError;
-use crate::limits::{PURPOSE_BYTES_MAX, USAGE_DRAIN_MAX};
+use crate::limits::{CANCEL_AGAIN_AFTER, PURPOSE_BYTES_MAX, USAGE_DRAIN_MAX};
 use crate::quota::Quota;
 use crate::quota::amount::Tokens;
 use crate::quota::charge::{Refusal, Spent};
@@ -250,9 +250,13 @@ impl Meter {
 
     /// Cancels the streams and reads each to its last word, which says what it used.
     async fn stop(self, mut used: Usage, open: Vec<EventStream>, outcome: Outcome) {
-        for id in &self.ids {
-            self.upstream.cancel(id);
-        }
+        // Again and again: a request that its upstream is only about to start is not yet there to be cancelled.
+        let cancelling = async {
+            loop {
+                self.ids.iter().for_each(|id| self.upstream.cancel(id));
+                tokio::time::sleep(CANCEL_AGAIN_AFTER).await;
+            }
+        };
         let draining = async {
             for events in open {
                 used.add(last_word(events).await?);
@@ -260,7 +264,13 @@ impl Meter {
             Some(used)
         };
         // Where nobody tells, the guard is dropped open, and keeps its debit.
-        if let Ok(Some(used)) = tokio::time::timeout(USAGE_DRAIN_MAX, draining).await {
+        let told = async {
+            tokio::select! {
+                told = draining => told,
+                () = cancelling => None,
+            }
+        };
+        if let Ok(Some(used)) = tokio::time::timeout(USAGE_DRAIN_MAX, told).await {
             self.finish(used, outcome);
         }
     }

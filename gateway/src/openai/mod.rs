@@ -30,6 +30,7 @@ mod structure;
 mod tests;
 mod tools;
 mod usage;
+mod wishes;
 
 pub(crate) use self::answer::json;
 pub(crate) use self::body::read as read_json_body;
@@ -60,7 +61,7 @@ use crate::limits;
 use crate::stack::RequestId;
 use crate::tenant::principal::Principal;
 use crate::upstream::registry::Models;
-use crate::upstream::{Endpoint, GenerateRequest, Prompt, Upstream};
+use crate::upstream::{Endpoint, GenerateRequest, Prompt, Upstream, Wishes};
 
 /// The API of one server. Clones share it.
 #[derive(Clone)]
@@ -127,6 +128,7 @@ impl Api {
     async fn serve(&self, endpoint: Endpoint, request: Request) -> Result<Response, ApiError> {
         let started = self.shared.clock.now();
         let hops = hops(request.headers())?;
+        let wishes = wishes::read(&request)?;
         let id = request_id(&request);
         let caller = Caller::of(&request);
         let body = body::read(request, self.shared.limits.body_bytes_max).await?;
@@ -137,6 +139,7 @@ impl Api {
             endpoint,
             id,
             hops,
+            wishes,
             body,
             started,
             deadline: started + Duration::from_millis(self.shared.limits.request_timeout_ms),
@@ -179,6 +182,7 @@ impl Api {
             }
             None => answer::respond(run, &head).await?,
         };
+        wishes::tell(self.models().decisions(), &work.id, response.headers_mut());
         let took = self.shared.clock.now().saturating_sub(work.started);
         if let Ok(took_ms) = HeaderValue::try_from(took.as_millis().to_string()) {
             response
@@ -309,6 +313,7 @@ struct Work {
     endpoint: Endpoint,
     id: Arc<str>,
     hops: u8,
+    wishes: Wishes,
     body: Bytes,
     started: Duration,
     deadline: Duration,
@@ -321,6 +326,10 @@ impl Work {
     /// One request for each prompt.
     fn split(&self, ask: Ask) -> Vec<Arc<GenerateRequest>> {
         let Ask { params, prompts } = ask;
+        let wishes = Arc::new(Wishes {
+            session: params.session.clone(),
+            ..self.wishes.clone()
+        });
         let single = prompts.len() == 1;
         let (id, client) = (self.upstream_id(), self.client.as_ref());
         let request = |(index, prompt): (usize, Prompt)| GenerateRequest {
@@ -328,6 +337,11 @@ impl Work {
                 Arc::clone(&id)
             } else {
                 format!("{id}/{index}").into()
+            },
+            shown_id: if single {
+                Arc::clone(&self.id)
+            } else {
+                format!("{}/{index}", self.id).into()
             },
             model: Arc::clone(&params.model),
             endpoint: self.endpoint,
@@ -354,6 +368,9 @@ impl Work {
             flow: client.map_or(0, Client::flow),
             pool: client.map_or(0, Client::pool),
             hops: self.hops,
+            resume_token_ids: Vec::new(),
+            want_token_ids: false,
+            wishes: Arc::clone(&wishes),
         };
         let requests = prompts.into_iter().enumerate().map(request);
         requests.map(Arc::new).collect()

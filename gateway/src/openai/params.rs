@@ -45,6 +45,8 @@ pub(super) struct Params {
     /// Functions that may be called.
     pub(super) tools: Option<Arc<Tools>>,
     pub(super) seed: Option<u64>,
+    /// Requests of one name share a beginning, and are best served by the same upstream.
+    pub(super) session: Option<Arc<str>>,
     /// `None` for one answer in one piece.
     pub(super) stream: Option<StreamOptions>,
 }
@@ -75,6 +77,7 @@ impl Params {
             structure: structure::read(body)?,
             tools: None,
             seed: seed(body)?,
+            session: None,
             stream: stream(body)?,
         })
     }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::secret::KeyDigest;
 use crate::quota::charge::Account;
+use crate::route::residency::{self, Purpose, Rules};
 
 /// In the extensions of every request that showed a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,6 +39,21 @@ impl Principal {
     #[must_use]
     pub fn of(extensions: &Extensions) -> Option<&Arc<Self>> {
         extensions.get()
+    }
+
+    /// Where its requests may be served (I4). Who may name but one purpose has it.
+    #[must_use]
+    pub fn rules(&self) -> Rules {
+        let purpose = match self.purposes.names() {
+            Some([only]) => Purpose::parse(only),
+            _ => None,
+        };
+        Rules {
+            countries: self.countries.to_rule(str::to_ascii_uppercase),
+            sites: self.sites.to_rule(str::to_owned),
+            experimental: self.experimental,
+            purpose,
+        }
     }
 }
 
@@ -89,6 +105,12 @@ impl AllowList {
         })
     }
 
+    /// The list as routing takes it, each name as `spell` writes it. Nothing in common stays nothing.
+    fn to_rule(&self, spell: impl Fn(&str) -> String) -> residency::AllowList {
+        let names = self.names()?.iter();
+        Some(names.map(|name| Arc::from(spell(name))).collect())
+    }
+
     /// The names; `None` for everything.
     #[must_use]
     pub fn names(&self) -> Option<&[Box<str>]> {
@@ -108,6 +130,38 @@ mod tests {
     fn list(names: &[&str]) -> AllowList {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         AllowList::new(&names)
+    }
+
+    #[test]
+    fn routing_is_told_where_a_key_may_be_served() {
+        let principal = Principal {
+            account: Arc::new(Account {
+                key: "k".into(),
+                project: None,
+                organisation: "o".into(),
+            }),
+            role: Role::Member,
+            models: AllowList::default(),
+            endpoints: AllowList::default(),
+            sites: list(&["lumi"]).and(&list(&["mn5"])),
+            countries: list(&["fi", "ES"]),
+            purposes: list(&["research"]),
+            experimental: true,
+            flow: 0,
+            pool: 0,
+        };
+        let rules = principal.rules();
+        let names = |names: &[&str]| Some(names.iter().map(|name| Arc::from(*name)).collect());
+        assert_eq!(
+            rules,
+            Rules {
+                countries: names(&["FI", "ES"]),
+                // No site at all, and not every one.
+                sites: names(&[]),
+                experimental: true,
+                purpose: Some(Purpose::Research),
+            }
+        );
     }
 
     #[test]

@@ -206,7 +206,9 @@ impl LocalUpstream {
         let context = engine.context_len().ok_or(UpstreamErrorKind::NotReady)?;
         let default = default_tokens(self.shared.model.default_max_tokens, &request);
         let max_tokens = completion_room(prompt.len(), request.max_tokens, default, context)?;
-        let echo = match engine.text().filter(|_| request.echo) {
+        // Whoever goes on with a stream does not begin it again.
+        let echoes = request.echo && request.resume_token_ids.is_empty();
+        let echo = match engine.text().filter(|_| echoes) {
             Some(codec) => Echo::of(&*codec, &request, &prompt),
             None => Echo::default(),
         };
@@ -220,6 +222,11 @@ impl LocalUpstream {
         let events = echo.before(converted_stream(events, place));
         let syntax = guidance.syntax.map(|syntax| Ok(Event::ToolSyntax(syntax)));
         Ok(stream::iter(syntax).chain(events).boxed())
+    }
+
+    /// Tokens that so many KV blocks hold.
+    fn tokens_of(&self, blocks: u32) -> u64 {
+        u64::from(blocks) * u64::from(self.shared.model.block_tokens)
     }
 
     fn enter(&self, request: &GenerateRequest, structure: Option<&'static str>) -> Place {
@@ -309,6 +316,7 @@ impl Upstream for LocalUpstream {
 
     fn status(&self) -> UpstreamStatus {
         let stats = self.shared.stats();
+        let engine = self.shared.engine.get();
         UpstreamStatus {
             readiness: self.shared.readiness(),
             running: stats.running,
@@ -320,9 +328,15 @@ impl Upstream for LocalUpstream {
             mean_step: stats.mean_step,
             prefill_tokens_per_s: stats.prefill_tokens_per_s,
             decode_tokens_per_s: stats.decode_tokens_per_s,
-            numerics: (self.shared.engine.get())
+            kv_tokens_total: self.tokens_of(stats.blocks_total),
+            kv_tokens_free: self.tokens_of(stats.blocks_free),
+            queued_tokens: stats.waiting_prefill_tokens,
+            numerics: engine
                 .and_then(EngineHandle::numerics)
-                .map(|numerics| numerics.as_str().into()),
+                .map(|numerics| numerics.as_str().to_owned())
+                .into_iter()
+                .collect(),
+            ..UpstreamStatus::default()
         }
     }
 
@@ -447,11 +461,11 @@ fn submission(
         grammar: None,
         seed: request.seed,
         priority: Priority::Interactive,
-        resume: Vec::new(),
+        resume: request.resume_token_ids.clone(),
         flow: request.flow,
         pool: request.pool,
         deadline: request.deadline,
-        want_token_ids: false,
+        want_token_ids: request.want_token_ids,
         prompt_logprobs: request.prompt_logprobs,
     }
 }

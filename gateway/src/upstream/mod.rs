@@ -3,20 +3,27 @@
 //! These types carry every hop: a local engine, a node, a site and a foreign server all take a [`GenerateRequest`] and
 //! give back [`Event`]s. Nothing here knows OpenAI's JSON (`openai/` does) or a socket (each upstream does).
 
+mod combined;
 #[cfg(feature = "engine")]
 mod echo;
 pub mod embedding;
+mod figures;
+mod journey;
 #[cfg(feature = "engine")]
 pub mod local;
 pub mod measured;
 #[cfg(feature = "engine")]
 mod pool;
 pub mod registry;
+mod resume;
+mod retry;
 #[cfg(feature = "engine")]
 mod room;
+pub mod routed;
 #[cfg(feature = "engine")]
 mod tokenise;
 pub mod tools;
+mod wishes;
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -26,13 +33,17 @@ use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 
 pub use self::embedding::{EmbedInput, EmbedRequest, Embeddings};
+pub use self::figures::{Readiness, Resident, UpstreamStatus, UpstreamTotals};
 use self::tools::{CallHead, ToolSyntax, Tools};
+pub use self::wishes::Wishes;
 
 /// A request as every upstream takes it: parsed, checked against the limits, and fixed where chance or time enter.
 #[derive(Debug, Clone)]
 pub struct GenerateRequest {
-    /// Id of the request, ours or the client's; in every log line and in `x-request-id`.
+    /// What upstreams know the request by, and nobody else's where it must be cancelled by it.
     pub id: Arc<str>,
+    /// Id of the request, ours or the client's, who may give two the same; in every log line and in `x-request-id`.
+    pub shown_id: Arc<str>,
     /// Model as the client named it.
     pub model: Arc<str>,
     /// Which endpoint the body came to.
@@ -80,6 +91,13 @@ pub struct GenerateRequest {
     pub pool: u64,
     /// Servers of ours that the request has crossed.
     pub hops: u8,
+    /// Tokens that each choice has produced already at another upstream: replayed and not told again. Empty for a request
+    /// that begins.
+    pub resume_token_ids: Vec<Vec<u32>>,
+    /// Whether events carry the ids of their tokens.
+    pub want_token_ids: bool,
+    /// Where it may go, and what its client wants of the way.
+    pub wishes: Arc<Wishes>,
 }
 
 /// The endpoint that a body came to.
@@ -368,81 +386,6 @@ pub trait Upstream: Send + Sync {
     }
 }
 
-/// What a model of this process holds in memory.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Resident {
-    /// Bytes of the weights.
-    pub weights_bytes: u64,
-    /// Bytes of the KV cache.
-    pub kv_bytes: u64,
-}
-
-/// Work of an upstream for one model since its start.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct UpstreamTotals {
-    /// Steps run.
-    pub steps: u64,
-    /// Prompt tokens computed.
-    pub prefill_tokens: u64,
-    /// Tokens produced.
-    pub decode_tokens: u64,
-    /// Tokens guessed ahead.
-    pub drafted_tokens: u64,
-    /// Of these, guessed right.
-    pub accepted_tokens: u64,
-    /// Sequences preempted.
-    pub preemptions: u64,
-    /// Prompt tokens looked for in the prefix cache.
-    pub prefix_tokens: u64,
-    /// Of these, found there.
-    pub prefix_hit_tokens: u64,
-}
-
-/// Figures of an upstream for one model.
-#[derive(Debug, Clone, PartialEq)]
-pub struct UpstreamStatus {
-    /// Whether it takes requests.
-    pub readiness: Readiness,
-    /// Sequences being served.
-    pub running: u32,
-    /// Sequences in line.
-    pub waiting: u32,
-    /// Tokens waiting to be prefilled.
-    pub waiting_prefill_tokens: u64,
-    /// KV blocks in all.
-    pub kv_blocks_total: u32,
-    /// KV blocks free.
-    pub kv_blocks_free: u32,
-    /// Of these, kept for prompts that begin alike.
-    pub kv_blocks_cached: u32,
-    /// Mean duration of the recent steps.
-    pub mean_step: Duration,
-    /// Prompt tokens computed in a second of steps that held any; 0 where it is not known.
-    pub prefill_tokens_per_s: f64,
-    /// Tokens produced in a second of steps that decoded; 0 where it is not known.
-    pub decode_tokens_per_s: f64,
-    /// Names what its tokens depend on: an upstream of the same name continues a stream of this one exactly, and no other
-    /// does. `None` where it is not known.
-    pub numerics: Option<Arc<str>>,
-}
-
-/// Whether an upstream takes requests, and if not, why not.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Readiness {
-    /// Reading weights.
-    Loading,
-    /// First passes.
-    Warming,
-    /// Takes requests.
-    Ready,
-    /// Hangs in a step; ready again when that ends.
-    Stalled,
-    /// Finishes what it has.
-    Draining,
-    /// Gave up; the text says why.
-    Failed(String),
-}
-
 /// Why an upstream did not serve a request.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{kind}")]
@@ -476,11 +419,14 @@ impl From<UpstreamErrorKind> for UpstreamError {
             Kind::ContextLength { .. }
             | Kind::CompletionLength { .. }
             | Kind::InvalidRequest { .. }
+            | Kind::NoSiteAllowed
             | Kind::Cancelled => (Origin::Client, Retry::Never),
             Kind::DeadlineExceeded => (Origin::Upstream, Retry::Never),
-            Kind::Overloaded | Kind::NotReady | Kind::ShuttingDown | Kind::Internal => {
-                (Origin::Upstream, Retry::Elsewhere)
-            }
+            Kind::Overloaded
+            | Kind::NotReady
+            | Kind::Unreachable
+            | Kind::ShuttingDown
+            | Kind::Internal => (Origin::Upstream, Retry::Elsewhere),
         };
         Self {
             kind,
@@ -528,6 +474,12 @@ pub enum UpstreamErrorKind {
     /// No room in the queue.
     #[error("the model is overloaded; try again shortly")]
     Overloaded,
+    /// No site that its tenant and its purpose allow serves the model.
+    #[error("no site that the request may go to serves the model")]
+    NoSiteAllowed,
+    /// The connection to the upstream could not be made, or died.
+    #[error("the upstream cannot be reached")]
+    Unreachable,
     /// Loading, draining or failed.
     #[error("the model is not ready")]
     NotReady,

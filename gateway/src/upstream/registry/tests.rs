@@ -24,16 +24,7 @@ impl Upstream for Stands {
     fn status(&self) -> UpstreamStatus {
         UpstreamStatus {
             readiness: self.0.clone(),
-            running: 0,
-            waiting: 0,
-            waiting_prefill_tokens: 0,
-            kv_blocks_total: 0,
-            kv_blocks_free: 0,
-            kv_blocks_cached: 0,
-            mean_step: Duration::ZERO,
-            prefill_tokens_per_s: 0.0,
-            decode_tokens_per_s: 0.0,
-            numerics: None,
+            ..UpstreamStatus::default()
         }
     }
 }
