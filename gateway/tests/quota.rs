@@ -436,6 +436,38 @@ async fn admin(server: &Server, method: &str, path: &str, key: &str, body: &Valu
 }
 
 #[tokio::test]
+async fn a_tenant_is_served_where_it_may_be_and_its_operator_alone_learns_why() {
+    for (country, status) in [("fi", 200), ("DE", 403)] {
+        let server = Server::start(|config| {
+            config.route.home_country = Some("FI".to_owned());
+            config.tenants[0].countries = vec![country.to_owned()];
+        })
+        .await;
+        let asks = request(
+            "POST",
+            "/v1/completions",
+            server.key.reveal(),
+            &body(1).to_string(),
+        );
+        let asks = asks.replace("host:", "x-request-id: why-there\r\nhost:");
+        let answer = exchange(server.clients, &asks).await;
+        assert_eq!(answer.status, status);
+        if status == 403 {
+            assert_eq!(answer.code(), "no_site_allowed");
+        } else {
+            assert_eq!(answer.header("x-hansa-site"), Some("local"));
+        }
+        let path = "decisions/why-there";
+        let refused = admin(&server, "GET", path, "", &json!({})).await;
+        assert_eq!((refused.status, &*refused.code()), (401, "invalid_api_key"));
+        let kept = admin(&server, "GET", path, server.key.reveal(), &json!({})).await;
+        let filtered = &kept.json()["decisions"][0]["filtered"];
+        assert_eq!(filtered["residency"] == 1, status == 403, "{kept:?}");
+        assert_eq!(server.stop().await, Drained::InOrder);
+    }
+}
+
+#[tokio::test]
 async fn operators_make_tenants_keys_and_allocations_while_it_runs() {
     let server = Server::start(|_| {}).await;
     let ops = server.key.reveal();
