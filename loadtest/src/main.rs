@@ -4,10 +4,12 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use hansa_loadtest::cli::{Cli, Command};
-use hansa_loadtest::command;
+use hansa_loadtest::command::{check, compare, drive};
 
 fn main() -> ExitCode {
     match Cli::parse().command {
-        Command::Drive(args) => command::drive(&args),
+        Command::Drive(args) => drive::drive(&args),
+        Command::Compare(args) => compare::compare(&args),
+        Command::Check(args) => check::check(&args),
     }
 }
