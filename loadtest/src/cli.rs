@@ -45,6 +45,10 @@ pub enum Command {
     /// Exit codes: 0 all objectives met (without --slo: all requests good), 1 missed, 2 wrong arguments, 3 the client
     /// was the bottleneck, 4 none good.
     Drive(Box<DriveArgs>),
+    /// Finds the highest rate that meets all objectives, beginning at --rate: a run of --duration for each rate tried.
+    ///
+    /// Exit codes: 0 found, 1 not found, 2 wrong arguments, 3 the client is the limit, 4 none good.
+    Search(Box<SearchArgs>),
     /// Compares two runs by their raw files, with intervals of 95 % for every change.
     ///
     /// Exit codes: 0 all gates met, 1 one missed, 2 wrong arguments, 3 undecided: a run was client-bound, or there are
@@ -60,6 +64,23 @@ pub struct CheckArgs {
     /// The scenario file.
     #[arg(long, value_name = "FILE")]
     pub scenario: PathBuf,
+}
+
+/// Arguments of `search`.
+#[derive(Debug, Args)]
+pub struct SearchArgs {
+    /// The runs.
+    #[command(flatten)]
+    pub drive: DriveArgs,
+    /// How near the highest rate met and the lowest missed must be, as a part of the former.
+    #[arg(long, default_value_t = 0.05, value_parser = tolerance)]
+    pub tolerance: f64,
+    /// Further times that the result must be met, each with other prompts and arrivals.
+    #[arg(long, value_name = "TIMES", default_value_t = 1, value_parser = clap::value_parser!(u32).range(..=10))]
+    pub confirm: u32,
+    /// Pause before each further run.
+    #[arg(long, default_value = "2s", value_parser = duration)]
+    pub settle: Duration,
 }
 
 /// Arguments of `compare`.
@@ -155,6 +176,9 @@ pub struct DriveArgs {
     /// Writes one line of JSON for every request, for `compare` and for your own analysis; never a text.
     #[arg(long, value_name = "FILE")]
     pub raw: Option<PathBuf>,
+    /// Writes a report with charts, one file that needs nothing else.
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
     /// Must hold, or the exit code is 1: 'ttft.p99 < 500ms', 'tpot < 50ms' with 'goodput > 95%', 'output > 1000/s'; may
     /// be given several times.
     #[arg(long, value_name = "OBJECTIVE")]
@@ -168,6 +192,14 @@ pub struct DriveArgs {
     /// Threads of the client's event loop.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=MAX_THREADS as u64))]
     pub threads: u64,
+}
+
+fn tolerance(text: &str) -> Result<f64, String> {
+    let part = text
+        .parse()
+        .ok()
+        .filter(|part| (0.001..=1.0).contains(part));
+    part.ok_or_else(|| "expected a number from 0.001 to 1".to_owned())
 }
 
 fn tokens(text: &str) -> Result<u32, String> {

@@ -140,3 +140,12 @@ pub const BOOTSTRAP_DRAWS: usize = 10_000_000;
 
 /// Fewest requests beyond a percentile for its change to be told.
 pub const MIN_TAIL: f64 = 5.0;
+
+/// Most intervals of a run's timeline, one for every few pixels of a chart.
+pub const TIMELINE_BINS: usize = 240;
+
+/// Most probes of a search; from a thousandth of the answer to 1 % of it takes some 20.
+pub const MAX_PROBES: usize = 60;
+
+/// Lowest rate of a search, in requests per second: one request an hour or so.
+pub const MIN_RATE: f64 = 0.000_3;

@@ -4,11 +4,12 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use hansa_loadtest::cli::{Cli, Command};
-use hansa_loadtest::command::{check, compare, drive};
+use hansa_loadtest::command::{check, compare, drive, search};
 
 fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Drive(args) => drive::drive(&args),
+        Command::Search(args) => search::search(&args),
         Command::Compare(args) => compare::compare(&args),
         Command::Check(args) => check::check(&args),
     }

@@ -31,6 +31,8 @@ pub struct Plan {
     pub load: Load,
     /// The load in a few words.
     pub load_words: String,
+    /// The rate and spacing of a steady open loop, which a search varies.
+    pub pace: Option<Pace>,
     /// When it ends.
     pub until: Until,
     /// Time limit of a request.
@@ -41,6 +43,15 @@ pub struct Plan {
     pub check_sim_tokens: bool,
     /// What must be met.
     pub objectives: Vec<Objective>,
+}
+
+/// How a steady open loop comes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Pace {
+    /// The spacing.
+    pub arrival: Arrival,
+    /// Requests per second.
+    pub rate: f64,
 }
 
 /// Why the arguments cannot be followed.
@@ -99,6 +110,7 @@ impl Plan {
             workload: scenario.workload,
             load: scenario.load,
             load_words: scenario.load_words,
+            pace: scenario.pace,
             until: scenario.until,
             timeout: scenario.timeout,
             warmup: scenario.warmup,
@@ -110,7 +122,8 @@ impl Plan {
     fn of_arguments(args: &DriveArgs) -> Result<Self, PlanError> {
         let url = args.url.as_ref().ok_or(PlanError::NoUrl)?;
         let until = until(args);
-        let (load, load_words) = load(args, until)?;
+        let pace = pace(args);
+        let (load, load_words) = load(args, pace, until)?;
         let workload = Workload {
             seed: args.seed,
             endpoint: args.endpoint,
@@ -131,12 +144,27 @@ impl Plan {
             workload,
             load,
             load_words,
+            pace,
             until,
             timeout: args.timeout,
             warmup: args.warmup,
             check_sim_tokens: args.check_sim_tokens,
             objectives: Vec::new(),
         })
+    }
+
+    /// The same at another pace, with prompts and arrivals of its own: number 0 has those of the plan.
+    ///
+    /// # Errors
+    /// A rate out of range.
+    pub fn at(&self, pace: Pace, number: u64) -> Result<Self, ScheduleError> {
+        let seed = self.workload.seed.wrapping_add(number);
+        let schedule = Schedule::build(pace.arrival, pace.rate, self.until, seed)?;
+        let mut plan = self.clone();
+        plan.workload.seed = seed;
+        plan.load = Load::Open(Arc::new(schedule));
+        plan.pace = Some(pace);
+        Ok(plan)
     }
 
     /// Time limit of a request in nanoseconds.
@@ -153,13 +181,21 @@ fn until(args: &DriveArgs) -> Until {
     }
 }
 
-fn load(args: &DriveArgs, until: Until) -> Result<(Load, String), ScheduleError> {
-    if let Some(rate) = args.rate {
-        let arrival = match args.arrival {
-            Some(ArrivalKind::Constant) => Arrival::Constant,
-            Some(ArrivalKind::Gamma) => Arrival::Gamma(args.shape.unwrap_or(DEFAULT_SHAPE)),
-            Some(ArrivalKind::Poisson) | None => Arrival::Poisson,
-        };
+fn pace(args: &DriveArgs) -> Option<Pace> {
+    let arrival = match args.arrival {
+        Some(ArrivalKind::Constant) => Arrival::Constant,
+        Some(ArrivalKind::Gamma) => Arrival::Gamma(args.shape.unwrap_or(DEFAULT_SHAPE)),
+        Some(ArrivalKind::Poisson) | None => Arrival::Poisson,
+    };
+    args.rate.map(|rate| Pace { arrival, rate })
+}
+
+fn load(
+    args: &DriveArgs,
+    pace: Option<Pace>,
+    until: Until,
+) -> Result<(Load, String), ScheduleError> {
+    if let Some(Pace { arrival, rate }) = pace {
         let schedule = Schedule::build(arrival, rate, until, args.seed)?;
         let words = format!("open loop, {arrival}, {rate}/s");
         return Ok((Load::Open(Arc::new(schedule)), words));

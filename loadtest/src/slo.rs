@@ -300,12 +300,7 @@ pub fn limits(objectives: &[Objective]) -> Vec<Limit> {
 /// Holds a run of `wall_s` seconds against its objectives. Limits of single requests say what goodput is; by themselves
 /// they are met only if every request keeps them, unless an objective says how much goodput is enough.
 pub fn findings(objectives: &[Objective], stats: &Stats, wall_s: f64) -> Vec<Finding> {
-    let enough_is_said = objectives.iter().any(|objective| {
-        matches!(
-            objective,
-            Objective::AtLeast(Amount::GoodputShare | Amount::GoodputRate, _)
-        )
-    });
+    let enough_is_said = enough_is_said(objectives);
     let judged = objectives.iter().map(|objective| match objective {
         Objective::Each(limit) if enough_is_said => {
             let all = Statistic::Max;
@@ -347,6 +342,51 @@ pub fn findings(objectives: &[Objective], stats: &Stats, wall_s: f64) -> Vec<Fin
     judged.collect()
 }
 
+/// Whether no answer that can still come would meet an objective, given that `due` requests are judged in the end. A run
+/// that is lost need not go on.
+pub fn is_hopeless(objectives: &[Objective], stats: &Stats, due: u64) -> bool {
+    let enough_is_said = enough_is_said(objectives);
+    let most_but = |part: f64| ((1.0 - part) * due as f64).floor() as u64;
+    objectives.iter().any(|objective| match objective {
+        Objective::Each(_) => !enough_is_said && stats.within < stats.judged(),
+        Objective::AtLeast(Amount::GoodputShare, share) => {
+            stats.judged() - stats.within > most_but(*share)
+        }
+        Objective::AtLeast(Amount::GoodShare, share) => stats.failed() > most_but(*share),
+        Objective::AtLeast(..) => false,
+        Objective::Latency {
+            metric,
+            view,
+            statistic,
+            limit_ms,
+        } => {
+            let (distribution, failed) = distribution(stats, *metric, *view);
+            // Beyond the precision of histograms, so that what would just be met is never given up.
+            let slow = distribution.count_above((limit_ms * 1_002.0) as u64);
+            match statistic {
+                _ if *metric == Metric::Itl => false,
+                Statistic::Mean => false,
+                Statistic::Max => slow + failed > 0,
+                Statistic::Percentile(percent) => {
+                    let below = (percent / 100.0 * due as f64).ceil() as u64;
+                    slow + failed > due.saturating_sub(below)
+                }
+            }
+        }
+    })
+}
+
+/// Whether an objective says how much goodput there must be.
+fn enough_is_said(objectives: &[Objective]) -> bool {
+    let goodput = |objective: &Objective| {
+        matches!(
+            objective,
+            Objective::AtLeast(Amount::GoodputShare | Amount::GoodputRate, _)
+        )
+    };
+    objectives.iter().any(goodput)
+}
+
 fn finding(objective: &Objective, measured: Option<f64>, met: bool) -> Finding {
     Finding {
         objective: objective.to_string(),
@@ -358,18 +398,7 @@ fn finding(objective: &Objective, measured: Option<f64>, met: bool) -> Finding {
 /// A figure over all judged requests, in milliseconds, failures counted as answers that never came: then None. Gaps
 /// are pooled and a failure has none.
 fn over_all(stats: &Stats, metric: Metric, view: View, statistic: Statistic) -> Option<f64> {
-    let latencies: &Latencies = match view {
-        View::Service => &stats.service,
-        View::Response => &stats.response,
-    };
-    let (distribution, failed): (&Distribution, u64) = match metric {
-        Metric::Ttfb => (&latencies.ttfb, stats.failed()),
-        Metric::Ttft => (&latencies.ttft, stats.failed()),
-        Metric::E2e => (&latencies.e2e, stats.failed()),
-        Metric::Ntpot => (&latencies.ntpot, stats.failed()),
-        Metric::Tpot => (&stats.tpot, stats.failed()),
-        Metric::Itl => (&stats.itl, 0),
-    };
+    let (distribution, failed) = distribution(stats, metric, view);
     let count = distribution.count();
     let all = count + failed;
     let percent = match statistic {
@@ -383,6 +412,23 @@ fn over_all(stats: &Stats, metric: Metric, view: View, statistic: Statistic) -> 
         return None;
     }
     Some(distribution.percentile_us(100.0 * rank / count as f64) as f64 / 1e3)
+}
+
+/// The values of good requests, and the failed ones that a percentile must count as well.
+fn distribution(stats: &Stats, metric: Metric, view: View) -> (&Distribution, u64) {
+    let latencies: &Latencies = match view {
+        View::Service => &stats.service,
+        View::Response => &stats.response,
+    };
+    let failed = stats.failed();
+    match metric {
+        Metric::Ttfb => (&latencies.ttfb, failed),
+        Metric::Ttft => (&latencies.ttft, failed),
+        Metric::E2e => (&latencies.e2e, failed),
+        Metric::Ntpot => (&latencies.ntpot, failed),
+        Metric::Tpot => (&stats.tpot, failed),
+        Metric::Itl => (&stats.itl, 0),
+    }
 }
 
 impl Amount {
@@ -505,5 +551,20 @@ mod tests {
         assert!(!findings(std::slice::from_ref(&each), &stats(), 10.0)[0].met);
         let both = findings(&[each, objective("goodput > 75%")], &stats(), 10.0);
         assert!(both.iter().all(|finding| finding.met));
+    }
+
+    #[test]
+    fn a_run_is_hopeless_once_nothing_can_save_it() {
+        let hopeless = |text: &str, due| is_hopeless(&[objective(text)], &stats(), due);
+        assert!(hopeless("ttft.p99 < 1s", 999), "10 failed of at most 999");
+        assert!(!hopeless("ttft.p99 < 1s", 1_000));
+        assert!(
+            hopeless("ttft.p90 < 50ms", 400),
+            "50 are too slow or failed"
+        );
+        assert!(!hopeless("ttft.p90 < 50ms", 510));
+        assert!(hopeless("good > 95%", 199) && !hopeless("good > 95%", 201));
+        assert!(hopeless("goodput > 95%", 399) && !hopeless("goodput > 95%", 401));
+        assert!(!hopeless("output > 1000/s", 100) && !hopeless("ttft.mean < 1ms", 100));
     }
 }

@@ -131,6 +131,11 @@ impl Distribution {
         self.histogram.len()
     }
 
+    /// Number of values above this, in microseconds.
+    pub fn count_above(&self, us: u64) -> u64 {
+        self.count() - self.histogram.count_between(0, us)
+    }
+
     /// Up to `steps` points of the share of values (from 0 to 1) up to a value in milliseconds, for a curve.
     pub fn curve(&self, steps: u32) -> Vec<(f64, f64)> {
         let at = |step: u32| {

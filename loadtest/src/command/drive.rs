@@ -23,11 +23,13 @@ use crate::drive::{Load, Outcome, RunError, Sink, run, warm_up};
 use crate::limits::{MAX_IN_FLIGHT, SPARE_FILES};
 use crate::os;
 use crate::plan::Plan;
+use crate::report::charts::{self, Chart};
 use crate::report::progress::{Goal, display};
 use crate::report::{self, Report, Run, exit};
 use crate::self_check::{Evidence, SelfCheck};
 use crate::slo;
 use crate::stats::Stats;
+use crate::timeline::Timeline;
 use crate::watch::Watcher;
 
 /// Runs `drive`.
@@ -41,9 +43,9 @@ fn attempt(args: &DriveArgs) -> anyhow::Result<u8> {
     let mut outputs = Outputs::open(args)?;
     let runtime = runtime(args.threads)?;
     warn_of_few_files(&plan);
-    let report = runtime.block_on(measure(args, &plan, &mut outputs))?;
+    let (report, charts) = runtime.block_on(measure(args, &plan, &mut outputs))?;
     let code = report.exit_code();
-    match outputs.write(&report) {
+    match outputs.write(&report, &charts) {
         Ok(()) => Ok(code),
         Err(error) => {
             writeln!(stderr(), "error: the report cannot be written: {error}").ok();
@@ -84,7 +86,11 @@ fn warn_of_few_files(plan: &Plan) {
     }
 }
 
-async fn measure(args: &DriveArgs, plan: &Plan, outputs: &mut Outputs) -> anyhow::Result<Report> {
+async fn measure(
+    args: &DriveArgs,
+    plan: &Plan,
+    outputs: &mut Outputs,
+) -> anyhow::Result<(Report, Vec<Chart>)> {
     let client = client(plan).await?;
     let (stop, stopped) = watch::channel(false);
     let whole = async {
@@ -101,8 +107,10 @@ async fn measure(args: &DriveArgs, plan: &Plan, outputs: &mut Outputs) -> anyhow
         let started = unix_ms();
         let mut stats = Stats::with_limits(slo::limits(&plan.objectives));
         let began = client.clock.now();
+        let mut timeline = Timeline::new(began);
         let (outcome, evidence) = observed_run(client, plan, stopped.clone(), &mut |record| {
             stats.fold(record);
+            timeline.fold(record);
             outputs.take(record, began);
         })
         .await?;
@@ -117,7 +125,7 @@ async fn measure(args: &DriveArgs, plan: &Plan, outputs: &mut Outputs) -> anyhow
         let mut report = Report::new(run, started, &outcome, &stats, check);
         report.judge(&plan.objectives, &stats);
         report.fairness = stats.groups.fairness(&plan.workload.tenant_shares());
-        Ok::<_, RunError>(report)
+        Ok::<_, RunError>((report, charts::all(&timeline, &stats)))
     };
     tokio::select! {
         report = whole => report.context("the run could not begin"),

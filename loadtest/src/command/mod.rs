@@ -4,6 +4,7 @@ pub mod check;
 pub mod compare;
 pub mod drive;
 mod output;
+pub mod search;
 
 use std::io::{Write, stderr};
 use std::process::ExitCode;

@@ -5,18 +5,21 @@ use std::io::{self, BufWriter, Write, stderr, stdout};
 use std::path::Path;
 
 use anyhow::Context as _;
+use serde::Serialize;
 
 use crate::cli::DriveArgs;
 use crate::clock::Nanos;
 use crate::drive::record::Record;
 use crate::limits::RAW_BUFFER_BYTES;
 use crate::raw;
-use crate::report::{Report, table};
+use crate::report::charts::Chart;
+use crate::report::{Report, html, table};
 
 /// All outputs of a run.
 pub(super) struct Outputs {
     json: Option<Json>,
     raw: Option<Raw>,
+    html: Option<File>,
 }
 
 /// The file of requests, until it cannot be written any more.
@@ -25,21 +28,20 @@ struct Raw {
     error: Option<io::Error>,
 }
 
-enum Json {
+/// Where a report for machines goes.
+pub(super) enum Json {
     Stdout,
     File(File),
 }
 
 impl Outputs {
     pub(super) fn open(args: &DriveArgs) -> anyhow::Result<Self> {
-        let json = match args.json.as_deref() {
-            Some(path) if path == Path::new("-") => Some(Json::Stdout),
-            path => create("--json", path)?.map(Json::File),
-        };
+        let json = Json::open(args.json.as_deref())?;
         let raw = create("--raw", args.raw.as_deref())?;
         Ok(Self {
             json,
             raw: raw.map(Raw::begin),
+            html: create("--html", args.html.as_deref())?,
         })
     }
 
@@ -51,21 +53,36 @@ impl Outputs {
     }
 
     /// Writes the report for people to stdout, or to stderr where stdout is for machines, and all files.
-    pub(super) fn write(&mut self, report: &Report) -> io::Result<()> {
+    pub(super) fn write(&mut self, report: &Report, charts: &[Chart]) -> io::Result<()> {
         match &mut self.json {
-            Some(Json::Stdout) => {
-                table::write(report, &mut stderr().lock())?;
-                write_json(report, &mut stdout().lock())?;
-            }
-            Some(Json::File(file)) => {
-                table::write(report, &mut stdout().lock())?;
-                write_json(report, file)?;
-            }
-            None => table::write(report, &mut stdout().lock())?,
+            Some(Json::Stdout) => table::write(report, &mut stderr().lock())?,
+            Some(Json::File(_)) | None => table::write(report, &mut stdout().lock())?,
+        }
+        if let Some(json) = &mut self.json {
+            json.write(report)?;
+        }
+        if let Some(file) = &mut self.html {
+            html::write(report, charts, file)?;
         }
         match self.raw.take() {
             Some(raw) => raw.end(report.client.client_bound, report.requests.interrupted),
             None => Ok(()),
+        }
+    }
+}
+
+impl Json {
+    pub(super) fn open(path: Option<&Path>) -> anyhow::Result<Option<Self>> {
+        match path {
+            Some(path) if path == Path::new("-") => Ok(Some(Self::Stdout)),
+            path => Ok(create("--json", path)?.map(Self::File)),
+        }
+    }
+
+    pub(super) fn write(&mut self, report: &impl Serialize) -> io::Result<()> {
+        match self {
+            Self::Stdout => write_json(report, &mut stdout().lock()),
+            Self::File(file) => write_json(report, file),
         }
     }
 }
@@ -100,7 +117,7 @@ fn create(argument: &str, path: Option<&Path>) -> anyhow::Result<Option<File>> {
     Ok(Some(file))
 }
 
-fn write_json(report: &Report, out: &mut impl Write) -> io::Result<()> {
+fn write_json(report: &impl Serialize, out: &mut impl Write) -> io::Result<()> {
     serde_json::to_writer_pretty(&mut *out, report)?;
     writeln!(out)?;
     out.flush()

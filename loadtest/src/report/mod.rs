@@ -1,6 +1,8 @@
 //! What a run says in the end: one value that the table is printed from and that `--json` writes. Its shape is stable;
 //! a change of a name or a meaning changes [`SCHEMA`]. Times are in milliseconds unless the name says otherwise.
 
+pub mod charts;
+pub mod html;
 pub mod progress;
 pub mod table;
 

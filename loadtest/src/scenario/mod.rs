@@ -2,6 +2,7 @@
 //!
 //! This file is the shape of a scenario and what its sections mean together; [`read`] knows how values are written.
 
+mod load;
 mod read;
 
 use std::fs;
@@ -9,15 +10,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use self::load::{Built, load};
 use self::read::{Document, Section};
 use crate::drive::Load;
-use crate::drive::arrival::{Arrival, Schedule, Stage, Until};
+use crate::drive::arrival::Until;
 use crate::drive::prompt::Endpoint;
 use crate::drive::target::bearer;
 use crate::limits::{
-    MAX_ABORT_EVENTS, MAX_IN_FLIGHT, MAX_PREFIXES, MAX_RATE, MAX_SCENARIO_BYTES, MAX_THINK_SECONDS,
-    MAX_TOKENS, MAX_TURNS, MAX_WARMUP,
+    MAX_ABORT_EVENTS, MAX_PREFIXES, MAX_SCENARIO_BYTES, MAX_TOKENS, MAX_TURNS, MAX_WARMUP,
 };
+use crate::plan::Pace;
 use crate::problems::{Problems, quote};
 use crate::slo::Objective;
 use crate::spread::Spread;
@@ -36,6 +38,8 @@ pub struct Scenario {
     pub load: Load,
     /// The load in a few words, for reports.
     pub load_words: String,
+    /// The rate and spacing of a steady open loop.
+    pub pace: Option<Pace>,
     /// When it ends.
     pub until: Until,
     /// Time limit of a request.
@@ -44,16 +48,6 @@ pub struct Scenario {
     pub warmup: u64,
     /// What must be met.
     pub objectives: Vec<Objective>,
-}
-
-/// How requests come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Kind {
-    Closed,
-    Constant,
-    Poisson,
-    Gamma,
-    Trace,
 }
 
 impl Scenario {
@@ -112,9 +106,6 @@ struct Draft<'e> {
     env: &'e dyn Fn(&str) -> Option<String>,
 }
 
-/// A recorded load, if the scenario names one; the error, where it cannot be read, is told elsewhere.
-type Recorded<'t> = Result<Option<&'t Arc<Trace>>, ()>;
-
 /// `[run]`.
 struct Run {
     seed: u64,
@@ -150,7 +141,7 @@ impl Draft<'_> {
             Some(trace) => Source::Replay(trace),
             None => Source::Synthetic(synthetic),
         };
-        let (Some(workload), Some((load, load_words))) = (workload, load) else {
+        let (Some(workload), Some(Built { load, words, pace })) = (workload, load) else {
             return Ok(None);
         };
         let turns = match &source {
@@ -167,7 +158,8 @@ impl Draft<'_> {
             url,
             workload: Workload { source, ..workload },
             load,
-            load_words,
+            load_words: words,
+            pace,
             until: run.until,
             timeout: run.timeout,
             warmup: run.warmup,
@@ -375,168 +367,6 @@ fn mix<T>(sections: Vec<Section<'_, '_>>, read: impl Fn(&Section<'_, '_>) -> Opt
         section.finish();
     }
     Mix::of(items)
-}
-
-/// `[load]` and `[[stage]]`, and the load in words.
-fn load(root: &Section<'_, '_>, run: &Run, trace: Recorded<'_>) -> Option<(Load, String)> {
-    let section = root.section("load");
-    let users = section.whole("users", 1..=MAX_IN_FLIGHT as i64);
-    let think = section.spread("think", 0.0..=MAX_THINK_SECONDS, true);
-    let rate = section.number("rate", 1e-6..=MAX_RATE);
-    let shape = section.number("shape", 0.01..=10_000.0);
-    let kind = section.choice::<Kind>("kind");
-    let stages = stages(root);
-    let stray = |key: &'static str, needs: &str| {
-        if section.peek(key) {
-            section.fault_of(key, format!("needs {needs}"));
-        }
-    };
-    let Some(kind) = kind else {
-        if !section.peek("kind") {
-            section.fault("needs a kind: closed, constant, poisson, gamma or trace");
-        }
-        section.finish();
-        return None;
-    };
-    if kind != Kind::Closed {
-        stray("users", "kind = \"closed\"");
-        stray("think", "kind = \"closed\"");
-    }
-    if kind != Kind::Gamma {
-        stray("shape", "kind = \"gamma\"");
-    }
-    let paced = matches!(kind, Kind::Constant | Kind::Poisson | Kind::Gamma);
-    if !paced || !stages.is_empty() {
-        stray(
-            "rate",
-            "kind = \"constant\", \"poisson\" or \"gamma\", and no [[stage]]",
-        );
-    }
-    if !paced && !stages.is_empty() {
-        section.fault("[[stage]] needs kind = \"constant\", \"poisson\" or \"gamma\"");
-    }
-    let built = match kind {
-        Kind::Closed => closed(&section, run, users, think),
-        Kind::Trace => replay(&section, run, trace),
-        Kind::Constant => open(&section, run, Arrival::Constant, rate, &stages),
-        Kind::Poisson => open(&section, run, Arrival::Poisson, rate, &stages),
-        Kind::Gamma => {
-            if !section.peek("shape") {
-                section.fault("gamma needs a shape: below 1 for bursts");
-            }
-            open(
-                &section,
-                run,
-                Arrival::Gamma(shape.unwrap_or(1.0)),
-                rate,
-                &stages,
-            )
-        }
-    };
-    section.finish();
-    built
-}
-
-fn closed(
-    section: &Section<'_, '_>,
-    run: &Run,
-    users: Option<i64>,
-    think: Option<Spread>,
-) -> Option<(Load, String)> {
-    if !section.peek("users") {
-        section.fault("a closed loop needs users");
-    }
-    if let Err(error) = run.until.bounds() {
-        section.fault(error);
-    }
-    let users = usize::try_from(users?).ok()?;
-    let pause = think.map_or(String::new(), |think| {
-        format!(", {think} s between requests")
-    });
-    let words = format!("closed loop, {users} users{pause}");
-    Some((
-        Load::Closed {
-            users,
-            until: run.until,
-            think,
-        },
-        words,
-    ))
-}
-
-fn replay(section: &Section<'_, '_>, run: &Run, trace: Recorded<'_>) -> Option<(Load, String)> {
-    let Some(trace) = trace.ok()?.filter(|trace| trace.is_timed()) else {
-        section.fault("kind = \"trace\" needs a [trace] that says when requests came");
-        return None;
-    };
-    match Schedule::of_trace(trace, run.until) {
-        Ok(schedule) => {
-            let words = format!(
-                "recorded load, {} of {} requests",
-                schedule.due().len(),
-                trace.entries().len()
-            );
-            Some((Load::Open(Arc::new(schedule)), words))
-        }
-        Err(error) => {
-            section.fault(error);
-            None
-        }
-    }
-}
-
-fn open(
-    section: &Section<'_, '_>,
-    run: &Run,
-    arrival: Arrival,
-    rate: Option<f64>,
-    stages: &[Stage],
-) -> Option<(Load, String)> {
-    let built = if stages.is_empty() {
-        if !section.peek("rate") {
-            section.fault("an open loop needs a rate or [[stage]]");
-        }
-        Schedule::build(arrival, rate?, run.until, run.seed)
-    } else {
-        if run.until.duration.is_some() {
-            section.fault("stages have their own durations; remove run.duration");
-        }
-        Schedule::staged(arrival, stages, run.until.requests, run.seed)
-    };
-    let pace = match (rate, stages.len()) {
-        (Some(rate), 0) => format!("{rate}/s"),
-        (_, count) => format!("{count} stages"),
-    };
-    let built = built.map_err(|error| section.fault(error)).ok()?;
-    Some((
-        Load::Open(Arc::new(built)),
-        format!("open loop, {arrival}, {pace}"),
-    ))
-}
-
-fn stages(root: &Section<'_, '_>) -> Vec<Stage> {
-    let mut stages = Vec::new();
-    for (index, section) in root.sections("stage").into_iter().enumerate() {
-        let name = section
-            .text("name")
-            .unwrap_or_else(|| format!("stage {}", index + 1));
-        let duration = section.duration("duration");
-        let rate = section.number("rate", 0.0..=MAX_RATE);
-        let rate_end = section.number("rate_end", 0.0..=MAX_RATE);
-        if !section.peek("duration") || !section.peek("rate") {
-            section.fault("needs a duration and a rate");
-        }
-        if let (Some(duration), Some(rate)) = (duration, rate) {
-            stages.push(Stage {
-                name: name.into(),
-                duration: Some(duration),
-                rate,
-                rate_end: rate_end.unwrap_or(rate),
-            });
-        }
-        section.finish();
-    }
-    stages
 }
 
 #[cfg(test)]

@@ -29,9 +29,11 @@ fn a_good_run_exits_with_0_and_reports_to_people_and_machines() {
     let folder = std::env::temp_dir().join(format!("hansa-loadtest-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();
     let file = folder.join("report.json");
+    let page = folder.join("report.html");
     let more = format!(
-        "--concurrency 2 --requests 10 --warmup 3 --json {}",
-        file.to_str().unwrap()
+        "--concurrency 2 --requests 10 --warmup 3 --json {} --html {}",
+        file.to_str().unwrap(),
+        page.to_str().unwrap()
     );
     let output = run(&mock.url, &more);
     let table = text(&output.stdout);
@@ -44,7 +46,12 @@ fn a_good_run_exits_with_0_and_reports_to_people_and_machines() {
     assert!(table.contains("10 good of 10 (100.00 %)"), "{table}");
     assert!(table.contains("warm-up: 3 good of 3"), "{table}");
     let json: serde_json::Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    let html = std::fs::read_to_string(&page).unwrap();
     std::fs::remove_dir_all(&folder).unwrap();
+    assert!(
+        html.contains("verdict good") && html.matches("<svg").count() == 3,
+        "{html}"
+    );
     assert_eq!(json["schema"], "hansa-loadtest/drive/2");
     assert_eq!(json["requests"]["good"], 10);
     assert_eq!(json["throughput"]["output_tokens"], 30);
@@ -190,6 +197,44 @@ fn two_runs_are_compared_by_their_raw_files() {
         "60 requests do not tell p99"
     );
     assert_eq!(compare("a", "nowhere", "good > -1%").0, Some(2));
+}
+
+#[test]
+fn a_search_ends_between_a_rate_that_is_met_and_one_that_is_not() {
+    // A server that answers at once, but to more than three requests within 100 ms with an error.
+    let recent = std::sync::Mutex::new(std::collections::VecDeque::new());
+    let clock = hansa_loadtest::clock::Clock::start();
+    let mock = Mock::start(move |_, _| {
+        let mut recent = recent.lock().unwrap();
+        let now = clock.now();
+        recent.push_back(now);
+        recent.retain(|at| now - at < 100_000_000);
+        let answer = match recent.len() {
+            0..=3 => mock::good(),
+            _ => mock::plain("503 Full", "text/plain", ""),
+        };
+        vec![Write(answer)]
+    });
+    let line = format!(
+        "search --url {} --model {} --rate 10 --arrival constant --duration 500ms --settle 150ms --tolerance 0.5",
+        mock.url,
+        mock::MODEL
+    );
+    let mut arguments: Vec<&str> = line.split_whitespace().collect();
+    arguments.extend(["--slo", "good > 90%", "--json", "-"]);
+    let output = other(&arguments);
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert!(said.contains("stopped early"), "{said}");
+    assert!(said.contains("highest rate"), "{said}");
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let rate = json["found"]["rate"].as_f64().unwrap();
+    assert!((10.0..40.0).contains(&rate), "{rate}");
+    assert_eq!(
+        other(&arguments[..arguments.len() - 4]).status.code(),
+        Some(2),
+        "nothing to meet"
+    );
 }
 
 #[test]
