@@ -8,7 +8,7 @@ mod reference;
 pub use json_schema::json_schema;
 pub use reference::reference;
 
-use crate::keys::{Key, MODEL, ROOT, Slot};
+use crate::keys::{self, Key, MODEL, Slot};
 use crate::limits;
 use crate::schema::{Choice, Config, Model, Runner};
 use crate::units::{Range, show_size};
@@ -16,10 +16,12 @@ use crate::units::{Range, show_size};
 /// What a key takes, and what it is where the file leaves it out.
 enum Form {
     Whole(Range, Option<u64>),
-    Size(Range, u64),
+    Size(Range, Option<u64>),
     /// A regular expression that the text matches, and its longest length in bytes.
     Text(String, usize, Option<String>),
     Word(Vec<&'static str>, &'static str),
+    /// So many texts at most, each matched by a regular expression.
+    List(&'static str, usize),
 }
 
 /// A key without its place.
@@ -46,6 +48,7 @@ impl Fact {
             }
             Form::Word(words, _) => format!("One of {}.", words.join(", ")),
             Form::Text(..) => String::new(),
+            Form::List(_, max) => format!("At most {max}."),
         };
         match self.only {
             Some(runner) => format!("{values} Only with runner = {:?}.", runner.name())
@@ -67,8 +70,7 @@ fn facts(path: &str) -> Vec<Fact> {
             .iter()
             .filter_map(|key| fact(key, below, &mut model))
             .collect(),
-        None => ROOT
-            .iter()
+        None => keys::root()
             .filter_map(|key| fact(key, path, &mut config))
             .collect(),
     }
@@ -94,7 +96,8 @@ fn form(slot: Slot<'_>) -> Form {
         Slot::U32(at, range) => Form::Whole(range, Some(u64::from(*at))),
         Slot::MaybeU32(at, range) => Form::Whole(range, at.map(u64::from)),
         Slot::U64(at, range) => Form::Whole(range, Some(*at)),
-        Slot::Size(at, range) => Form::Size(range, *at),
+        Slot::Size(at, range) => Form::Size(range, Some(*at)),
+        Slot::MaybeSize(at, range) => Form::Size(range, *at),
         Slot::Id(at) => Form::Text(
             "^[!-~]+$".to_owned(),
             limits::ID_BYTES_MAX,
@@ -123,6 +126,13 @@ fn form(slot: Slot<'_>) -> Form {
         Slot::Runner(at) => word(*at),
         Slot::KvType(at) => word(*at),
         Slot::Quantise(at) => word(*at),
+        Slot::Policy(at) => word(*at),
+        Slot::MaybeId(_) => Form::Text("^[!-~]+$".to_owned(), limits::ID_BYTES_MAX, None),
+        Slot::Country(_) => Form::Text("^[A-Z][A-Z]$".to_owned(), 2, None),
+        Slot::Countries(_) => Form::List("^[A-Z][A-Z]$", limits::ALLOW_LIST_MAX),
+        Slot::Sites(_) => Form::List("^[!-~]+$", limits::ALLOW_LIST_MAX),
+        Slot::SelfTest(at) => word(*at),
+        Slot::Speculation(at) => word(*at),
     }
 }
 

@@ -4,11 +4,17 @@
 //!
 //! It must not know TOML or JSON.
 
+mod route;
+
 use std::net::SocketAddr;
 
 use crate::limits;
-use crate::schema::{Config, Device, KvType, Model, Quantise, Runner};
+use crate::schema::{
+    Config, Device, KvType, Model, Policy, Quantise, Runner, SelfTest, Speculation,
+};
 use crate::units::Range;
+
+pub(crate) use route::ROUTE;
 
 /// A section of the file.
 pub(crate) struct Section {
@@ -45,6 +51,7 @@ pub(crate) enum Slot<'a> {
     U64(&'a mut u64, Range),
     /// Bytes, as a whole number or as text such as `"256MiB"`.
     Size(&'a mut u64, Range),
+    MaybeSize(&'a mut Option<u64>, Range),
     Id(&'a mut String),
     Source(&'a mut String),
     Address(&'a mut SocketAddr),
@@ -54,19 +61,29 @@ pub(crate) enum Slot<'a> {
     Device(&'a mut Device),
     KvType(&'a mut KvType),
     Quantise(&'a mut Quantise),
+    Policy(&'a mut Policy),
+    MaybeId(&'a mut Option<String>),
+    Country(&'a mut Option<String>),
+    Countries(&'a mut Vec<String>),
+    /// Names of sites.
+    Sites(&'a mut Vec<String>),
+    SelfTest(&'a mut SelfTest),
+    Speculation(&'a mut Speculation),
 }
 
 /// Sections that later versions have; using one is refused by name.
-pub(crate) const RESERVED: [&str; 8] = [
-    "peer", "node", "site", "tenant", "key", "quota", "route", "energy",
-];
+pub(crate) const RESERVED: [&str; 7] = ["peer", "node", "site", "tenant", "key", "quota", "energy"];
 
-pub(crate) const SECTIONS: [Section; 5] = [
+pub(crate) const SECTIONS: [Section; 6] = [
     section("server", "The listener for clients."),
     section("admin", "The listener for operators: metrics and health."),
     section(
         "limits",
         "What one request may ask for; more is refused with 400, or 413 for the body.",
+    ),
+    section(
+        "route",
+        "Where requests go that several upstreams could serve, and what happens when one of them fails.",
     ),
     Section {
         many: true,
@@ -85,7 +102,7 @@ pub(crate) const SECTIONS: [Section; 5] = [
     },
 ];
 
-/// Keys of the sections that are there once.
+/// Keys of `[server]`, `[admin]` and `[limits]`.
 pub(crate) const ROOT: &[Key<Config>] = &[
     key(
         "server.listen",
@@ -217,10 +234,28 @@ pub(crate) const MODEL: &[Key<Model>] = &[
     )
     .only(Runner::Candle),
     key(
+        "self_test",
+        "What follows at start where a sequence gets other logits in company than alone: with \
+         \"require\" the model is not served, with \"warn\" it is, its answers change with the load, and no other node \
+         can continue them.",
+        |m: &mut Model| Slot::SelfTest(&mut m.self_test),
+    )
+    .only(Runner::Candle),
+    key(
         "kv_bytes_max",
         "Bytes of KV cache: how many tokens all running sequences may hold together; beyond it \
-         they take turns.",
-        |m| Slot::Size(&mut m.kv_bytes_max, limits::KV_BYTES),
+         they take turns. Left out: 256MiB on a CPU, what sequences_max whole contexts need on a \
+         GPU. Never more than half of the memory that is free once the model is loaded; the log \
+         states the budget.",
+        |m: &mut Model| Slot::MaybeSize(&mut m.kv_bytes_max, limits::KV_BYTES),
+    )
+    .example("\"256MiB\""),
+    key(
+        "device_share",
+        "Share of its device's time while other models of the device have work too: 2 gets twice \
+         the time of 1. The models of a CPU, and those of one GPU, take turns; a simulated model \
+         has a device of its own.",
+        |m| Slot::U32(&mut m.device_share, limits::DEVICE_SHARE),
     ),
     key(
         "block_tokens",
@@ -256,6 +291,18 @@ pub(crate) const MODEL: &[Key<Model>] = &[
         |m| Slot::U64(&mut m.inter_token_target_ms, limits::INTER_TOKEN_MS),
     ),
     key(
+        "speculation",
+        "Guesses next tokens where a text repeats itself (\"ngram\"), as when code is edited or \
+         fields are extracted, and checks them in the step that they are part of: what is said is \
+         the same, sooner. It stops by itself where it does not pay. \"off\" never guesses.",
+        |m| Slot::Speculation(&mut m.speculation),
+    ),
+    key(
+        "draft_tokens_max",
+        "Tokens that one sequence guesses at most in a step.",
+        |m| Slot::U32(&mut m.draft_tokens_max, limits::DRAFT_TOKENS),
+    ),
+    key(
         "stall_after_ms",
         "A step that takes longer counts as hanging: the model is not ready until it ends.",
         |m| Slot::U64(&mut m.stall_after_ms, limits::STALL_MS),
@@ -284,6 +331,12 @@ pub(crate) const MODEL: &[Key<Model>] = &[
         "sim.context_tokens",
         "Tokens of prompt and completion together.",
         |m| Slot::U32(&mut m.sim.context_tokens, limits::CONTEXT_TOKENS),
+    ),
+    key(
+        "sim.embedding_numbers",
+        "Above 0 it is an embedder whose vectors have so many numbers: it answers /v1/embeddings \
+         instead of chat and completions.",
+        |m| Slot::U32(&mut m.sim.embedding_numbers, limits::EMBEDDING_NUMBERS),
     ),
     key("sim.step_base_us", "Time of a step however small.", |m| {
         Slot::U64(&mut m.sim.step_base_us, limits::SIM_COST_US)
@@ -337,9 +390,14 @@ impl<S> Key<S> {
     }
 }
 
+/// All keys of the sections that are there once.
+pub(crate) fn root() -> impl Iterator<Item = &'static Key<Config>> {
+    ROOT.iter().chain(ROUTE)
+}
+
 /// Paths of all keys from the root of the file: `"model.sim.context_tokens"`.
 pub(crate) fn paths() -> impl Iterator<Item = String> {
-    let of_root = ROOT.iter().map(|key| key.path.to_owned());
+    let of_root = root().map(|key| key.path.to_owned());
     let of_model = MODEL.iter().map(|key| format!("model.{}", key.path));
     of_root.chain(of_model)
 }

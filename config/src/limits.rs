@@ -17,6 +17,8 @@ pub const QUOTE_CHARS_MAX: usize = 60;
 pub const MODELS_MAX: usize = 64;
 /// Bytes of a model's id: it stands in every request, answer and metric.
 pub const ID_BYTES_MAX: usize = 128;
+/// Names of one list of allowed countries or sites: there are some 250 countries.
+pub const ALLOW_LIST_MAX: usize = 256;
 /// Bytes of a model's source: a path is at most this long on Linux.
 pub const SOURCE_BYTES_MAX: usize = 4_096;
 /// Largest ordinal of a CUDA device: twice the GPUs of the largest machines sold as one.
@@ -46,6 +48,10 @@ pub const MESSAGES: Range = Range::new(1, 65_536, "messages");
 pub const PROMPTS: Range = Range::new(1, 2_048, "prompts");
 /// Of `model.kv_bytes_max`: below 1 MiB no model holds one block, above 4 TiB no machine has it.
 pub const KV_BYTES: Range = Range::new(1 << 20, 4 << 40, "bytes");
+/// Of `model.device_share`: a thousand to one is as good as never.
+pub const DEVICE_SHARE: Range = Range::new(1, 1_000, "shares");
+/// Of `model.sim.embedding_numbers`: the widest vectors in use have some thousands.
+pub const EMBEDDING_NUMBERS: Range = Range::new(0, 16_384, "numbers");
 /// Of `model.block_tokens`: larger blocks waste more than they save.
 pub const BLOCK_TOKENS: Range = Range::new(1, 1_024, "tokens");
 /// Of `model.sequences_max`: no step decodes more at a speed that anyone wants to read.
@@ -58,6 +64,8 @@ pub const QUEUE: Range = Range::new(1, 1 << 20, "sequences");
 pub const QUEUE_TOKENS: Range = Range::new(1, 1 << 32, "tokens");
 /// Of `model.inter_token_target_ms`: no step is shorter, and above ten seconds nobody reads along.
 pub const INTER_TOKEN_MS: Range = Range::new(1, 10_000, "milliseconds");
+/// Of `model.draft_tokens_max`: longer guesses are hardly ever right to their end.
+pub const DRAFT_TOKENS: Range = Range::new(1, 64, "tokens");
 /// Of `model.stall_after_ms`: the slowest machines take seconds for a large step, none takes an hour.
 pub const STALL_MS: Range = Range::new(1_000, 3_600_000, "milliseconds");
 /// Of every key that counts a context's tokens: the longest contexts in use are 10 million.
@@ -69,3 +77,31 @@ pub const THREADS: Range = Range::new(1, 1_024, "threads");
 /// Of the simulated model's costs: a minute for one token is slower than anything that it stands
 /// for.
 pub const SIM_COST_US: Range = Range::new(0, 60_000_000, "microseconds");
+/// Of the keys that are a share: a whole at most.
+pub const PERCENT: Range = Range::new(0, 100, "percent");
+/// Of `route.band_percent`: ten times the lowest cost makes every upstream as good as any.
+pub const BAND_PERCENT: Range = Range::new(0, 1_000, "percent");
+/// Of `route.hysteresis_ms`: who would wait longer than a minute for being at home wants no other site at all.
+pub const HYSTERESIS_MS: Range = Range::new(0, 60_000, "milliseconds");
+/// Of `route.carbon_ms_per_gram`: an hour of waiting for a gram outweighs everything else.
+pub const CARBON_MS: Range = Range::new(0, 3_600_000, "milliseconds");
+/// Of `route.prefix_index_bytes`: a gibibyte remembers more text than any site caches.
+pub const PREFIX_INDEX_BYTES: Range = Range::new(1 << 12, 1 << 30, "bytes");
+/// Of `route.attempts_max`: whom so many upstreams fail, the next one fails as well.
+pub const ATTEMPTS: Range = Range::new(1, 16, "attempts");
+/// Of `route.retry_per_s`: more is no bound.
+pub const RETRIES_PER_S: Range = Range::new(0, 10_000, "retries");
+/// Of `route.moves_in_flight_max`: a dead site leaves some thousands of streams behind.
+pub const MOVES: Range = Range::new(1, 65_536, "requests");
+/// Of `route.resumes_max`: an answer that loses its upstream more often meets no accident.
+pub const RESUMES: Range = Range::new(0, 16, "times");
+/// Of `route.hedge_after_ms`: sooner than 10 ms every request would be sent twice.
+pub const HEDGE_AFTER_MS: Range = Range::new(10, 600_000, "milliseconds");
+/// Of `route.hedge_prompt_bytes_max`: above a mebibyte no prompt is short.
+pub const HEDGE_PROMPT_BYTES: Range = Range::new(1, 1 << 20, "bytes");
+/// Of `route.eject_failures`: who waits for a thousand never ejects.
+pub const EJECT_FAILURES: Range = Range::new(1, 1_000, "failures");
+/// Of `route.eject_ms`: the n-th lasts up to twelve times as long.
+pub const EJECT_MS: Range = Range::new(100, 600_000, "milliseconds");
+/// Of `route.slow_start_ms`: 0 comes back at once.
+pub const SLOW_START_MS: Range = Range::new(0, 600_000, "milliseconds");

@@ -102,7 +102,12 @@ impl Reader {
                     parent: "",
                     below: "",
                 };
-                self.entry(place, keys::ROOT, (name, value), &mut config);
+                let table = if text == "route" {
+                    keys::ROUTE
+                } else {
+                    keys::ROOT
+                };
+                self.entry(place, table, (name, value), &mut config);
             }
         }
         self.config = config;

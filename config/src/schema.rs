@@ -2,9 +2,13 @@
 //!
 //! What the keys are called, allow and mean stands in `keys.rs`; these types must not know TOML.
 
+mod route;
+
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+
+pub use route::{Policy, Route};
 
 /// The whole config.
 #[derive(Debug, Clone, PartialEq)]
@@ -15,6 +19,8 @@ pub struct Config {
     pub admin: Admin,
     /// `[limits]`: what one request may ask for.
     pub limits: Limits,
+    /// `[route]`: where requests go.
+    pub route: Route,
     /// `[[model]]`: models that this process serves itself.
     pub models: Vec<Model>,
 }
@@ -81,8 +87,12 @@ pub struct Model {
     pub kv_type: KvType,
     /// What the weights of a folder are quantised to; only for `candle`.
     pub quantise: Quantise,
-    /// Bytes of KV cache.
-    pub kv_bytes_max: u64,
+    /// What follows where its self-test fails; only for `candle`.
+    pub self_test: SelfTest,
+    /// Bytes of KV cache; what device and memory suggest where unset.
+    pub kv_bytes_max: Option<u64>,
+    /// Share of the device's time beside its other models.
+    pub device_share: u32,
     /// Tokens of one KV block.
     pub block_tokens: u32,
     /// Sequences that run at once.
@@ -95,6 +105,10 @@ pub struct Model {
     pub queue_tokens_max: u64,
     /// Milliseconds between two tokens of a stream while prompts are computed beside it.
     pub inter_token_target_ms: u64,
+    /// Whether tokens are guessed ahead.
+    pub speculation: Speculation,
+    /// Tokens that one sequence guesses at most in a step.
+    pub draft_tokens_max: u32,
     /// Milliseconds after which a step counts as hanging.
     pub stall_after_ms: u64,
     /// Tokens of prompt and completion together; the model's own where unset.
@@ -107,6 +121,19 @@ pub struct Model {
     pub threads: Option<u32>,
     /// `[model.sim]`: cost of the simulated runner's steps.
     pub sim: Sim,
+}
+
+/// Bytes of KV cache on a CPU where the operator names no number: leaves a small machine its memory.
+const KV_BYTES_ON_A_CPU: u64 = 256 << 20;
+
+impl Model {
+    /// Bytes that its KV cache may take at most, memory allowing; `None` where only the memory bounds it.
+    #[must_use]
+    pub fn kv_bytes_cap(&self) -> Option<u64> {
+        let on_card = self.runner == Runner::Candle && self.device != Device::Cpu;
+        let default = (!on_card).then_some(KV_BYTES_ON_A_CPU);
+        self.kv_bytes_max.or(default)
+    }
 }
 
 /// What runs a model.
@@ -175,6 +202,26 @@ impl Choice for KvType {
     }
 }
 
+/// What follows where a model fails its self-test.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SelfTest {
+    /// `"require"`: it is not served.
+    Require,
+    /// `"warn"`: it is served, and the log says so.
+    Warn,
+}
+
+impl Choice for SelfTest {
+    const ALL: &'static [Self] = &[Self::Require, Self::Warn];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Require => "require",
+            Self::Warn => "warn",
+        }
+    }
+}
+
 /// What the weights of a Hugging Face folder are quantised to while they are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(non_camel_case_types, reason = "the names are ggml's")]
@@ -199,12 +246,45 @@ impl Choice for Quantise {
     }
 }
 
+/// Whether and how tokens are guessed ahead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Speculation {
+    /// `"ngram"`: as the text went on where its latest tokens stood before.
+    Ngram,
+    /// `"off"`
+    Off,
+}
+
+impl Model {
+    /// Tokens that one sequence guesses at most in a step; 0 where none is to be guessed.
+    #[must_use]
+    pub fn drafts_max(&self) -> u32 {
+        match self.speculation {
+            Speculation::Ngram => self.draft_tokens_max,
+            Speculation::Off => 0,
+        }
+    }
+}
+
+impl Choice for Speculation {
+    const ALL: &'static [Self] = &[Self::Ngram, Self::Off];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Ngram => "ngram",
+            Self::Off => "off",
+        }
+    }
+}
+
 /// `[model.sim]`: a step takes `step_base_us + prefill tokens x prefill_token_us + decoding
 /// sequences x decode_sequence_us`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sim {
     /// Tokens of prompt and completion together.
     pub context_tokens: u32,
+    /// Numbers of a vector, where it is an embedder; 0 where it generates.
+    pub embedding_numbers: u32,
     /// Microseconds of a step however small.
     pub step_base_us: u64,
     /// Microseconds added by each prefilled token.
@@ -238,6 +318,7 @@ impl Default for Config {
             server: Server::default(),
             admin: Admin::default(),
             limits: Limits::default(),
+            route: Route::default(),
             models: vec![Model::default()],
         }
     }
@@ -289,13 +370,17 @@ impl Default for Model {
             device: Device::Cpu,
             kv_type: KvType::F16,
             quantise: Quantise::None,
-            kv_bytes_max: 256 << 20,
+            self_test: SelfTest::Require,
+            kv_bytes_max: None,
+            device_share: 1,
             block_tokens: 16,
             sequences_max: 64,
             step_tokens_max: 512,
             queue_max: 256,
             queue_tokens_max: 1 << 20,
             inter_token_target_ms: 50,
+            speculation: Speculation::Ngram,
+            draft_tokens_max: 15,
             stall_after_ms: 60_000,
             context_max: None,
             default_max_tokens: None,
@@ -309,6 +394,7 @@ impl Default for Sim {
     fn default() -> Self {
         Self {
             context_tokens: 8192,
+            embedding_numbers: 0,
             step_base_us: 1_000,
             prefill_token_us: 20,
             decode_sequence_us: 50,

@@ -1,5 +1,7 @@
 //! One value of the file into its place, or what is wrong with it and the way out.
 
+mod route;
+
 use std::net::SocketAddr;
 
 use toml::de::DeValue;
@@ -17,6 +19,7 @@ pub(crate) fn fill(slot: Slot<'_>, value: &DeValue<'_>) -> Result<(), Fault> {
         Slot::MaybeU32(at, range) => *at = Some(small(value, range)?),
         Slot::U64(at, range) => *at = whole(value, range)?,
         Slot::Size(at, range) => *at = size(value, range)?,
+        Slot::MaybeSize(at, range) => *at = Some(size(value, range)?),
         Slot::Id(at) => *at = id(value)?,
         Slot::Source(at) => *at = source(value)?,
         Slot::Address(at) => *at = address(value)?,
@@ -26,6 +29,13 @@ pub(crate) fn fill(slot: Slot<'_>, value: &DeValue<'_>) -> Result<(), Fault> {
         Slot::Device(at) => *at = device(value)?,
         Slot::KvType(at) => *at = choice(value)?,
         Slot::Quantise(at) => *at = choice(value)?,
+        Slot::Policy(at) => *at = choice(value)?,
+        Slot::MaybeId(at) => *at = Some(id(value)?),
+        Slot::Country(at) => *at = Some(route::country(value)?),
+        Slot::Countries(at) => *at = route::countries(value)?,
+        Slot::Sites(at) => *at = route::sites(value)?,
+        Slot::SelfTest(at) => *at = choice(value)?,
+        Slot::Speculation(at) => *at = choice(value)?,
     }
     Ok(())
 }

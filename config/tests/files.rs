@@ -48,6 +48,7 @@ fn schema_keys() -> Vec<(&'static str, String, serde_json::Value)> {
         ("[server]", &top["server"]["properties"]),
         ("[admin]", &top["admin"]["properties"]),
         ("[limits]", &top["limits"]["properties"]),
+        ("[route]", &top["route"]["properties"]),
         ("[[model]]", model),
         ("# [model.sim]", &model["sim"]["properties"]),
     ];
@@ -66,7 +67,7 @@ fn schema_keys() -> Vec<(&'static str, String, serde_json::Value)> {
 fn every_key_stands_in_the_reference_with_a_description_and_bounds_in_the_schema() {
     let reference = text("examples/reference.toml");
     let keys = schema_keys();
-    assert_eq!(keys.len(), 37);
+    assert_eq!(keys.len(), 62);
     for (section, key, schema) in keys {
         let (_, rest) = reference
             .split_once(&format!("\n{section}\n"))
@@ -83,7 +84,7 @@ fn every_key_stands_in_the_reference_with_a_description_and_bounds_in_the_schema
                 .is_some_and(|text| text.ends_with('.')),
             "{key}"
         );
-        let bounds = ["maximum", "maxLength", "enum", "anyOf"];
+        let bounds = ["maximum", "maxLength", "maxItems", "enum", "anyOf"];
         assert!(
             bounds.iter().any(|bound| !schema[*bound].is_null()),
             "{key}"
@@ -122,7 +123,7 @@ fn commented_keys_of_the_reference_can_be_switched_on() {
     );
     let config =
         Config::parse(&on, Path::new("on")).unwrap_or_else(|problems| panic!("{problems}"));
-    assert_eq!((keys.len(), config.models[0].sim), (4, Sim::default()));
+    assert_eq!((keys.len(), config.models[0].sim), (5, Sim::default()));
 }
 
 #[test]
@@ -130,7 +131,7 @@ fn the_simulated_example_loads() {
     let config =
         Config::load(&file("examples/sim.toml")).unwrap_or_else(|problems| panic!("{problems}"));
     assert_eq!(config.models[0].runner, Runner::Sim);
-    assert_eq!(config.models[0].kv_bytes_max, 64 << 20);
+    assert_eq!(config.models[0].kv_bytes_max, Some(64 << 20));
 }
 
 #[test]
@@ -157,7 +158,7 @@ id = \"smollm2-135m-instruct\"
     let model = &config.models[0];
     assert_eq!(
         (model.device, model.kv_type, model.kv_bytes_max),
-        (Device::Cuda(1), KvType::F32, 256 << 20)
+        (Device::Cuda(1), KvType::F32, Some(256 << 20))
     );
     assert_eq!(
         (model.id.as_str(), model.source.as_str()),

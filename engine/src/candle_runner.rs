@@ -1,6 +1,6 @@
 //! A real model: Candle runs the forward pass, the rows come to the host and are sampled there.
 //!
-//! The only file of this crate that touches tensors. It lives on the engine's thread; its own pool of threads serves our
+//! It lives on the thread of its device; a pool of threads, shared with the other models there, serves our
 //! kernels and the sampling, so that the number of threads is the operator's and not the process's. Only weights that Candle
 //! multiplies itself (F16, F32 and the types that are not repacked) use Candle's own workers.
 
@@ -10,21 +10,31 @@ use std::sync::Arc;
 use candle_core::Device;
 use hansa_models::kernels::cpu::Isa;
 use hansa_models::text::TextCodec;
-use hansa_models::{Batch, LoadOptions, LoadedModel, PagedKv, ThreadPool};
+use hansa_models::{Batch, KvType, LoadOptions, LoadedModel, PagedKv, ThreadPool};
 
-use crate::limits::{WARM_UP_PREFILL_TOKENS, WARM_UP_SEQUENCES};
-use crate::options::{CandleOptions, DeviceOptions, EngineOptions};
+use crate::api::MemoryUse;
+use crate::device::Device as Home;
+use crate::limits::KV_OF_FREE_MEMORY;
+use crate::memory;
+use crate::numerics::Numerics;
+use crate::options::{CandleOptions, EngineOptions};
 use crate::runner::{RowOutcome, Runner, RunnerError, RunnerProfile, SampleRow, kv_blocks};
 use crate::sampler::Sampler;
+use crate::self_test::{self, Room, Verdict};
 
 /// A loaded model, its cache and its threads.
 pub(crate) struct CandleRunner {
     loaded: LoadedModel,
     kv: PagedKv,
-    pool: ThreadPool,
+    /// Shared with the models that take turns with this one.
+    pool: Arc<ThreadPool>,
     /// One for each thread of the pool, for the memory that it keeps.
     samplers: Vec<Sampler>,
     profile: RunnerProfile,
+    resident: MemoryUse,
+    kv_type: KvType,
+    allow_inexact: bool,
+    numerics: Numerics,
 }
 
 impl CandleRunner {
@@ -33,17 +43,18 @@ impl CandleRunner {
     /// # Errors
     /// [`RunnerError::Load`] names the fault of file or device; [`RunnerError::KvBudget`] that of the budget.
     pub(crate) fn load(
+        home: &Home,
         engine: &EngineOptions,
         options: &CandleOptions,
     ) -> Result<Self, RunnerError> {
-        let device = open(options.device)?;
-        let pool = thread_pool(options.threads)?;
+        let device = options.device.open().map_err(load_error)?;
+        let pool = home.pools().of(options.threads).map_err(load_error)?;
         let load = LoadOptions {
             device: device.clone(),
             kv_type: options.kv_type,
             quantise: options.quantise,
         };
-        let loaded = pool
+        let loaded = reader(home, &pool)?
             .install(|| hansa_models::load(&options.model_path, &load))
             .map_err(load_error)?;
         let spec = loaded.model.spec();
@@ -58,12 +69,17 @@ impl CandleRunner {
         let profile = RunnerProfile {
             vocab_size: spec.vocab_size,
             context_len: spec.context_len,
-            kv_blocks: kv_blocks(engine, spec.context_len, bytes_per_token)?,
+            kv_blocks: kv_blocks(
+                &within_memory(engine, &device),
+                spec.context_len,
+                bytes_per_token,
+            )?,
         };
         let (blocks, block_size) = (profile.kv_blocks, engine.block_size);
         let kv = PagedKv::new(spec, blocks, block_size, options.kv_type, &device);
         let kv_bytes = bytes_per_token * u64::from(blocks) * u64::from(block_size);
-        tracing::info!(architecture = %spec.architecture, kv_bytes, threads = pool.threads(), "the model is loaded");
+        tracing::info!(architecture = %spec.architecture, kv_bytes, kv_bytes_max = engine.kv_bytes_max,
+            threads = pool.threads(), "the model is loaded");
         if device.is_cpu() {
             say_instructions(Isa::detect());
         }
@@ -74,6 +90,13 @@ impl CandleRunner {
             loaded,
             pool,
             profile,
+            resident: MemoryUse {
+                weights: memory::file_bytes(&options.model_path),
+                kv: kv_bytes,
+            },
+            kv_type: options.kv_type,
+            allow_inexact: options.allow_inexact,
+            numerics: Numerics::unrepeatable(),
         })
     }
 
@@ -92,25 +115,34 @@ impl CandleRunner {
         logits.map_err(|error: candle_core::Error| RunnerError::Step(error.to_string()))
     }
 
-    /// One pass over `sequences` new sequences of `q_len` tokens, in blocks from the first on.
-    fn pass(&mut self, sequences: u32, q_len: u32) -> Result<(), RunnerError> {
-        let block_size = self.kv.block_size;
-        let table_len = q_len.div_ceil(block_size);
-        let mut batch = Batch::default();
-        for sequence in 0..sequences {
-            let first_block = sequence * table_len;
-            let first_slot = first_block * block_size;
-            batch.tokens.extend((0..q_len).map(|_| 0));
-            batch.positions.extend(0..q_len);
-            batch.slots.extend(first_slot..first_slot + q_len);
-            batch.q_lens.push(q_len);
-            batch.kv_lens.push(q_len);
-            batch
-                .block_tables
-                .push((first_block..first_block + table_len).collect());
-            batch.logit_rows.push((sequence + 1) * q_len - 1);
+    /// What follows from the self-test.
+    fn judge(&self, verdict: Verdict) -> Result<Numerics, RunnerError> {
+        let arithmetic = self.loaded.model.arithmetic();
+        match verdict {
+            Verdict::Same(logits) if arithmetic.batch_invariant => Ok(self.name(logits)),
+            Verdict::Differs if arithmetic.batch_invariant && !self.allow_inexact => {
+                let kernels = arithmetic.kernels.clone();
+                Err(RunnerError::SelfTest { kernels })
+            }
+            verdict => {
+                tracing::warn!(kernels = %arithmetic.kernels, ?verdict, "answers may change with the load, and no other node can continue them");
+                Ok(Numerics::unrepeatable())
+            }
         }
-        self.forward(&batch).map(drop)
+    }
+
+    /// The name of a model whose self-test gave `logits`.
+    fn name(&self, logits: u128) -> Numerics {
+        let arithmetic = self.loaded.model.arithmetic();
+        let hex = |fingerprint: u128| format!("{fingerprint:032x}");
+        Numerics::of(&[
+            ("weights", &hex(arithmetic.weights)),
+            ("metadata", &hex(self.loaded.metadata)),
+            ("kernels", &arithmetic.kernels),
+            ("kv", &format!("{:?}", self.kv_type)),
+            ("logits", &hex(logits)),
+            ("sampler", &hex(self_test::sampler_fingerprint())),
+        ])
     }
 }
 
@@ -123,20 +155,24 @@ impl Runner for CandleRunner {
         Arc::clone(&self.loaded.text)
     }
 
-    fn warm_up(&mut self, step_tokens_max: u32) -> Result<(), RunnerError> {
-        let room = self.profile.kv_blocks.saturating_mul(self.kv.block_size);
-        let prefill = WARM_UP_PREFILL_TOKENS
-            .min(step_tokens_max)
-            .min(room)
-            .min(self.profile.context_len);
-        self.pass(1, prefill)?;
-        self.pass(1, 1)?;
-        self.pass(
-            WARM_UP_SEQUENCES
-                .min(step_tokens_max)
-                .min(self.profile.kv_blocks),
-            1,
-        )
+    fn resident(&self) -> MemoryUse {
+        self.resident
+    }
+
+    fn warm_up(&mut self, _step_tokens_max: u32) -> Result<(), RunnerError> {
+        let room = Room {
+            vocab_size: self.profile.vocab_size,
+            context_len: self.profile.context_len,
+            block_size: self.kv.block_size,
+            kv_blocks: self.profile.kv_blocks,
+        };
+        let verdict = self_test::run(room, |batch| self.forward(batch))?;
+        self.numerics = self.judge(verdict)?;
+        Ok(())
+    }
+
+    fn numerics(&self) -> Numerics {
+        self.numerics.clone()
     }
 
     fn step(
@@ -185,24 +221,39 @@ fn sample(
     outcomes.extend(drawn.into_iter().flatten());
 }
 
-fn open(device: DeviceOptions) -> Result<Device, RunnerError> {
-    match device {
-        DeviceOptions::Cpu => Ok(Device::Cpu),
-        // A stream of its own: the default one is bound to the thread that opened it.
-        DeviceOptions::Cuda(ordinal) => Device::new_cuda_with_stream(ordinal).map_err(load_error),
-    }
+/// Threads that read and repack the weights: a pool of its own, since the device's may be at work, and of one thread where
+/// others are served meanwhile.
+fn reader(home: &Home, pool: &ThreadPool) -> Result<ThreadPool, RunnerError> {
+    let threads = if home.is_inhabited() {
+        1
+    } else {
+        pool.threads()
+    };
+    ThreadPool::new(threads).map_err(load_error)
 }
 
-fn thread_pool(threads: Option<usize>) -> Result<ThreadPool, RunnerError> {
-    let threads = threads.unwrap_or_else(candle_core::utils::get_num_threads);
-    ThreadPool::new(threads).map_err(load_error)
+/// The options with a KV budget that is no more than its share of what the device has left.
+fn within_memory(engine: &EngineOptions, device: &Device) -> EngineOptions {
+    let free = memory::free_bytes(device);
+    let share = free.map_or(u64::MAX, |bytes| bytes / KV_OF_FREE_MEMORY);
+    if share < engine.kv_bytes_max {
+        tracing::info!(
+            free,
+            kv_bytes_max = share,
+            "the KV budget follows from the memory that is left"
+        );
+    }
+    EngineOptions {
+        kv_bytes_max: engine.kv_bytes_max.min(share),
+        ..engine.clone()
+    }
 }
 
 fn say_instructions(isa: Isa) {
     let name = isa.name();
-    if isa == Isa::Portable {
+    if isa == Isa::PORTABLE {
         tracing::warn!(
-            "this processor has neither AVX-512 VNNI nor AVX2: the {name} kernels are several times slower"
+            "this processor has none of AVX-512 VNNI, AVX2 and NEON with dot products: the {name} kernels are several times slower"
         );
     } else {
         tracing::info!("kernels use {name}");

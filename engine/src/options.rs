@@ -6,9 +6,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 #[cfg(feature = "candle")]
+use candle_core::Device;
+#[cfg(feature = "candle")]
 use hansa_models::KvType;
 
 use crate::api::Clock;
+#[cfg(feature = "candle")]
+use crate::loading::LoadOn;
 
 /// Bounds of one engine.
 #[derive(Clone)]
@@ -31,6 +35,9 @@ pub struct EngineOptions {
     pub kv_bytes_max: u64,
     /// How far apart the tokens of a stream should be at most while prompts are prefilled beside it.
     pub inter_token_target: Duration,
+    /// Tokens that a sequence guesses ahead at most in a step, from where its text stood before; 0 guesses nothing. What is
+    /// said is the same either way.
+    pub draft_tokens_max: u32,
     /// A step that takes longer makes the engine [`crate::api::EngineState::Stalled`] until it ends.
     pub stall_after: Duration,
 }
@@ -46,6 +53,7 @@ impl fmt::Debug for EngineOptions {
             .field("context_max", &self.context_max)
             .field("kv_bytes_max", &self.kv_bytes_max)
             .field("inter_token_target", &self.inter_token_target)
+            .field("draft_tokens_max", &self.draft_tokens_max)
             .field("stall_after", &self.stall_after)
             .finish_non_exhaustive()
     }
@@ -90,6 +98,8 @@ pub struct CandleOptions {
     pub quantise: Option<hansa_models::Quantise>,
     /// Threads for kernels on a CPU; `None` takes the physical cores.
     pub threads: Option<usize>,
+    /// Whether a model is served that fails its self-test: its answers change with the load, and nobody can continue them.
+    pub allow_inexact: bool,
 }
 
 /// Where the tensors live.
@@ -100,4 +110,24 @@ pub enum DeviceOptions {
     Cpu,
     /// An NVIDIA GPU by its ordinal.
     Cuda(usize),
+}
+
+#[cfg(feature = "candle")]
+impl DeviceOptions {
+    /// Tensors of a processor may be made anywhere; what a card holds is bound to the thread that opened it.
+    pub(crate) fn loads_on(self) -> LoadOn {
+        match self {
+            Self::Cpu => LoadOn::OwnThread,
+            Self::Cuda(_) => LoadOn::DeviceThread,
+        }
+    }
+
+    /// Opens it.
+    pub(crate) fn open(self) -> candle_core::Result<Device> {
+        match self {
+            Self::Cpu => Ok(Device::Cpu),
+            // A stream of its own: the default one is bound to the thread that opened it.
+            Self::Cuda(ordinal) => Device::new_cuda_with_stream(ordinal),
+        }
+    }
 }

@@ -8,19 +8,25 @@ use std::sync::Arc;
 use hansa_models::Batch;
 use hansa_models::text::TextCodec;
 
-use crate::api::{SamplingParams, StopParams};
+use crate::api::{MemoryUse, SamplingParams, StopParams};
 use crate::grammar::{Guide, GuideFault};
 use crate::history::History;
 use crate::limits::KV_SLOTS_MAX;
+use crate::numerics::Numerics;
 use crate::options::EngineOptions;
 
-/// A model that runs ragged steps. It lives on the engine's thread, and is made there.
-pub trait Runner {
+/// A model that runs ragged steps. It lives on the thread of its device, and may be made on another one.
+pub trait Runner: Send {
     /// The model's bounds.
     fn profile(&self) -> RunnerProfile;
 
     /// Tokenizer and chat template.
     fn text(&self) -> Arc<dyn TextCodec>;
+
+    /// What it holds in memory; nothing where it only simulates.
+    fn resident(&self) -> MemoryUse {
+        MemoryUse::default()
+    }
 
     /// First passes before any sequence exists, so that no user pays for them. All KV blocks are free and may be written.
     ///
@@ -28,8 +34,14 @@ pub trait Runner {
     /// [`RunnerError::Step`] where a pass failed: the engine does not become ready.
     fn warm_up(&mut self, step_tokens_max: u32) -> Result<(), RunnerError>;
 
+    /// Names what its tokens depend on, once it is warm. [`Numerics::unrepeatable`] where they depend on who else is in
+    /// the batch.
+    fn numerics(&self) -> Numerics {
+        Numerics::unrepeatable()
+    }
+
     /// Runs one step: computes keys and values of every token of `batch`, and draws the next token for each of `rows`,
-    /// which stand for `batch.logit_rows` one by one. Appends exactly one outcome a row to `outcomes`.
+    /// which stand for `batch.logit_rows` one by one; a sequence may have several, in order of position. Appends exactly one outcome a row to `outcomes`.
     ///
     /// # Errors
     /// [`RunnerError::Step`]: the cache's content is then undefined in the slots of the batch, and nowhere else. A panic
@@ -53,7 +65,7 @@ pub struct RunnerProfile {
     pub kv_blocks: u32,
 }
 
-/// One token to draw. The draw depends on `(seed, choice, index)`, the parameters and the logits alone.
+/// One token to draw, or to weigh. The draw depends on `(seed, choice, index)`, the parameters and the logits alone.
 #[derive(Debug, Clone, Copy)]
 pub struct SampleRow<'a> {
     /// How to draw.
@@ -70,6 +82,10 @@ pub struct SampleRow<'a> {
     pub choice: u32,
     /// Index of the token in the completion.
     pub index: u32,
+    /// Tokens that were guessed after those of `history` and `guide`, and that this one comes after.
+    pub drafted: &'a [u32],
+    /// The token, where it is known already and only its log-probability is wanted; then `sampling.logprobs` is given too.
+    pub given: Option<u32>,
 }
 
 /// What came of one row.
@@ -130,6 +146,15 @@ pub enum RunnerError {
         kv_bytes_max: u64,
         /// Bytes of one block.
         block_bytes: u64,
+    },
+    /// The start-up self-test failed.
+    #[error(
+        "the self-test failed: on this processor ({kernels}) the model gives a sequence other logits in company than \
+         alone, so that answers change with the load; report it, or serve the model all the same with self_test = \"warn\""
+    )]
+    SelfTest {
+        /// The code that computes.
+        kernels: String,
     },
     /// A step failed; the text is the device's.
     #[error("the step failed: {0}")]

@@ -3,6 +3,40 @@
 
 use std::time::Duration;
 
+/// Candidates of a server: models times upstreams. A number of 16 bits counts them, and each has some kilobytes.
+pub const CANDIDATES_MAX: usize = 16_384;
+
+/// Dispatches to one candidate that its figures do not show yet and that are counted one by one; those beyond it count
+/// as a sum until the next figures.
+pub const CREDITS_MAX: usize = 4096;
+
+/// Bytes of a prompt that one prefix hash covers: some 250 tokens, so that an index of 8 MiB remembers a quarter of a gigabyte of text.
+pub const PREFIX_BLOCK_BYTES: usize = 1 << 10;
+
+/// Blocks of one prompt that are hashed, 256 KiB: more costs time and decides nothing.
+pub const PREFIX_BLOCKS_MAX: usize = 256;
+
+/// Candidates in a decision's record.
+pub const DECISION_BEST_MAX: usize = 8;
+
+/// Requests whose decisions are kept; each takes about 2 kB.
+pub const DECISIONS_MAX: usize = 4096;
+
+/// Decisions kept of one request; it is tried, continued and hedged a few times at most.
+pub const DECISIONS_PER_REQUEST_MAX: usize = 16;
+
+/// Time that decisions are kept: long enough to ask why after a complaint.
+pub const DECISIONS_KEPT: Duration = Duration::from_secs(600);
+
+/// Events before an upstream's first content that are held back; a stop string holds back fewer tokens.
+pub const EVENTS_HELD_MAX: usize = 1024;
+
+/// Time between two readings of an upstream's figures, which decisions share.
+pub const FIGURES_KEPT: Duration = Duration::from_millis(20);
+
+/// Tokens of one request that can be continued elsewhere; their ids are kept and sent again.
+pub const RESUME_TOKENS_MAX: usize = 65_536;
+
 /// Headers of one request; more are refused with 431. Browsers and SDKs behind proxies send 20 to 40.
 pub const HEADERS_MAX: usize = 100;
 
@@ -79,6 +113,12 @@ pub const COMPILE_QUEUE_MAX: usize = 256;
 
 /// Words of one `choice`; they make one grammar.
 pub const CHOICE_WORDS_MAX: usize = 256;
+
+/// Texts of one request for vectors; OpenAI's own bound, and the engine's.
+pub const EMBED_INPUTS_MAX: usize = 2048;
+
+/// Models that one process serves, those added while it runs included; as many as a config lists.
+pub const MODELS_MAX: usize = hansa_config::limits::MODELS_MAX;
 
 /// Workers of the network runtime. The engine has threads of its own and needs the cores more.
 pub const WORKERS_MAX: usize = 4;

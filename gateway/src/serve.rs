@@ -19,12 +19,13 @@ use tokio_util::task::TaskTracker;
 use crate::admin;
 use crate::clock::Clock;
 use crate::drain::{Drain, DrainTimes, Drained, Phase};
+use crate::fleet::Fleet;
 use crate::health::Health;
 use crate::limits::{ADMIN_CONNECTIONS_MAX, METRICS_UPKEEP};
 use crate::listener::{Listener, ListenerOptions};
 use crate::openai::Api;
 use crate::stack::{self, Shared};
-use crate::start::{self, Load, StartFailed};
+use crate::start::{Load, StartFailed, Starter};
 use crate::telemetry::Metrics;
 use crate::upstream::registry::Models;
 
@@ -42,6 +43,7 @@ struct Core {
     clock: Clock,
     metrics: Metrics,
     models: Arc<Models>,
+    starter: Starter,
     drain: Drain,
     tasks: TaskTracker,
 }
@@ -94,7 +96,8 @@ impl App {
     pub async fn build(config: Config) -> Result<Self, ServeError> {
         check(&config)?;
         let (clock, metrics) = (Clock::system(), Metrics::new()?);
-        let (models, loads) = start::prepare(&config.models, &metrics, &clock)?;
+        let starter = Starter::new(metrics.clone(), clock.clone()).routed_by(&config.route);
+        let (models, loads) = starter.prepare(&config.models)?;
         let clients = bind(config.server.listen).await?;
         let operators = match config.admin.listen {
             Some(address) => Some(bind(address).await?),
@@ -105,6 +108,7 @@ impl App {
             clock,
             metrics,
             models: Arc::new(models),
+            starter,
             drain: Drain::new(),
             tasks: TaskTracker::new(),
         };
@@ -165,13 +169,24 @@ impl Core {
             drain: self.drain.watch(),
         };
         if let Some(acceptor) = operators {
-            let service = admin::router(&self.metrics, health.clone());
+            let clock = self.clock.clone();
+            let service = admin::router(&self.metrics, health.clone(), self.fleet(), clock);
             let listener = self.listener(service, ADMIN_CONNECTIONS_MAX);
             self.tasks.spawn(listener.run(acceptor));
         }
         let service = stack::build(self.api().router(), &self.shared(health));
         let listener = self.listener(service, self.config.server.connections_max);
         self.tasks.spawn(listener.run(clients));
+    }
+
+    fn fleet(&self) -> Fleet {
+        Fleet::new(
+            Arc::clone(&self.models),
+            self.starter.clone(),
+            self.metrics.clone(),
+            self.drain.watch(),
+            (self.tasks.clone(), self.drain_times().grace),
+        )
     }
 
     fn api(&self) -> Api {

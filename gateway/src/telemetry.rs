@@ -16,6 +16,7 @@ use metrics_exporter_prometheus::{
 };
 use tracing_subscriber::EnvFilter;
 
+use crate::upstream::UpstreamStatus;
 use crate::upstream::registry::Models;
 
 /// Seconds at which durations of whole requests are counted: from a refusal to a long generation.
@@ -81,6 +82,22 @@ impl Metrics {
         });
     }
 
+    /// Counts a request that was sent to `site`, for the first time or again.
+    pub fn routed(&self, site: &str, attempt: &'static str) {
+        self.record(|| {
+            counter!("hansa_routed_total", "site" => site.to_owned(), "attempt" => attempt)
+                .increment(1);
+        });
+    }
+
+    /// Sets what was told of a model's moment to zero: it is served no more.
+    pub fn model_left(&self, model: &Arc<str>, last: &UpstreamStatus) {
+        self.record(|| {
+            let told = gauges(last).into_iter();
+            told.for_each(|(name, _)| gauge!(name, "model" => Arc::clone(model)).set(0.0));
+        });
+    }
+
     /// Counts a panic that the fence caught. Any is a bug: alarm on it.
     pub fn panicked(&self) {
         self.record(|| counter!("hansa_panics_total").increment(1));
@@ -115,6 +132,7 @@ impl Metrics {
             time!("hansa_request_seconds", "From the head to the last byte");
             time!("hansa_ttft_seconds", "From arrival to the first text");
             now!("hansa_requests_in_flight", "Requests not answered wholly");
+            count!("hansa_routed_total", "Requests sent, by site and reason");
             count!("hansa_panics_total", "Panics that the fence caught");
             now!("hansa_engine_running", "Sequences that hold KV blocks");
             now!("hansa_engine_waiting", "Sequences in line");
@@ -146,6 +164,11 @@ impl Metrics {
                 "Prompt tokens computed"
             );
             count!("hansa_engine_decode_tokens_total", "Tokens produced");
+            count!("hansa_engine_drafted_tokens_total", "Tokens guessed ahead");
+            count!(
+                "hansa_engine_accepted_tokens_total",
+                "Tokens guessed right, and so produced without a step of their own"
+            );
             count!("hansa_engine_preemptions_total", "Sequences preempted");
             count!(
                 "hansa_engine_prefix_tokens_total",
@@ -167,29 +190,40 @@ impl fmt::Debug for Metrics {
 
 fn record_statuses(models: &Models) {
     for (model, status) in models.statuses() {
-        let set = |name: &'static str, value: f64| {
-            gauge!(name, "model" => Arc::clone(&model)).set(value);
-        };
-        let count = |name, value: u32| set(name, f64::from(value));
-        count("hansa_engine_running", status.running);
-        count("hansa_engine_waiting", status.waiting);
-        count("hansa_engine_blocks_free", status.kv_blocks_free);
-        count("hansa_engine_blocks_cached", status.kv_blocks_cached);
-        count("hansa_engine_blocks_total", status.kv_blocks_total);
-        set(
+        let now = gauges(&status);
+        now.into_iter()
+            .for_each(|(name, value)| gauge!(name, "model" => Arc::clone(&model)).set(value));
+    }
+}
+
+/// Name and value of everything that is told of a model's moment.
+fn gauges(status: &UpstreamStatus) -> [(&'static str, f64); 9] {
+    [
+        ("hansa_engine_running", f64::from(status.running)),
+        ("hansa_engine_waiting", f64::from(status.waiting)),
+        ("hansa_engine_blocks_free", f64::from(status.kv_blocks_free)),
+        (
+            "hansa_engine_blocks_cached",
+            f64::from(status.kv_blocks_cached),
+        ),
+        (
+            "hansa_engine_blocks_total",
+            f64::from(status.kv_blocks_total),
+        ),
+        (
             "hansa_engine_waiting_prefill_tokens",
             status.waiting_prefill_tokens as f64,
-        );
-        set("hansa_engine_step_seconds", status.mean_step.as_secs_f64());
-        set(
+        ),
+        ("hansa_engine_step_seconds", status.mean_step.as_secs_f64()),
+        (
             "hansa_engine_prefill_tokens_per_second",
             status.prefill_tokens_per_s,
-        );
-        set(
+        ),
+        (
             "hansa_engine_decode_tokens_per_second",
             status.decode_tokens_per_s,
-        );
-    }
+        ),
+    ]
 }
 
 fn record_totals(models: &Models) {
@@ -200,6 +234,8 @@ fn record_totals(models: &Models) {
         set("hansa_engine_steps_total", totals.steps);
         set("hansa_engine_prefill_tokens_total", totals.prefill_tokens);
         set("hansa_engine_decode_tokens_total", totals.decode_tokens);
+        set("hansa_engine_drafted_tokens_total", totals.drafted_tokens);
+        set("hansa_engine_accepted_tokens_total", totals.accepted_tokens);
         set("hansa_engine_preemptions_total", totals.preemptions);
         set("hansa_engine_prefix_tokens_total", totals.prefix_tokens);
         set(

@@ -261,6 +261,17 @@ class Completions(unittest.TestCase):
         best = client().completions.create(best_of=3, n=2, **options)
         self.assertEqual([choice.index for choice in best.choices], [0, 1])
 
+    def test_an_echoed_prompt_is_weighed(self):
+        options = dict(model=MODEL, prompt="Count: 1 2 3", temperature=0, echo=True, logprobs=1)
+        for max_tokens in (0, 1):
+            answer = client().completions.create(max_tokens=max_tokens, **options)
+            logprobs = answer.choices[0].logprobs
+            self.assertEqual(len(logprobs.tokens), answer.usage.prompt_tokens + max_tokens)
+            self.assertEqual(answer.usage.completion_tokens, max_tokens)
+            self.assertIsNone(logprobs.token_logprobs[0])
+            self.assertIsNone(logprobs.top_logprobs[0])
+            self.assertTrue(all(logprob <= 0 for logprob in logprobs.token_logprobs[1:]))
+
     def test_stop_string_is_not_emitted(self):
         options = dict(model=MODEL, prompt="Count: 1 2 3", max_tokens=24, temperature=0, seed=5)
         text = client().completions.create(**options).choices[0].text
@@ -310,6 +321,22 @@ class Errors(unittest.TestCase):
             model=MODEL, messages=MESSAGES, max_tokens=1, frequency_penalty=0, presence_penalty=0, logit_bias={},
             user="someone", metadata={"a": "b"}, logprobs=False, store=False, tools=openai.NOT_GIVEN,
         )
+
+    def test_embeddings(self):
+        if MODEL != "sim":
+            return
+        texts = ["salt", "fish", "salt and fish"]
+        answer = client().embeddings.create(model="sim-embedder", input=texts, dimensions=16)
+        self.assertEqual([item.index for item in answer.data], [0, 1, 2])
+        self.assertEqual([len(item.embedding) for item in answer.data], [16] * 3)
+        self.assertEqual(answer.usage.prompt_tokens, 6)
+        written = client().embeddings.create(model="sim-embedder", input="salt", encoding_format="float")
+        for coded, number in zip(answer.data[0].embedding, written.data[0].embedding):
+            self.assertAlmostEqual(coded, number, places=6)
+        for model, dimensions in [(MODEL, None), ("sim-embedder", 3)]:
+            with self.assertRaises(openai.BadRequestError):
+                options = {} if dimensions is None else {"dimensions": dimensions}
+                client().embeddings.create(model=model, input="salt", **options)
 
     def test_unknown_model(self):
         error = self.refused(openai.NotFoundError, model="no-such-model")

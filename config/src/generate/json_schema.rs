@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Fact, Form, facts};
 use crate::keys::{SECTIONS, Section};
-use crate::limits::MODELS_MAX;
+use crate::limits::{ID_BYTES_MAX, MODELS_MAX};
 use crate::schema::{Choice, Runner};
 
 /// The text of `schema.json`.
@@ -105,15 +105,19 @@ fn key_schema(fact: &Fact) -> Value {
         Form::Size(range, default) => {
             let bytes = json!({ "type": "integer", "minimum": range.min, "maximum": range.max });
             let text = json!({ "type": "string", "pattern": "^[0-9]+ *(B|KiB|MiB|GiB|TiB)$" });
-            (
-                json!({ "anyOf": [bytes, text] }),
-                Some(Value::from(*default)),
-            )
+            (json!({ "anyOf": [bytes, text] }), default.map(Value::from))
         }
         Form::Text(pattern, length_max, default) => (
             json!({ "type": "string", "pattern": pattern, "maxLength": length_max }),
             default.clone().filter(|_| !fact.required).map(Value::from),
         ),
+        Form::List(pattern, max) => {
+            let item = json!({ "type": "string", "pattern": pattern, "maxLength": ID_BYTES_MAX });
+            (
+                json!({ "type": "array", "items": item, "maxItems": max }),
+                None,
+            )
+        }
         Form::Word(words, default) => (
             json!({ "type": "string", "enum": words }),
             Some(Value::from(*default)),

@@ -44,6 +44,10 @@ fn key_text(fact: &Fact, mark: &str) -> String {
     let name = fact.name;
     match (default(&fact.form), fact.example) {
         (Some(value), _) => format!("\n{comments}{mark}{name} = {value}\n"),
+        // Leaving it out is the empty list.
+        (None, None) if matches!(fact.form, Form::List(..)) => {
+            format!("\n{comments}{mark}{name} = []\n")
+        }
         (None, example) => format!("\n{comments}# {name} = {}\n", example.unwrap_or_default()),
     }
 }
@@ -52,9 +56,10 @@ fn key_text(fact: &Fact, mark: &str) -> String {
 fn default(form: &Form) -> Option<String> {
     match form {
         Form::Whole(_, default) => default.map(|number| number.to_string()),
-        Form::Size(_, default) => Some(format!("{:?}", show_size(*default))),
+        Form::Size(_, default) => default.map(|bytes| format!("{:?}", show_size(bytes))),
         Form::Text(_, _, default) => default.as_ref().map(|text| format!("{text:?}")),
         Form::Word(_, default) => Some(format!("{default:?}")),
+        Form::List(..) => None,
     }
 }
 

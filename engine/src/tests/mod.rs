@@ -1,11 +1,16 @@
 //! Tests of the engine as a whole: over simulated time turn by turn, and over its real thread.
 
+mod devices;
+#[cfg(feature = "candle")]
+mod exact;
 mod faults;
+mod guesses;
 mod guided;
 pub(crate) mod model;
 mod order;
 mod sharing;
 mod simulation;
 mod soak;
-mod threads;
+pub(crate) mod threads;
 mod turns;
+mod weighing;

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use hansa_config::schema::Limits;
 
 use super::error::ApiError;
+use super::json::{self, Object};
 use super::params::{Ask, Params};
-use super::{fields, json, messages, sampling, tools};
+use super::{fields, messages, sampling, tools};
 use crate::upstream::Prompt;
 
 /// Reads a body of this endpoint.
@@ -19,6 +20,7 @@ pub(super) fn parse(body: &[u8], limits: &Limits) -> Result<Ask, ApiError> {
     let shared = Params::read(&body, limits)?;
     let params = Params {
         logprobs: sampling::chat_logprobs(&body)?,
+        session: session(&body)?,
         tools: tools::read(&body, shared.structure.as_ref())?.map(Arc::new),
         ..shared
     };
@@ -27,4 +29,12 @@ pub(super) fn parse(body: &[u8], limits: &Limits) -> Result<Ask, ApiError> {
         params,
         prompts: vec![Prompt::Chat(messages.into())],
     })
+}
+
+/// OpenAI's name for requests whose prompts begin alike.
+fn session(body: &Object<'_, '_>) -> Result<Option<Arc<str>>, ApiError> {
+    let Some(node) = body.get("prompt_cache_key") else {
+        return Ok(None);
+    };
+    Ok(Some(Arc::from(&*node.string()?)))
 }

@@ -52,6 +52,8 @@ enum Fault {
     RouteNotFound,
     MethodNotAllowed,
     RequestTimeout,
+    InvalidModel(String),
+    ModelExists(String),
     PayloadTooLarge {
         limit: u64,
     },
@@ -68,6 +70,8 @@ enum Fault {
     ShuttingDown,
     DeadlineExceeded,
     TooManyHops,
+    NoSiteAllowed,
+    Unreachable,
 }
 
 impl ApiError {
@@ -80,7 +84,7 @@ impl ApiError {
 
     /// The body is not JSON; `what` is the parser's word and place, free of content.
     #[must_use]
-    pub(super) fn json(what: String) -> Self {
+    pub(crate) fn json(what: String) -> Self {
         Self::new(Fault::Json(what))
     }
 
@@ -88,6 +92,18 @@ impl ApiError {
     #[must_use]
     pub fn model_not_found(model: &str) -> Self {
         Self::new(Fault::ModelNotFound(shortened(model)))
+    }
+
+    /// An operator described a model that cannot be; every problem is a line of `problems`.
+    #[must_use]
+    pub(crate) fn invalid_model(problems: String) -> Self {
+        Self::new(Fault::InvalidModel(problems))
+    }
+
+    /// An operator added a model whose id is taken.
+    #[must_use]
+    pub(crate) fn model_exists(model: &str) -> Self {
+        Self::new(Fault::ModelExists(shortened(model)))
     }
 
     /// The body is larger than `limit` bytes.
@@ -157,6 +173,10 @@ plain! {
     deadline_exceeded => DeadlineExceeded,
     /// The request went around in a circle of servers.
     too_many_hops => TooManyHops,
+    /// No site that the request may go to serves the model.
+    no_site_allowed => NoSiteAllowed,
+    /// The connection to whoever serves could not be made, or died.
+    unreachable => Unreachable,
 }
 
 impl From<UpstreamError> for ApiError {
@@ -179,6 +199,8 @@ impl From<UpstreamError> for ApiError {
             }
             UpstreamErrorKind::Overloaded => Self::overloaded(),
             UpstreamErrorKind::NotReady => Self::not_ready(),
+            UpstreamErrorKind::NoSiteAllowed => Self::no_site_allowed(),
+            UpstreamErrorKind::Unreachable => Self::unreachable(),
             UpstreamErrorKind::ShuttingDown => Self::shutting_down(),
             UpstreamErrorKind::DeadlineExceeded => Self::deadline_exceeded(),
             UpstreamErrorKind::Cancelled => Self::cancelled(),
@@ -198,6 +220,7 @@ struct Verdict {
 
 const INVALID: &str = "invalid_request_error";
 const SERVER: &str = "server_error";
+const PERMISSION: &str = "permission_error";
 
 impl Fault {
     const fn verdict(&self) -> Verdict {
@@ -211,6 +234,8 @@ impl Fault {
                 (400, INVALID, "context_length_exceeded", Some(false))
             }
             Self::BodyUnreadable => (400, INVALID, "body_unreadable", Some(false)),
+            Self::InvalidModel(_) => (400, INVALID, "invalid_model", Some(false)),
+            Self::ModelExists(_) => (409, INVALID, "model_exists", Some(false)),
             Self::InvalidHost => (400, INVALID, "invalid_host", Some(false)),
             Self::ForeignHost => (403, INVALID, "host_not_allowed", Some(false)),
             Self::InvalidKey => (401, INVALID, "invalid_api_key", Some(false)),
@@ -234,6 +259,8 @@ impl Fault {
             // All the time there was is gone; another round would take as long.
             Self::DeadlineExceeded => (504, SERVER, "deadline_exceeded", Some(false)),
             Self::TooManyHops => (508, SERVER, "too_many_hops", Some(false)),
+            Self::NoSiteAllowed => (403, PERMISSION, "no_site_allowed", Some(false)),
+            Self::Unreachable => (502, SERVER, "upstream_unreachable", Some(true)),
         };
         Verdict {
             status,
@@ -248,6 +275,7 @@ impl Fault {
             Self::Param { param, .. } => Some(param),
             Self::Refused { param, .. } => *param,
             Self::ModelNotFound(_) => Some("model"),
+            Self::ModelExists(_) => Some("id"),
             _ => None,
         }
     }
@@ -291,6 +319,13 @@ impl fmt::Display for Fault {
                 return write!(
                     f,
                     "The model '{model}' does not exist here; GET /v1/models lists those that do."
+                );
+            }
+            Self::InvalidModel(problems) => return f.write_str(problems),
+            Self::ModelExists(model) => {
+                return write!(
+                    f,
+                    "A model '{model}' is served already; delete it first, or choose another id."
                 );
             }
             Self::PayloadTooLarge { limit } => {
@@ -348,6 +383,11 @@ impl Fault {
             Self::TooManyHops => {
                 "The request has crossed too many servers; their routes may form a circle."
             }
+            Self::NoSiteAllowed => {
+                "No site that this request may go to serves the model; its tenant's countries and sites, its purpose and \
+                 whether it opts in to experimental sites decide."
+            }
+            Self::Unreachable => "The connection to the server of the model was lost.",
             _ => "The server failed while handling the request; its log says why.",
         }
     }

@@ -70,7 +70,7 @@ pub(super) const CHAT: &[Field] = &[
     ("messages", Read),
     ("max_completion_tokens", Read),
     ("safety_identifier", NoEffect(Kind::String)),
-    ("prompt_cache_key", NoEffect(Kind::String)),
+    ("prompt_cache_key", Read),
     ("parallel_tool_calls", Read),
     ("logprobs", Read),
     ("top_logprobs", Read),
@@ -102,6 +102,17 @@ pub(super) const COMPLETIONS: &[Field] = &[
     ("max_completion_tokens", Meant("max_tokens")),
     ("messages", Meant("prompt")),
     ("input", Meant("prompt")),
+];
+
+/// Fields of `/v1/embeddings`.
+pub(super) const EMBEDDINGS: &[Field] = &[
+    ("model", Read),
+    ("input", Read),
+    ("encoding_format", Read),
+    ("dimensions", Read),
+    ("user", NoEffect(Kind::String)),
+    ("prompt", Meant("input")),
+    ("messages", Meant("input")),
 ];
 
 /// Fields of a message. The last ones are those that come back when a client sends our own answer again.

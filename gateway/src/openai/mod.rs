@@ -7,10 +7,11 @@
 pub mod error;
 
 mod answer;
-mod body;
+pub(crate) mod body;
 mod calls;
 mod chat;
 mod completions;
+mod embeddings;
 mod fault;
 mod fields;
 mod json;
@@ -26,6 +27,7 @@ mod structure;
 #[cfg(test)]
 mod tests;
 mod tools;
+mod wishes;
 
 use std::fmt;
 use std::sync::Arc;
@@ -51,7 +53,7 @@ use crate::clock::Clock;
 use crate::limits;
 use crate::stack::RequestId;
 use crate::upstream::registry::Models;
-use crate::upstream::{Endpoint, GenerateRequest, Prompt};
+use crate::upstream::{Endpoint, GenerateRequest, Prompt, Wishes};
 
 /// The API of one server. Clones share it.
 #[derive(Clone)]
@@ -89,6 +91,7 @@ impl Api {
         Router::new()
             .route(Endpoint::Chat.path(), routing::post(chat_completions))
             .route(Endpoint::Completions.path(), routing::post(completions))
+            .route("/v1/embeddings", routing::post(embeddings::serve))
             .route("/v1/models", routing::get(models::list))
             .route("/v1/models/{*id}", routing::get(models::get))
             .fallback(async || ApiError::route_not_found())
@@ -104,6 +107,7 @@ impl Api {
     async fn serve(&self, endpoint: Endpoint, request: Request) -> Result<Response, ApiError> {
         let started = self.shared.clock.now();
         let hops = hops(request.headers())?;
+        let wishes = wishes::read(&request)?;
         let id = request_id(&request);
         let body = body::read(request, self.shared.limits.body_bytes_max).await?;
         let ask = self.parse(endpoint, body.clone()).await?;
@@ -120,12 +124,13 @@ impl Api {
             endpoint,
             id: Arc::clone(&id),
             hops,
+            wishes,
             body,
             deadline,
             created_s: head.created_s,
         };
         let time_left = deadline.saturating_sub(self.shared.clock.now());
-        let run = Run::start(id, &upstream, work.split(ask), time_left);
+        let run = Run::start(Arc::clone(&id), &upstream, work.split(ask), time_left);
         let mut response = match stream {
             Some(options) => {
                 let encoder = Encoder::new(&head, options);
@@ -133,6 +138,7 @@ impl Api {
             }
             None => answer::respond(run, &head).await?,
         };
+        wishes::tell(self.models().decisions(), &id, response.headers_mut());
         let took_ms = self.shared.clock.now().saturating_sub(started).as_millis();
         if let Ok(took_ms) = HeaderValue::try_from(took_ms.to_string()) {
             response
@@ -142,19 +148,29 @@ impl Api {
         Ok(response)
     }
 
-    /// Parses a body: a small one here, a large one where it holds up nobody else.
     async fn parse(&self, endpoint: Endpoint, body: Bytes) -> Result<Ask, ApiError> {
-        if body.len() <= limits::PARSE_INLINE_BYTES_MAX {
-            return parse(endpoint, &body, &self.shared.limits);
+        let bytes = body.len();
+        self.off_loop(bytes, move |limits| parse(endpoint, &body, limits))
+            .await
+    }
+
+    /// Reads or writes JSON of about `size` bytes: little of it here, much of it where it holds up nobody else.
+    async fn off_loop<T: Send + 'static>(
+        &self,
+        size: usize,
+        work: impl FnOnce(&Limits) -> Result<T, ApiError> + Send + 'static,
+    ) -> Result<T, ApiError> {
+        if size <= limits::PARSE_INLINE_BYTES_MAX {
+            return work(&self.shared.limits);
         }
         let permit = self.shared.large_parses.acquire().await;
         let limits = self.shared.limits.clone();
-        let parsing = tokio::task::spawn_blocking(move || parse(endpoint, &body, &limits));
-        let parsed = parsing
+        let working = tokio::task::spawn_blocking(move || work(&limits));
+        let done = working
             .await
             .unwrap_or_else(|_panicked| Err(ApiError::internal()));
         drop(permit);
-        parsed
+        done
     }
 
     fn head(&self, endpoint: Endpoint, params: &Params) -> Head {
@@ -220,6 +236,7 @@ struct Work {
     endpoint: Endpoint,
     id: Arc<str>,
     hops: u8,
+    wishes: Wishes,
     body: Bytes,
     deadline: Duration,
     created_s: i64,
@@ -229,6 +246,10 @@ impl Work {
     /// One request for each prompt.
     fn split(&self, ask: Ask) -> Vec<GenerateRequest> {
         let Ask { params, prompts } = ask;
+        let wishes = Arc::new(Wishes {
+            session: params.session.clone(),
+            ..self.wishes.clone()
+        });
         let single = prompts.len() == 1;
         let request = |(index, prompt): (usize, Prompt)| GenerateRequest {
             id: if single {
@@ -248,6 +269,7 @@ impl Work {
             min_tokens: params.min_tokens,
             logprobs: params.logprobs_needed(),
             echo: params.echo,
+            prompt_logprobs: params.echo && params.logprobs.is_some(),
             structure: params.structure.clone(),
             tools: params.tools.clone(),
             // A client's seed gives a prompt the same answer here as on its own; one that we draw is drawn for each, or
@@ -258,6 +280,9 @@ impl Work {
             flow: 0,
             pool: 0,
             hops: self.hops,
+            resume_token_ids: Vec::new(),
+            want_token_ids: false,
+            wishes: Arc::clone(&wishes),
         };
         prompts.into_iter().enumerate().map(request).collect()
     }

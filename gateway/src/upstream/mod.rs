@@ -3,19 +3,26 @@
 //! These types carry every hop: a local engine, a node, a site and a foreign server all take a [`GenerateRequest`] and
 //! give back [`Event`]s. Nothing here knows OpenAI's JSON (`openai/` does) or a socket (each upstream does).
 
+mod combined;
 #[cfg(feature = "engine")]
 mod echo;
+pub mod embedding;
+mod journey;
 #[cfg(feature = "engine")]
 pub mod local;
 pub mod measured;
 #[cfg(feature = "engine")]
 mod pool;
 pub mod registry;
+mod resume;
+mod retry;
 #[cfg(feature = "engine")]
 mod room;
+pub mod routed;
 #[cfg(feature = "engine")]
 mod tokenise;
 pub mod tools;
+mod wishes;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +31,9 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 
+pub use self::embedding::{EmbedInput, EmbedRequest, Embeddings};
 use self::tools::{CallHead, ToolSyntax, Tools};
+pub use self::wishes::Wishes;
 
 /// A request as every upstream takes it: parsed, checked against the limits, and fixed where chance or time enter.
 #[derive(Debug, Clone)]
@@ -55,6 +64,8 @@ pub struct GenerateRequest {
     pub logprobs: Option<u32>,
     /// Whether each choice begins with the prompt's text.
     pub echo: bool,
+    /// Whether that text has log-probabilities too, as `logprobs` says. Then `max_tokens` may be 0.
+    pub prompt_logprobs: bool,
     /// What each choice must look like.
     pub structure: Option<Structure>,
     /// Functions that a chat may call. Calls come as text, unless the upstream itself finds them there.
@@ -71,6 +82,13 @@ pub struct GenerateRequest {
     pub pool: u64,
     /// Servers of ours that the request has crossed.
     pub hops: u8,
+    /// Tokens that each choice has produced already at another upstream: replayed and not told again. Empty for a request
+    /// that begins.
+    pub resume_token_ids: Vec<Vec<u32>>,
+    /// Whether events carry the ids of their tokens.
+    pub want_token_ids: bool,
+    /// Where it may go, and what its client wants of the way.
+    pub wishes: Arc<Wishes>,
 }
 
 /// The endpoint that a body came to.
@@ -216,8 +234,8 @@ pub struct TokenLogprob {
 pub struct Likely {
     /// Its text, perhaps only a part of a character.
     pub bytes: Vec<u8>,
-    /// At most 0, and finite.
-    pub logprob: f32,
+    /// At most 0, and finite; `None` for the first token of a prompt, which comes after nothing.
+    pub logprob: Option<f32>,
 }
 
 /// Why a choice ended.
@@ -265,6 +283,18 @@ pub trait Upstream: Send + Sync {
         request: Arc<GenerateRequest>,
     ) -> BoxFuture<'_, Result<u32, UpstreamError>>;
 
+    /// Makes vectors of texts. Dropping the future gives the request up.
+    ///
+    /// # Errors
+    /// As [`Upstream::generate`]; a model that makes no vectors refuses by its name.
+    fn embed(
+        &self,
+        request: Arc<EmbedRequest>,
+    ) -> BoxFuture<'_, Result<Embeddings, UpstreamError>> {
+        let error = UpstreamErrorKind::no_embedder(&request.model).into();
+        Box::pin(std::future::ready(Err(error)))
+    }
+
     /// Stops a request by id; one that is unknown or over is no error.
     fn cancel(&self, request_id: &str);
 
@@ -287,6 +317,25 @@ pub trait Upstream: Send + Sync {
     fn drain(&self, grace: Duration) {
         let _ = grace;
     }
+
+    /// Resolves when an upstream that was drained has ended and holds no memory of a model any more.
+    fn ended(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
+
+    /// What its model holds in memory here; nothing where it runs elsewhere.
+    fn resident(&self) -> Resident {
+        Resident::default()
+    }
+}
+
+/// What a model of this process holds in memory.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Resident {
+    /// Bytes of the weights.
+    pub weights_bytes: u64,
+    /// Bytes of the KV cache.
+    pub kv_bytes: u64,
 }
 
 /// Work of an upstream for one model since its start.
@@ -298,6 +347,10 @@ pub struct UpstreamTotals {
     pub prefill_tokens: u64,
     /// Tokens produced.
     pub decode_tokens: u64,
+    /// Tokens guessed ahead.
+    pub drafted_tokens: u64,
+    /// Of these, guessed right.
+    pub accepted_tokens: u64,
     /// Sequences preempted.
     pub preemptions: u64,
     /// Prompt tokens looked for in the prefix cache.
@@ -329,6 +382,55 @@ pub struct UpstreamStatus {
     pub prefill_tokens_per_s: f64,
     /// Tokens produced in a second of steps that decoded; 0 where it is not known.
     pub decode_tokens_per_s: f64,
+    /// Grows with each report of an upstream that reports; 0 for one that is asked.
+    pub sequence: u64,
+    /// How old these figures are.
+    pub age: Duration,
+    /// Time until its machines are taken away; `None` where no end is known. The longest of several nodes.
+    pub walltime_left: Option<Duration>,
+    /// Tokens that its KV cache holds, over all nodes.
+    pub kv_tokens_total: u64,
+    /// Tokens of KV cache that are free on the node where most are.
+    pub kv_tokens_free: u64,
+    /// Tokens still to be computed of all that wait, prompts and answers.
+    pub queued_tokens: u64,
+    /// Digests of what decides tokens to the bit, of each node once; a stream goes on elsewhere exactly where they are
+    /// equal.
+    pub numerics: Vec<String>,
+    /// Joules of a token, where known.
+    pub joules_per_token: Option<f64>,
+    /// Grams of CO2 of a kilowatt-hour, where known.
+    pub grams_per_kwh: Option<f64>,
+    /// Whether only requests that opt in go there.
+    pub experimental: bool,
+}
+
+impl Default for UpstreamStatus {
+    /// Nothing is known yet.
+    fn default() -> Self {
+        Self {
+            readiness: Readiness::Loading,
+            running: 0,
+            waiting: 0,
+            waiting_prefill_tokens: 0,
+            kv_blocks_total: 0,
+            kv_blocks_free: 0,
+            kv_blocks_cached: 0,
+            mean_step: Duration::ZERO,
+            prefill_tokens_per_s: 0.0,
+            decode_tokens_per_s: 0.0,
+            sequence: 0,
+            age: Duration::ZERO,
+            walltime_left: None,
+            kv_tokens_total: 0,
+            kv_tokens_free: 0,
+            queued_tokens: 0,
+            numerics: Vec::new(),
+            joules_per_token: None,
+            grams_per_kwh: None,
+            experimental: false,
+        }
+    }
 }
 
 /// Whether an upstream takes requests, and if not, why not.
@@ -368,11 +470,14 @@ impl From<UpstreamErrorKind> for UpstreamError {
             Kind::ContextLength { .. }
             | Kind::CompletionLength { .. }
             | Kind::InvalidRequest { .. }
+            | Kind::NoSiteAllowed
             | Kind::Cancelled => (Origin::Client, Retry::Never),
             Kind::DeadlineExceeded => (Origin::Upstream, Retry::Never),
-            Kind::Overloaded | Kind::NotReady | Kind::ShuttingDown | Kind::Internal => {
-                (Origin::Upstream, Retry::Elsewhere)
-            }
+            Kind::Overloaded
+            | Kind::NotReady
+            | Kind::Unreachable
+            | Kind::ShuttingDown
+            | Kind::Internal => (Origin::Upstream, Retry::Elsewhere),
         };
         Self {
             kind,
@@ -419,6 +524,12 @@ pub enum UpstreamErrorKind {
     /// No room in the queue.
     #[error("the model is overloaded; try again shortly")]
     Overloaded,
+    /// No site that its tenant and its purpose allow serves the model.
+    #[error("no site that the request may go to serves the model")]
+    NoSiteAllowed,
+    /// The connection to the upstream could not be made, or died.
+    #[error("the upstream cannot be reached")]
+    Unreachable,
     /// Loading, draining or failed.
     #[error("the model is not ready")]
     NotReady,
@@ -434,6 +545,28 @@ pub enum UpstreamErrorKind {
     /// Anything else; details are in the log, never in an answer.
     #[error("the upstream failed")]
     Internal,
+}
+
+impl UpstreamErrorKind {
+    /// `model` generates text and makes no vectors.
+    #[must_use]
+    pub fn no_embedder(model: &str) -> Self {
+        let message = format!(
+            "The model '{model}' generates text and makes no embeddings; send this to an embedding model."
+        );
+        let param = Some("model");
+        Self::InvalidRequest { param, message }
+    }
+
+    /// `model` makes vectors and generates no text.
+    #[must_use]
+    pub fn no_generator(model: &str) -> Self {
+        let message = format!(
+            "The model '{model}' makes embeddings and generates no text; send it to /v1/embeddings."
+        );
+        let param = Some("model");
+        Self::InvalidRequest { param, message }
+    }
 }
 
 /// Whose fault an error is.

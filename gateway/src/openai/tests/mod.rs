@@ -9,6 +9,7 @@ mod refused;
 mod streams;
 mod tools;
 mod transport;
+mod wishes;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -60,7 +61,7 @@ fn delta(choice: u32, text: &str) -> Step {
 fn scored(choice: u32, text: &[u8], logprob: f32) -> Step {
     let likely = |bytes: &[u8], logprob| Likely {
         bytes: bytes.to_vec(),
-        logprob,
+        logprob: Some(logprob),
     };
     Step::Say(Event::Delta {
         choice,
@@ -133,15 +134,7 @@ impl Upstream for Scripted {
     fn status(&self) -> UpstreamStatus {
         UpstreamStatus {
             readiness: Readiness::Ready,
-            running: 0,
-            waiting: 0,
-            waiting_prefill_tokens: 0,
-            kv_blocks_total: 0,
-            kv_blocks_free: 0,
-            kv_blocks_cached: 0,
-            mean_step: Duration::ZERO,
-            prefill_tokens_per_s: 0.0,
-            decode_tokens_per_s: 0.0,
+            ..UpstreamStatus::default()
         }
     }
 }
