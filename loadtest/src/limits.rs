@@ -141,8 +141,8 @@ pub const BOOTSTRAP_DRAWS: usize = 10_000_000;
 /// Fewest requests beyond a percentile for its change to be told.
 pub const MIN_TAIL: f64 = 5.0;
 
-/// Most intervals of a run's timeline, one for every few pixels of a chart.
-pub const TIMELINE_BINS: usize = 240;
+/// Most intervals of a run's timeline: as many as a chart shows without noise.
+pub const TIMELINE_BINS: usize = 120;
 
 /// Most probes of a search; from a thousandth of the answer to 1 % of it takes some 20.
 pub const MAX_PROBES: usize = 60;

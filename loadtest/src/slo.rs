@@ -93,7 +93,8 @@ pub enum Amount {
 pub struct Finding {
     /// The objective, as it is written.
     pub objective: String,
-    /// What was measured, in milliseconds, per second, or as a share from 0 to 1; none where it is beyond all bounds,
+    /// What was measured, in milliseconds, per second, or as a share from 0 to 1; for a limit of single requests the
+    /// share of all requests that kept all limits. None where it is beyond all bounds,
     /// since too many requests failed, or where there was nothing to measure.
     pub measured: Option<f64>,
     /// Whether it was met.
@@ -302,18 +303,10 @@ pub fn limits(objectives: &[Objective]) -> Vec<Limit> {
 pub fn findings(objectives: &[Objective], stats: &Stats, wall_s: f64) -> Vec<Finding> {
     let enough_is_said = enough_is_said(objectives);
     let judged = objectives.iter().map(|objective| match objective {
-        Objective::Each(limit) if enough_is_said => {
-            let all = Statistic::Max;
-            let measured = over_all(stats, limit.metric, limit.view, all);
-            finding(objective, measured, true)
-        }
-        Objective::Each(limit) => {
-            let measured = over_all(stats, limit.metric, limit.view, Statistic::Max);
-            finding(
-                objective,
-                measured,
-                stats.judged() > 0 && stats.within == stats.judged(),
-            )
+        Objective::Each(_) => {
+            let all_keep_it = stats.judged() > 0 && stats.within == stats.judged();
+            let measured = Amount::GoodputShare.of(stats, wall_s);
+            finding(objective, measured, enough_is_said || all_keep_it)
         }
         Objective::Latency {
             metric,

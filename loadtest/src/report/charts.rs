@@ -289,6 +289,7 @@ fn plane<'a, 'b: 'a>(
 fn legend<'a, 'b: 'a>(plane: &mut Plane<'a, 'b>) -> Drawn {
     plane
         .configure_series_labels()
+        .position(SeriesLabelPosition::UpperLeft)
         .label_font(FONT)
         .background_style(WHITE.mix(0.85))
         .border_style(RGBColor(200, 200, 200))

@@ -207,3 +207,12 @@ fn a_recorded_load_is_played_at_its_times() {
         "{refused}"
     );
 }
+
+#[test]
+fn the_scenarios_that_come_along_are_good() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios");
+    for name in ["mixed", "chats", "recorded"] {
+        let read = Scenario::load(&folder.join(name).with_extension("toml"), &|_| None);
+        assert!(read.is_ok(), "{}", read.unwrap_err());
+    }
+}
