@@ -117,9 +117,9 @@ fn a_scenario_is_checked_driven_and_held_against_its_objectives() {
     let mock = Mock::start(|_, _| vec![Write(mock::good())]);
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("s.toml");
-    let scenario = |limit: &str| {
+    let scenario = |load: &str, limit: &str| {
         let text = format!(
-            "[run]\nrequests = 30\n[load]\nkind = \"constant\"\nrate = 200\n[[model]]\nname = \"{}\"\n\
+            "[run]\nrequests = 30\n[load]\n{load}\n[[model]]\nname = \"{}\"\n\
              [[tenant]]\nname = \"a\"\nkey = \"k\"\n[[tenant]]\nname = \"b\"\nkey = \"l\"\n\
              [slo]\nobjectives = [\"ttft < {limit}\", \"goodput > 90%\"]\n",
             mock::MODEL
@@ -127,7 +127,7 @@ fn a_scenario_is_checked_driven_and_held_against_its_objectives() {
         std::fs::write(&file, text).unwrap();
     };
     let path = file.to_str().unwrap();
-    scenario("30s");
+    scenario("kind = \"constant\"\nrate = 200", "30s");
     let checked = other(&["check", "--scenario", path]);
     let said = text(&checked.stdout);
     assert_eq!(checked.status.code(), Some(0), "{said}");
@@ -135,6 +135,8 @@ fn a_scenario_is_checked_driven_and_held_against_its_objectives() {
         said.contains("arrivals  30, the last one after 0.1 s"),
         "{said}"
     );
+    let closed = "kind = \"closed\"\nusers = 2";
+    scenario(closed, "30s");
     let drive = || {
         other(&[
             "drive",
@@ -156,7 +158,7 @@ fn a_scenario_is_checked_driven_and_held_against_its_objectives() {
         "one model, two tenants"
     );
     assert!(json["fairness"]["good_fraction"].as_f64() > Some(0.99));
-    scenario("1us");
+    scenario(closed, "1us");
     let missed = drive();
     assert_eq!(missed.status.code(), Some(1));
     assert!(text(&missed.stderr).contains("MISSED"));
@@ -224,17 +226,27 @@ fn a_search_ends_between_a_rate_that_is_met_and_one_that_is_not() {
     arguments.extend(["--slo", "good > 90%", "--json", "-"]);
     let output = other(&arguments);
     let said = text(&output.stderr);
-    assert_eq!(output.status.code(), Some(0), "{said}");
-    assert!(said.contains("stopped early"), "{said}");
-    assert!(said.contains("highest rate"), "{said}");
     let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    let rate = json["found"]["rate"].as_f64().unwrap();
-    assert!((10.0..40.0).contains(&rate), "{rate}");
-    assert_eq!(
-        other(&arguments[..arguments.len() - 4]).status.code(),
-        Some(2),
-        "nothing to meet"
-    );
+    let probes = json["probes"].as_array().unwrap();
+    assert_eq!(probes[0]["rate"], 10.0);
+    let rate = |key: &str| json["found"][key].as_f64();
+    if probes
+        .iter()
+        .any(|probe| probe["client_bound"] == true && probe["met"] == true)
+    {
+        // On a machine too busy to keep the schedule there is nothing to be found, and the search says so.
+        assert_eq!(output.status.code(), Some(3), "{said}");
+    } else {
+        assert_eq!(output.status.code(), Some(0), "{said}");
+        assert!(
+            said.contains("stopped early") && said.contains("highest rate"),
+            "{said}"
+        );
+        let (met, missed) = (rate("rate").unwrap(), rate("missed").unwrap());
+        assert!(met < missed && missed <= 1.5 * met && met < 40.0, "{said}");
+    }
+    let nothing_to_meet = &arguments[..arguments.len() - 4];
+    assert_eq!(other(nothing_to_meet).status.code(), Some(2));
 }
 
 #[test]
