@@ -2,9 +2,11 @@
 //!
 //! A rule is silent where one of its values was refused already.
 
+mod tenancy;
+
 use std::net::SocketAddr;
 
-use crate::keys::{MODEL, RESERVED, SECTIONS};
+use crate::keys::{self, Key, MODEL, RESERVED};
 use crate::problems::{Fault, quote};
 use crate::read::Reader;
 use crate::schema::{Choice, Model, Runner};
@@ -19,12 +21,13 @@ pub(crate) fn config(reader: &mut Reader) {
         if !reader.sound(&[&path]) {
             continue;
         }
-        required_keys(reader, &path);
+        required_keys(reader, MODEL, &path);
         id_is_new(reader, &models[..index], model, &path);
         keys_fit_runner(reader, model, &path);
         steps_hold_all_sequences(reader, model, &path);
         context_holds(reader, model, &path);
     }
+    tenancy::check(reader);
 }
 
 fn something_to_serve(reader: &mut Reader) {
@@ -73,8 +76,8 @@ fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
     a.port() != 0 && a.port() == b.port() && (a.ip() == b.ip() || takes(a, b) || takes(b, a))
 }
 
-fn required_keys(reader: &mut Reader, path: &str) {
-    for key in MODEL.iter().filter(|key| key.required) {
+fn required_keys<S>(reader: &mut Reader, keys: &[Key<S>], path: &str) {
+    for key in keys.iter().filter(|key| key.required) {
         let full = format!("{path}.{}", key.path);
         if reader.offset(&full).is_none() {
             let fault = Fault::new(
@@ -114,11 +117,10 @@ fn keys_fit_runner(reader: &mut Reader, model: &Model, path: &str) {
     if !reader.sound(&[&format!("{path}.runner")]) {
         return;
     }
-    let keys = MODEL.iter().map(|key| (key.path, key.only));
-    let sections = SECTIONS
-        .iter()
+    let of_model = MODEL.iter().map(|key| (key.path, key.only));
+    let sections = keys::sections()
         .filter_map(|section| Some((section.path.strip_prefix("model.")?, section.only)));
-    for (name, only) in keys.chain(sections) {
+    for (name, only) in of_model.chain(sections) {
         let full = format!("{path}.{name}");
         if let (Some(runner), Some(offset)) = (only, reader.offset(&full))
             && runner != model.runner

@@ -13,27 +13,47 @@ impl Config {
             format!("config: {origin}"),
             format!(
                 "clients: {}, at most {} connections",
-                listener(self.server.listen),
+                listener(self.server.listen, self.keys.len()),
                 self.server.connections_max
             ),
             format!(
                 "operators: {}",
-                self.admin.listen.map_or("none".to_owned(), listener)
+                (self.admin.listen).map_or("none".to_owned(), |address| listener(address, 0))
             ),
             format!("models: {}", self.models.len()),
         ];
         lines.extend(self.models.iter().map(model));
+        lines.extend(tenants(self));
         lines.join("\n")
     }
 }
 
-fn listener(address: SocketAddr) -> String {
+/// Nothing for a server that everyone uses as nobody.
+fn tenants(config: &Config) -> Option<String> {
+    if config.keys.is_empty() && config.tenants.is_empty() && config.quota.ledger.is_none() {
+        return None;
+    }
+    let ledger = match &config.quota.ledger {
+        Some(file) => format!("ledger in {file}"),
+        None => "ledger in memory".to_owned(),
+    };
+    Some(format!(
+        "tenants: {}, keys: {}, allocations: {}, {ledger}",
+        config.tenants.len(),
+        config.keys.len(),
+        config.allocations.len()
+    ))
+}
+
+fn listener(address: SocketAddr, keys: usize) -> String {
     let port = if address.port() == 0 {
         " (any free port)"
     } else {
         ""
     };
-    let reach = if address.ip().is_loopback() {
+    let reach = if keys > 0 {
+        " (with keys)"
+    } else if address.ip().is_loopback() {
         ""
     } else {
         " (open to other machines, without keys)"

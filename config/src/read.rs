@@ -10,7 +10,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use crate::keys::{self, Key};
-use crate::limits::MODELS_MAX;
+use crate::limits;
 use crate::problems::{Fault, quote};
 use crate::schema::{Config, Model, Runner};
 use crate::value::{fill, nearest, wrong_type};
@@ -90,11 +90,13 @@ impl Reader {
     fn root(&mut self, document: &DeTable<'_>) {
         let mut config = std::mem::take(&mut self.config);
         config.models.clear();
+        let root: Vec<_> = keys::root().collect();
         for (name, value) in document {
             let text = name.get_ref().as_ref();
-            if text == "model" {
-                config.models = self.models(value);
-            } else if keys::RESERVED.contains(&text) {
+            if self.repeated(text, value, &mut config) {
+                continue;
+            }
+            if keys::RESERVED.contains(&text) {
                 self.mark(text, value.span(), false);
                 self.fault(name.span().start, text, not_yet(text));
             } else {
@@ -102,73 +104,114 @@ impl Reader {
                     parent: "",
                     below: "",
                 };
-                let table = if text == "route" {
-                    keys::ROUTE
-                } else {
-                    keys::ROOT
-                };
-                self.entry(place, table, (name, value), &mut config);
+                self.entry(place, &root, (name, value), &mut config);
             }
         }
         self.config = config;
     }
 
+    /// Reads a section that may be there many times; false where `section` is none of these.
+    fn repeated(
+        &mut self,
+        section: &str,
+        value: &Spanned<DeValue<'_>>,
+        config: &mut Config,
+    ) -> bool {
+        use keys::tenancy::{ALLOCATION, API_KEY, PRICE, RATE, TENANT};
+        match section {
+            "model" => config.models = self.models(value),
+            "tenant" => config.tenants = self.many(section, value, TENANT, limits::TENANTS_MAX),
+            "key" => config.keys = self.many(section, value, API_KEY, limits::KEYS_MAX),
+            "allocation" => {
+                config.allocations = self.many(section, value, ALLOCATION, limits::ALLOCATIONS_MAX);
+            }
+            "price" => config.prices = self.many(section, value, PRICE, limits::PRICES_MAX),
+            "rate" => config.rates = self.many(section, value, RATE, limits::RATES_MAX),
+            _ => return false,
+        }
+        true
+    }
+
     fn models(&mut self, value: &Spanned<DeValue<'_>>) -> Vec<Model> {
+        let mut models: Vec<Model> = self.many("model", value, keys::MODEL, limits::MODELS_MAX);
+        for (index, model) in models.iter_mut().enumerate() {
+            if self.offset(&format!("model[{index}].source")).is_none() {
+                model.source = match model.runner {
+                    Runner::Candle => model.id.clone(),
+                    Runner::Sim => String::new(),
+                };
+            }
+        }
+        models
+    }
+
+    /// The entries of `[[section]]`, each with its own `keys`.
+    fn many<S: Default>(
+        &mut self,
+        section: &str,
+        value: &Spanned<DeValue<'_>>,
+        keys: &'static [Key<S>],
+        max: usize,
+    ) -> Vec<S> {
         let start = value.span().start;
         let items = value.get_ref().as_array();
-        self.mark("model", value.span(), items.is_some());
+        self.mark(section, value.span(), items.is_some());
         let Some(items) = items else {
-            let help = "write [[model]] in double brackets, one for each model";
+            let help = format!("write [[{section}]] in double brackets, one for each {section}");
             let fault = wrong_type(value.get_ref(), "an array of tables", help);
-            self.fault(start, "model", fault);
+            self.fault(start, section, fault);
             return Vec::new();
         };
-        if items.len() > MODELS_MAX {
-            let help = format!("at most {MODELS_MAX} models run in one process");
-            self.fault(start, "model", Fault::new("has too many entries", help));
+        if items.len() > max {
+            let help = format!("at most {max} {section}s stand in one config");
+            self.fault(start, section, Fault::new("has too many entries", help));
         }
-        let first = items.iter().take(MODELS_MAX).enumerate();
-        first.map(|(index, item)| self.model(index, item)).collect()
+        let keys: Vec<_> = keys.iter().collect();
+        let first = items.iter().take(max).enumerate();
+        first
+            .map(|(index, item)| self.one(&format!("{section}[{index}]"), item, &keys))
+            .collect()
     }
 
-    fn model(&mut self, index: usize, item: &Spanned<DeValue<'_>>) -> Model {
-        let path = format!("model[{index}]");
-        let mut model = Model::default();
+    fn one<S: Default>(
+        &mut self,
+        path: &str,
+        item: &Spanned<DeValue<'_>>,
+        keys: &[&'static Key<S>],
+    ) -> S {
+        let mut into = S::default();
         let Some(table) = item.get_ref().as_table() else {
-            self.mark(&path, item.span(), false);
-            let fault = wrong_type(
-                item.get_ref(),
-                "a table",
-                "write [[model]] and its keys below it",
-            );
+            self.mark(path, item.span(), false);
+            let help = format!("write [[{}]] and its keys below it", unindexed(path));
+            let fault = wrong_type(item.get_ref(), "a table", help);
             self.fault(item.span().start, path, fault);
-            return model;
+            return into;
         };
-        self.mark(&path, item.span(), true);
+        self.mark(path, item.span(), true);
         let place = Place {
-            parent: &path,
+            parent: path,
             below: "",
         };
-        self.table(place, keys::MODEL, table, &mut model);
-        if self.offset(&format!("{path}.source")).is_none() {
-            model.source = match model.runner {
-                Runner::Candle => model.id.clone(),
-                Runner::Sim => String::new(),
-            };
-        }
-        model
+        self.table(place, keys, table, &mut into);
+        into
     }
 
-    fn table<S>(&mut self, place: Place<'_>, keys: &[Key<S>], table: &DeTable<'_>, into: &mut S) {
+    fn table<S: 'static>(
+        &mut self,
+        place: Place<'_>,
+        keys: &[&'static Key<S>],
+        table: &DeTable<'_>,
+        into: &mut S,
+    ) {
         for entry in table {
             self.entry(place, keys, entry, into);
         }
     }
 
-    fn entry<S>(
+    fn entry<S: 'static>(
         &mut self,
         place: Place<'_>,
-        keys: &[Key<S>],
+        keys: &[&'static Key<S>],
         (name, value): (&Spanned<toml::de::DeString<'_>>, &Spanned<DeValue<'_>>),
         into: &mut S,
     ) {

@@ -3,6 +3,7 @@
 //! What the keys are called, allow and mean stands in `keys.rs`; these types must not know TOML.
 
 mod route;
+pub mod tenancy;
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -23,6 +24,18 @@ pub struct Config {
     pub route: Route,
     /// `[[model]]`: models that this process serves itself.
     pub models: Vec<Model>,
+    /// `[[tenant]]`: who uses the server.
+    pub tenants: Vec<tenancy::Tenant>,
+    /// `[[key]]`: keys of the API; every request needs one where there are any.
+    pub keys: Vec<tenancy::ApiKey>,
+    /// `[[allocation]]`: what tenants may spend in all.
+    pub allocations: Vec<tenancy::Allocation>,
+    /// `[[price]]`: what tokens cost.
+    pub prices: Vec<tenancy::Price>,
+    /// `[[rate]]`: bounds of models and sites.
+    pub rates: Vec<tenancy::RateOf>,
+    /// `[quota]`: the ledger, and what is reserved.
+    pub quota: tenancy::Quota,
 }
 
 /// `[server]`
@@ -320,6 +333,12 @@ impl Default for Config {
             limits: Limits::default(),
             route: Route::default(),
             models: vec![Model::default()],
+            tenants: Vec::new(),
+            keys: Vec::new(),
+            allocations: Vec::new(),
+            prices: Vec::new(),
+            rates: Vec::new(),
+            quota: tenancy::Quota::default(),
         }
     }
 }

@@ -21,12 +21,17 @@ use crate::clock::Clock;
 use crate::drain::{Drain, DrainTimes, Drained, Phase};
 use crate::fleet::Fleet;
 use crate::health::Health;
+use crate::layers::authenticate::Gate;
 use crate::limits::{ADMIN_CONNECTIONS_MAX, METRICS_UPKEEP};
 use crate::listener::{Listener, ListenerOptions};
 use crate::openai::Api;
+use crate::openai::metering::Metering;
+use crate::quota;
+use crate::quota::ledger::LedgerError;
 use crate::stack::{self, Shared};
 use crate::start::{Load, StartFailed, Starter};
 use crate::telemetry::Metrics;
+use crate::tenant::{TenantError, Tenants};
 use crate::upstream::registry::Models;
 
 /// A server with its listeners bound. Nothing is loaded or accepted before [`App::run`].
@@ -46,6 +51,7 @@ struct Core {
     starter: Starter,
     drain: Drain,
     tasks: TaskTracker,
+    tenants: Tenants,
 }
 
 /// Where a server listens, as it tells whoever started it.
@@ -83,6 +89,12 @@ pub enum ServeError {
     /// A model cannot be served.
     #[error(transparent)]
     Start(#[from] StartFailed),
+    /// The ledger cannot be used, or stopped working.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// Tenants and keys do not fit together.
+    #[error(transparent)]
+    Tenants(#[from] TenantError),
     /// The metrics cannot be set up.
     #[error("the metrics cannot be set up: {0}")]
     Metrics(#[from] BuildError),
@@ -96,6 +108,8 @@ impl App {
     pub async fn build(config: Config) -> Result<Self, ServeError> {
         check(&config)?;
         let (clock, metrics) = (Clock::system(), Metrics::new()?);
+        let tenants = Tenants::open(&config, quota::open::open(&config, &clock)?)?;
+        tenants.quota().replay()?;
         let starter = Starter::new(metrics.clone(), clock.clone()).routed_by(&config.route);
         let (models, loads) = starter.prepare(&config.models)?;
         let clients = bind(config.server.listen).await?;
@@ -111,6 +125,7 @@ impl App {
             starter,
             drain: Drain::new(),
             tasks: TaskTracker::new(),
+            tenants,
         };
         Ok(Self {
             core,
@@ -147,7 +162,12 @@ impl App {
         } = self;
         core.accept(clients, operators);
         core.keep_metrics();
+        let ledger_failed = core.tenants.quota().failed();
         tokio::select! {
+            () = ledger_failed => {
+                core.drain(DrainTimes::NONE, std::future::pending()).await;
+                return Err(LedgerError::Failed.into());
+            }
             failed = core.load(loads) => {
                 core.drain(DrainTimes::NONE, std::future::pending()).await;
                 return Err(failed.into());
@@ -156,6 +176,7 @@ impl App {
         }
         tracing::info!("draining");
         let drained = core.drain(core.drain_times(), signal()).await;
+        core.close_ledger().await?;
         tracing::info!(?drained, "stopped");
         Ok(drained)
     }
@@ -169,8 +190,7 @@ impl Core {
             drain: self.drain.watch(),
         };
         if let Some(acceptor) = operators {
-            let clock = self.clock.clone();
-            let service = admin::router(&self.metrics, health.clone(), self.fleet(), clock);
+            let service = admin::router(&self.metrics, health.clone(), self.fleet(), self.gate());
             let listener = self.listener(service, ADMIN_CONNECTIONS_MAX);
             self.tasks.spawn(listener.run(acceptor));
         }
@@ -196,6 +216,24 @@ impl Core {
             Duration::from_millis(self.config.server.ping_after_ms),
             self.clock.clone(),
         )
+        .metered(Metering {
+            quota: self.tenants.quota().clone(),
+            tasks: self.tasks.clone(),
+        })
+    }
+
+    /// Waits until all that was settled is safe.
+    async fn close_ledger(&self) -> Result<(), LedgerError> {
+        let ledger = Arc::clone(self.tenants.quota().ledger());
+        let flushed = tokio::task::spawn_blocking(move || ledger.flush()).await;
+        flushed.unwrap_or(Err(LedgerError::Failed))
+    }
+
+    fn gate(&self) -> Gate {
+        Gate {
+            tenants: self.tenants.clone(),
+            clock: self.clock.clone(),
+        }
     }
 
     fn shared(&self, health: Health) -> Shared {
@@ -206,6 +244,7 @@ impl Core {
             body_bytes_max: self.config.limits.body_bytes_max,
             body_timeout: Duration::from_millis(self.config.server.body_timeout_ms),
             tasks: self.tasks.clone(),
+            gate: self.gate(),
         }
     }
 
@@ -261,7 +300,9 @@ impl Core {
 }
 
 fn check(config: &Config) -> Result<(), ServeError> {
-    loopback("server.listen", Some(config.server.listen))?;
+    if config.keys.is_empty() {
+        loopback("server.listen", Some(config.server.listen))?;
+    }
     loopback("admin.listen", config.admin.listen)
 }
 

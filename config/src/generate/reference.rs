@@ -1,7 +1,7 @@
 //! The config that shows everything: every key with its meaning, bounds and default.
 
 use super::{Fact, Form, facts};
-use crate::keys::{SECTIONS, Section};
+use crate::keys::{self, Section};
 use crate::schema::Choice;
 use crate::units::show_size;
 
@@ -18,7 +18,7 @@ const WIDTH: usize = 100;
 
 /// The text of `examples/reference.toml`.
 pub fn reference() -> String {
-    let sections = SECTIONS.iter().map(section_text);
+    let sections = keys::sections().map(section_text);
     std::iter::once(HEAD.to_owned()).chain(sections).collect()
 }
 
@@ -27,7 +27,8 @@ fn section_text(section: &Section) -> String {
         .only
         .map(|runner| format!("Only with runner = {:?}.", runner.name()));
     let doc = comment(section.doc) + &only.map(|text| comment(&text)).unwrap_or_default();
-    let mark = if section.only.is_some() { "# " } else { "" };
+    let left_out = section.only.is_some() || section.optional;
+    let mark = if left_out { "# " } else { "" };
     let header = match section.many {
         true => format!("[[{}]]", section.path),
         false => format!("[{}]", section.path),
@@ -59,7 +60,8 @@ fn default(form: &Form) -> Option<String> {
         Form::Size(_, default) => default.map(|bytes| format!("{:?}", show_size(bytes))),
         Form::Text(_, _, default) => default.as_ref().map(|text| format!("{text:?}")),
         Form::Word(_, default) => Some(format!("{default:?}")),
-        Form::List(..) => None,
+        Form::Flag(default) => Some(default.to_string()),
+        Form::List(..) | Form::Date => None,
     }
 }
 

@@ -297,6 +297,7 @@ impl Bench {
     }
 
     /// Over a model of the caller's own, with blocks of `block_size` tokens; nothing is guessed.
+    #[cfg(feature = "candle")]
     pub(crate) fn over(
         model: Box<dyn Runner>,
         block_size: u32,

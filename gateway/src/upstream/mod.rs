@@ -7,6 +7,7 @@ mod combined;
 #[cfg(feature = "engine")]
 mod echo;
 pub mod embedding;
+mod figures;
 mod journey;
 #[cfg(feature = "engine")]
 pub mod local;
@@ -24,7 +25,7 @@ mod tokenise;
 pub mod tools;
 mod wishes;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -32,14 +33,17 @@ use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 
 pub use self::embedding::{EmbedInput, EmbedRequest, Embeddings};
+pub use self::figures::{Readiness, Resident, UpstreamStatus, UpstreamTotals};
 use self::tools::{CallHead, ToolSyntax, Tools};
 pub use self::wishes::Wishes;
 
 /// A request as every upstream takes it: parsed, checked against the limits, and fixed where chance or time enter.
 #[derive(Debug, Clone)]
 pub struct GenerateRequest {
-    /// Id of the request, ours or the client's; in every log line and in `x-request-id`.
+    /// What upstreams know the request by, and nobody else's where it must be cancelled by it.
     pub id: Arc<str>,
+    /// Id of the request, ours or the client's, who may give two the same; in every log line and in `x-request-id`.
+    pub shown_id: Arc<str>,
     /// Model as the client named it.
     pub model: Arc<str>,
     /// Which endpoint the body came to.
@@ -52,6 +56,11 @@ pub struct GenerateRequest {
     pub n: u32,
     /// Tokens to produce at most per choice; `None` leaves it to the upstream's default for its context.
     pub max_tokens: Option<u32>,
+    /// Tokens that a choice may have where the client names no number, if somebody reserved as many; an upstream that
+    /// has room for fewer gives fewer.
+    pub default_max_tokens: Option<u32>,
+    /// Ids of the prompt, once an upstream in this process has counted them: nothing is tokenised twice.
+    pub token_ids: OnceLock<Arc<[u32]>>,
     /// How tokens are drawn.
     pub sampling: Sampling,
     /// Strings that end a choice.
@@ -120,6 +129,38 @@ pub enum Prompt {
     Text(Arc<str>),
     /// Token ids.
     Tokens(Arc<[u32]>),
+}
+
+/// Tokens that a chat template may put around one message or function; the wordiest in use has some 30.
+const TEMPLATE_TOKENS_PER_MESSAGE: usize = 64;
+
+impl GenerateRequest {
+    /// Tokens of the prompt that no tokenizer exceeds: each stands for at least one byte, and templates add a few around
+    /// each message and function.
+    #[must_use]
+    pub fn prompt_tokens_max(&self) -> u32 {
+        let json = |all: &[serde_json::Value]| {
+            let bytes = all.iter().map(|one| one.to_string().len());
+            bytes.sum::<usize>() + TEMPLATE_TOKENS_PER_MESSAGE * (all.len() + 1)
+        };
+        let tools = self.tools.as_ref();
+        let tokens = match &self.prompt {
+            Prompt::Tokens(ids) => ids.len(),
+            Prompt::Text(text) => text.len() + TEMPLATE_TOKENS_PER_MESSAGE,
+            Prompt::Chat(messages) => {
+                json(messages) + tools.map_or(0, |tools| json(&tools.definitions))
+            }
+        };
+        u32::try_from(tokens).unwrap_or(u32::MAX)
+    }
+}
+
+impl Event {
+    /// Whether it is a part of the answer, and not only of how to read it.
+    #[must_use]
+    pub const fn is_content(&self) -> bool {
+        !matches!(self, Self::ToolSyntax(_))
+    }
 }
 
 /// What a choice must look like.
@@ -260,6 +301,20 @@ pub struct Usage {
     pub completion_tokens: u32,
 }
 
+impl Usage {
+    /// Adds what another part of the same request used.
+    pub fn add(&mut self, other: Self) {
+        let sums = [
+            (&mut self.prompt_tokens, other.prompt_tokens),
+            (&mut self.cached_tokens, other.cached_tokens),
+            (&mut self.completion_tokens, other.completion_tokens),
+        ];
+        for (sum, more) in sums {
+            *sum = sum.saturating_add(more);
+        }
+    }
+}
+
 /// Events of one request. Dropping it cancels the request.
 pub type EventStream = BoxStream<'static, Result<Event, UpstreamError>>;
 
@@ -274,14 +329,16 @@ pub trait Upstream: Send + Sync {
         request: Arc<GenerateRequest>,
     ) -> BoxFuture<'_, Result<EventStream, UpstreamError>>;
 
-    /// Counts the prompt's tokens as this upstream would.
+    /// Counts the prompt's tokens as this upstream would; an upper bound where it has no tokenizer at hand.
     ///
     /// # Errors
     /// As [`Upstream::generate`].
     fn count_tokens(
         &self,
         request: Arc<GenerateRequest>,
-    ) -> BoxFuture<'_, Result<u32, UpstreamError>>;
+    ) -> BoxFuture<'_, Result<u32, UpstreamError>> {
+        Box::pin(async move { Ok(request.prompt_tokens_max()) })
+    }
 
     /// Makes vectors of texts. Dropping the future gives the request up.
     ///
@@ -329,127 +386,6 @@ pub trait Upstream: Send + Sync {
     }
 }
 
-/// What a model of this process holds in memory.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Resident {
-    /// Bytes of the weights.
-    pub weights_bytes: u64,
-    /// Bytes of the KV cache.
-    pub kv_bytes: u64,
-}
-
-/// Work of an upstream for one model since its start.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct UpstreamTotals {
-    /// Steps run.
-    pub steps: u64,
-    /// Prompt tokens computed.
-    pub prefill_tokens: u64,
-    /// Tokens produced.
-    pub decode_tokens: u64,
-    /// Tokens guessed ahead.
-    pub drafted_tokens: u64,
-    /// Of these, guessed right.
-    pub accepted_tokens: u64,
-    /// Sequences preempted.
-    pub preemptions: u64,
-    /// Prompt tokens looked for in the prefix cache.
-    pub prefix_tokens: u64,
-    /// Of these, found there.
-    pub prefix_hit_tokens: u64,
-}
-
-/// Figures of an upstream for one model.
-#[derive(Debug, Clone, PartialEq)]
-pub struct UpstreamStatus {
-    /// Whether it takes requests.
-    pub readiness: Readiness,
-    /// Sequences being served.
-    pub running: u32,
-    /// Sequences in line.
-    pub waiting: u32,
-    /// Tokens waiting to be prefilled.
-    pub waiting_prefill_tokens: u64,
-    /// KV blocks in all.
-    pub kv_blocks_total: u32,
-    /// KV blocks free.
-    pub kv_blocks_free: u32,
-    /// Of these, kept for prompts that begin alike.
-    pub kv_blocks_cached: u32,
-    /// Mean duration of the recent steps.
-    pub mean_step: Duration,
-    /// Prompt tokens computed in a second of steps that held any; 0 where it is not known.
-    pub prefill_tokens_per_s: f64,
-    /// Tokens produced in a second of steps that decoded; 0 where it is not known.
-    pub decode_tokens_per_s: f64,
-    /// Grows with each report of an upstream that reports; 0 for one that is asked.
-    pub sequence: u64,
-    /// How old these figures are.
-    pub age: Duration,
-    /// Time until its machines are taken away; `None` where no end is known. The longest of several nodes.
-    pub walltime_left: Option<Duration>,
-    /// Tokens that its KV cache holds, over all nodes.
-    pub kv_tokens_total: u64,
-    /// Tokens of KV cache that are free on the node where most are.
-    pub kv_tokens_free: u64,
-    /// Tokens still to be computed of all that wait, prompts and answers.
-    pub queued_tokens: u64,
-    /// Digests of what decides tokens to the bit, of each node once; a stream goes on elsewhere exactly where they are
-    /// equal.
-    pub numerics: Vec<String>,
-    /// Joules of a token, where known.
-    pub joules_per_token: Option<f64>,
-    /// Grams of CO2 of a kilowatt-hour, where known.
-    pub grams_per_kwh: Option<f64>,
-    /// Whether only requests that opt in go there.
-    pub experimental: bool,
-}
-
-impl Default for UpstreamStatus {
-    /// Nothing is known yet.
-    fn default() -> Self {
-        Self {
-            readiness: Readiness::Loading,
-            running: 0,
-            waiting: 0,
-            waiting_prefill_tokens: 0,
-            kv_blocks_total: 0,
-            kv_blocks_free: 0,
-            kv_blocks_cached: 0,
-            mean_step: Duration::ZERO,
-            prefill_tokens_per_s: 0.0,
-            decode_tokens_per_s: 0.0,
-            sequence: 0,
-            age: Duration::ZERO,
-            walltime_left: None,
-            kv_tokens_total: 0,
-            kv_tokens_free: 0,
-            queued_tokens: 0,
-            numerics: Vec::new(),
-            joules_per_token: None,
-            grams_per_kwh: None,
-            experimental: false,
-        }
-    }
-}
-
-/// Whether an upstream takes requests, and if not, why not.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Readiness {
-    /// Reading weights.
-    Loading,
-    /// First passes.
-    Warming,
-    /// Takes requests.
-    Ready,
-    /// Hangs in a step; ready again when that ends.
-    Stalled,
-    /// Finishes what it has.
-    Draining,
-    /// Gave up; the text says why.
-    Failed(String),
-}
-
 /// Why an upstream did not serve a request.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{kind}")]
@@ -460,6 +396,19 @@ pub struct UpstreamError {
     pub origin: Origin,
     /// Whether another upstream may be tried, provided no content has reached the client.
     pub retry: Retry,
+    /// What the request used until then; `None` where the upstream does not tell, or did nothing.
+    pub usage: Option<Usage>,
+}
+
+impl UpstreamError {
+    /// The error of a request that had used `usage` by then.
+    #[must_use]
+    pub fn after(self, usage: Usage) -> Self {
+        Self {
+            usage: Some(usage),
+            ..self
+        }
+    }
 }
 
 impl From<UpstreamErrorKind> for UpstreamError {
@@ -483,6 +432,7 @@ impl From<UpstreamErrorKind> for UpstreamError {
             kind,
             origin,
             retry,
+            usage: None,
         }
     }
 }

@@ -99,6 +99,7 @@ fn failure(kind: UpstreamErrorKind) -> UpstreamError {
         kind,
         origin: Origin::Upstream,
         retry: Retry::Never,
+        usage: None,
     }
 }
 
