@@ -2,9 +2,11 @@
 //!
 //! A rule is silent where one of its values was refused already.
 
+mod remote;
+
 use std::net::SocketAddr;
 
-use crate::keys::{MODEL, RESERVED, SECTIONS};
+use crate::keys::{Key, MODEL, RESERVED, SECTIONS};
 use crate::problems::{Fault, quote};
 use crate::read::Reader;
 use crate::schema::{Choice, Model, Runner};
@@ -19,20 +21,21 @@ pub(crate) fn config(reader: &mut Reader) {
         if !reader.sound(&[&path]) {
             continue;
         }
-        required_keys(reader, &path);
+        required_keys(reader, MODEL, &path);
         id_is_new(reader, &models[..index], model, &path);
         keys_fit_runner(reader, model, &path);
         steps_hold_all_sequences(reader, model, &path);
         context_holds(reader, model, &path);
     }
+    remote::config(reader);
 }
 
 fn something_to_serve(reader: &mut Reader) {
-    // Whoever lists nodes or sites serves through them, and has been told that this version cannot.
-    let reserved = RESERVED
-        .iter()
-        .any(|section| reader.offset(section).is_some());
-    if reserved || !reader.config.models.is_empty() || !reader.sound(&["model"]) {
+    let mut reserved = RESERVED.iter();
+    let elsewhere = reserved.any(|section| reader.offset(section).is_some());
+    let config = &reader.config;
+    let serves = config.models.len() + config.nodes.len() + config.sites.len() > 0;
+    if elsewhere || serves || !reader.sound(&["model", "node", "site"]) {
         return;
     }
     let help = "add [[model]] with id = \"smollm2-135m-instruct\", \
@@ -73,13 +76,14 @@ fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
     a.port() != 0 && a.port() == b.port() && (a.ip() == b.ip() || takes(a, b) || takes(b, a))
 }
 
-fn required_keys(reader: &mut Reader, path: &str) {
-    for key in MODEL.iter().filter(|key| key.required) {
+fn required_keys<S>(reader: &mut Reader, keys: &[Key<S>], path: &str) {
+    for key in keys.iter().filter(|key| key.required) {
         let full = format!("{path}.{}", key.path);
         if reader.offset(&full).is_none() {
+            let example = key.example.unwrap_or("\"...\"");
             let fault = Fault::new(
                 "is missing",
-                format!("add {} = \"...\". {}", key.path, key.doc),
+                format!("add {} = {example}. {}", key.path, key.doc),
             );
             reader.fault(reader.offset(path).unwrap_or(0), full, fault);
         }

@@ -8,9 +8,9 @@ mod reference;
 pub use json_schema::json_schema;
 pub use reference::reference;
 
-use crate::keys::{Key, MODEL, ROOT, Slot};
+use crate::keys::{self, Key, MODEL, Slot, UPSTREAM};
 use crate::limits;
-use crate::schema::{Choice, Config, Model, Runner};
+use crate::schema::{Choice, Config, Model, Runner, Upstream};
 use crate::units::{Range, show_size};
 
 /// What a key takes, and what it is where the file leaves it out.
@@ -20,6 +20,9 @@ enum Form {
     /// A regular expression that the text matches, and its longest length in bytes.
     Text(String, usize, Option<String>),
     Word(Vec<&'static str>, &'static str),
+    Flag(bool),
+    /// So many texts at most, each matched by a regular expression.
+    List(&'static str, usize),
 }
 
 /// A key without its place.
@@ -46,6 +49,8 @@ impl Fact {
             }
             Form::Word(words, _) => format!("One of {}.", words.join(", ")),
             Form::Text(..) => String::new(),
+            Form::Flag(_) => "true or false.".to_owned(),
+            Form::List(_, max) => format!("At most {max}."),
         };
         match self.only {
             Some(runner) => format!("{values} Only with runner = {:?}.", runner.name())
@@ -59,6 +64,12 @@ impl Fact {
 /// The keys of the section at `path`, in the table's order.
 fn facts(path: &str) -> Vec<Fact> {
     let (mut config, mut model) = (Config::default(), Model::default());
+    if path == "node" || path == "site" {
+        let mut upstream = Upstream::default();
+        return (UPSTREAM.iter())
+            .filter_map(|key| fact(key, "", &mut upstream))
+            .collect();
+    }
     let below_model = path
         .strip_prefix("model")
         .map(|rest| rest.trim_start_matches('.'));
@@ -67,8 +78,7 @@ fn facts(path: &str) -> Vec<Fact> {
             .iter()
             .filter_map(|key| fact(key, below, &mut model))
             .collect(),
-        None => ROOT
-            .iter()
+        None => keys::root()
             .filter_map(|key| fact(key, path, &mut config))
             .collect(),
     }
@@ -123,6 +133,16 @@ fn form(slot: Slot<'_>) -> Form {
         Slot::Runner(at) => word(*at),
         Slot::KvType(at) => word(*at),
         Slot::Quantise(at) => word(*at),
+        Slot::Flag(at) => Form::Flag(*at),
+        Slot::Path(_) | Slot::Secret(_) => {
+            Form::Text(r"^.*\S.*$".to_owned(), limits::SOURCE_BYTES_MAX, None)
+        }
+        Slot::Words(_) => Form::List("^[!-~]+$", limits::PASS_FIELDS_MAX),
+        Slot::Models(_) => Form::List("^[!-~]+( = [!-~]+)?$", limits::UPSTREAM_MODELS_MAX),
+        Slot::Url(_) => Form::Text("^https?://[!-~]+$".to_owned(), limits::URL_BYTES_MAX, None),
+        Slot::Country(_) => Form::Text("^[A-Z][A-Z]$".to_owned(), 2, None),
+        Slot::Kind(at) => word(*at),
+        Slot::Discover(at) => word(*at),
     }
 }
 

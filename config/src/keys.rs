@@ -4,11 +4,17 @@
 //!
 //! It must not know TOML or JSON.
 
+mod upstream;
+
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use crate::limits;
-use crate::schema::{Config, Device, KvType, Model, Quantise, Runner};
+use crate::schema::{Config, Device, Discover, Kind, KvType, Model, ModelName, Quantise, Runner};
+use crate::secret::SecretSource;
 use crate::units::Range;
+
+pub(crate) use upstream::{PEER, UPSTREAM};
 
 /// A section of the file.
 pub(crate) struct Section {
@@ -20,6 +26,8 @@ pub(crate) struct Section {
     pub(crate) many: bool,
     /// The section means nothing to other runners.
     pub(crate) only: Option<Runner>,
+    /// A server without a config has none: the reference shows it as comments.
+    pub(crate) shown_off: bool,
 }
 
 /// A key of the file, whose value has its place in an `S`.
@@ -54,14 +62,23 @@ pub(crate) enum Slot<'a> {
     Device(&'a mut Device),
     KvType(&'a mut KvType),
     Quantise(&'a mut Quantise),
+    Flag(&'a mut bool),
+    Path(&'a mut Option<PathBuf>),
+    /// The path of a file, or `"env:NAME"`.
+    Secret(&'a mut Option<SecretSource>),
+    /// Names of fields.
+    Words(&'a mut Vec<String>),
+    Url(&'a mut String),
+    Models(&'a mut Vec<ModelName>),
+    Country(&'a mut Option<String>),
+    Kind(&'a mut Kind),
+    Discover(&'a mut Discover),
 }
 
 /// Sections that later versions have; using one is refused by name.
-pub(crate) const RESERVED: [&str; 8] = [
-    "peer", "node", "site", "tenant", "key", "quota", "route", "energy",
-];
+pub(crate) const RESERVED: [&str; 5] = ["tenant", "key", "quota", "route", "energy"];
 
-pub(crate) const SECTIONS: [Section; 5] = [
+pub(crate) const SECTIONS: [Section; 8] = [
     section("server", "The listener for clients."),
     section("admin", "The listener for operators: metrics and health."),
     section(
@@ -83,9 +100,30 @@ pub(crate) const SECTIONS: [Section; 5] = [
              decoding sequences x decode_sequence.",
         )
     },
+    section(
+        "peer",
+        "How servers of ours know each other. What a caller says of a request's tenant, deadline or seed is believed \
+         only of a peer.",
+    ),
+    Section {
+        many: true,
+        shown_off: true,
+        ..section(
+            "node",
+            "A server of this site that serves models for this one, one section for each.",
+        )
+    },
+    Section {
+        many: true,
+        shown_off: true,
+        ..section(
+            "site",
+            "The gateway of another site, one section for each. The keys are those of [[node]].",
+        )
+    },
 ];
 
-/// Keys of the sections that are there once.
+/// Keys of `[server]`, `[admin]` and `[limits]`.
 pub(crate) const ROOT: &[Key<Config>] = &[
     key(
         "server.listen",
@@ -132,6 +170,19 @@ pub(crate) const ROOT: &[Key<Config>] = &[
          notice first.",
         |c| Slot::U64(&mut c.server.drain_delay_ms, limits::SHUTDOWN_MS),
     ),
+    key(
+        "server.tls_cert",
+        "PEM file with the certificate, and those that lead to its authority, that the listener shows. With it clients \
+         speak https.",
+        |c: &mut Config| Slot::Path(&mut c.server.tls_cert),
+    )
+    .example("\"/etc/hansa/server.pem\""),
+    key(
+        "server.tls_key",
+        "PEM file with the key of server.tls_cert.",
+        |c: &mut Config| Slot::Path(&mut c.server.tls_key),
+    )
+    .example("\"/etc/hansa/server.key\""),
     key(
         "admin.listen",
         "Address for operators, or \"none\". It answers anyone who reaches it, so keep it off \
@@ -306,6 +357,7 @@ const fn section(path: &'static str, doc: &'static str) -> Section {
         doc,
         many: false,
         only: None,
+        shown_off: false,
     }
 }
 
@@ -337,11 +389,21 @@ impl<S> Key<S> {
     }
 }
 
+/// All keys of the sections that are there once.
+pub(crate) fn root() -> impl Iterator<Item = &'static Key<Config>> {
+    ROOT.iter().chain(PEER)
+}
+
 /// Paths of all keys from the root of the file: `"model.sim.context_tokens"`.
 pub(crate) fn paths() -> impl Iterator<Item = String> {
-    let of_root = ROOT.iter().map(|key| key.path.to_owned());
+    let of_root = root().map(|key| key.path.to_owned());
     let of_model = MODEL.iter().map(|key| format!("model.{}", key.path));
-    of_root.chain(of_model)
+    let of_upstream = |section: &'static str| {
+        let keys = UPSTREAM.iter();
+        keys.map(move |key| format!("{section}.{}", key.path))
+    };
+    let of_upstreams = of_upstream("node").chain(of_upstream("site"));
+    of_root.chain(of_model).chain(of_upstreams)
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ pub mod limits;
 mod load;
 pub mod problems;
 mod read;
+pub mod secret;
 pub mod units;
 mod value;
 

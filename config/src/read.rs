@@ -10,9 +10,9 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use crate::keys::{self, Key};
-use crate::limits::MODELS_MAX;
+use crate::limits::{MODELS_MAX, UPSTREAMS_MAX};
 use crate::problems::{Fault, quote};
-use crate::schema::{Config, Model, Runner};
+use crate::schema::{Config, Model, Runner, Upstream};
 use crate::value::{fill, nearest, wrong_type};
 
 /// A fault with its place in the text.
@@ -92,60 +92,99 @@ impl Reader {
         config.models.clear();
         for (name, value) in document {
             let text = name.get_ref().as_ref();
-            if text == "model" {
-                config.models = self.models(value);
-            } else if keys::RESERVED.contains(&text) {
-                self.mark(text, value.span(), false);
-                self.fault(name.span().start, text, not_yet(text));
-            } else {
-                let place = Place {
-                    parent: "",
-                    below: "",
-                };
-                self.entry(place, keys::ROOT, (name, value), &mut config);
+            match text {
+                "model" => config.models = self.models(value),
+                "node" => config.nodes = self.upstreams("node", value),
+                "site" => config.sites = self.upstreams("site", value),
+                _ if keys::RESERVED.contains(&text) => {
+                    self.mark(text, value.span(), false);
+                    self.fault(name.span().start, text, not_yet(text));
+                }
+                _ => {
+                    let place = Place {
+                        parent: "",
+                        below: "",
+                    };
+                    let table = if text == "peer" {
+                        keys::PEER
+                    } else {
+                        keys::ROOT
+                    };
+                    self.entry(place, table, (name, value), &mut config);
+                }
             }
         }
         self.config = config;
     }
 
     fn models(&mut self, value: &Spanned<DeValue<'_>>) -> Vec<Model> {
-        let start = value.span().start;
-        let items = value.get_ref().as_array();
-        self.mark("model", value.span(), items.is_some());
-        let Some(items) = items else {
-            let help = "write [[model]] in double brackets, one for each model";
-            let fault = wrong_type(value.get_ref(), "an array of tables", help);
-            self.fault(start, "model", fault);
-            return Vec::new();
-        };
-        if items.len() > MODELS_MAX {
-            let help = format!("at most {MODELS_MAX} models run in one process");
-            self.fault(start, "model", Fault::new("has too many entries", help));
-        }
-        let first = items.iter().take(MODELS_MAX).enumerate();
-        first.map(|(index, item)| self.model(index, item)).collect()
+        self.many("model", MODELS_MAX, value, Self::model)
     }
 
-    fn model(&mut self, index: usize, item: &Spanned<DeValue<'_>>) -> Model {
-        let path = format!("model[{index}]");
-        let mut model = Model::default();
-        let Some(table) = item.get_ref().as_table() else {
-            self.mark(&path, item.span(), false);
-            let fault = wrong_type(
-                item.get_ref(),
-                "a table",
-                "write [[model]] and its keys below it",
-            );
-            self.fault(item.span().start, path, fault);
-            return model;
+    fn upstreams(&mut self, section: &'static str, value: &Spanned<DeValue<'_>>) -> Vec<Upstream> {
+        self.many(section, UPSTREAMS_MAX, value, |reader, path, item| {
+            reader.one(section, path, item, keys::UPSTREAM)
+        })
+    }
+
+    /// The sections `[[section]]`, each read by `one`.
+    fn many<S>(
+        &mut self,
+        section: &str,
+        max: usize,
+        value: &Spanned<DeValue<'_>>,
+        one: impl Fn(&mut Self, &str, &Spanned<DeValue<'_>>) -> S,
+    ) -> Vec<S> {
+        let start = value.span().start;
+        let items = value.get_ref().as_array();
+        self.mark(section, value.span(), items.is_some());
+        let Some(items) = items else {
+            let help = format!("write [[{section}]] in double brackets, one for each {section}");
+            let fault = wrong_type(value.get_ref(), "an array of tables", help);
+            self.fault(start, section, fault);
+            return Vec::new();
         };
-        self.mark(&path, item.span(), true);
+        if items.len() > max {
+            let help = match section {
+                "model" => format!("at most {max} models run in one process"),
+                _ => format!("at most {max} are allowed"),
+            };
+            self.fault(start, section, Fault::new("has too many entries", help));
+        }
+        let first = items.iter().take(max).enumerate();
+        first
+            .map(|(index, item)| one(self, &format!("{section}[{index}]"), item))
+            .collect()
+    }
+
+    /// One section at `path`, read along `keys`.
+    fn one<S: Default>(
+        &mut self,
+        section: &str,
+        path: &str,
+        item: &Spanned<DeValue<'_>>,
+        keys: &[Key<S>],
+    ) -> S {
+        let mut read = S::default();
+        let Some(table) = item.get_ref().as_table() else {
+            self.mark(path, item.span(), false);
+            let help = format!("write [[{section}]] and its keys below it");
+            let fault = wrong_type(item.get_ref(), "a table", help);
+            self.fault(item.span().start, path, fault);
+            return read;
+        };
+        self.mark(path, item.span(), true);
         let place = Place {
-            parent: &path,
+            parent: path,
             below: "",
         };
-        self.table(place, keys::MODEL, table, &mut model);
-        if self.offset(&format!("{path}.source")).is_none() {
+        self.table(place, keys, table, &mut read);
+        read
+    }
+
+    fn model(&mut self, path: &str, item: &Spanned<DeValue<'_>>) -> Model {
+        let mut model: Model = self.one("model", path, item, keys::MODEL);
+        if self.sound(&[path]) && self.offset(&format!("{path}.source")).is_none() {
             model.source = match model.runner {
                 Runner::Candle => model.id.clone(),
                 Runner::Sim => String::new(),

@@ -2,9 +2,13 @@
 //!
 //! What the keys are called, allow and mean stands in `keys.rs`; these types must not know TOML.
 
+mod upstream;
+
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+
+pub use upstream::{Discover, Kind, ModelName, Peer, Upstream};
 
 /// The whole config.
 #[derive(Debug, Clone, PartialEq)]
@@ -17,6 +21,12 @@ pub struct Config {
     pub limits: Limits,
     /// `[[model]]`: models that this process serves itself.
     pub models: Vec<Model>,
+    /// `[peer]`: how servers of ours know each other.
+    pub peer: Peer,
+    /// `[[node]]`: servers of this site.
+    pub nodes: Vec<Upstream>,
+    /// `[[site]]`: gateways of other sites.
+    pub sites: Vec<Upstream>,
 }
 
 /// `[server]`
@@ -38,6 +48,10 @@ pub struct Server {
     pub grace_ms: u64,
     /// Time between "not ready" and closing the listener, so that balancers notice.
     pub drain_delay_ms: u64,
+    /// Certificate of the listener; with it clients speak https.
+    pub tls_cert: Option<PathBuf>,
+    /// Its key.
+    pub tls_key: Option<PathBuf>,
 }
 
 /// `[admin]`
@@ -239,6 +253,9 @@ impl Default for Config {
             admin: Admin::default(),
             limits: Limits::default(),
             models: vec![Model::default()],
+            peer: Peer::default(),
+            nodes: Vec::new(),
+            sites: Vec::new(),
         }
     }
 }
@@ -254,6 +271,8 @@ impl Default for Server {
             write_timeout_ms: 30_000,
             grace_ms: 30_000,
             drain_delay_ms: 0,
+            tls_cert: None,
+            tls_key: None,
         }
     }
 }

@@ -1,5 +1,7 @@
 //! One value of the file into its place, or what is wrong with it and the way out.
 
+mod remote;
+
 use std::net::SocketAddr;
 
 use toml::de::DeValue;
@@ -9,6 +11,7 @@ use crate::limits;
 use crate::problems::{Fault, quote};
 use crate::schema::{Choice, Device};
 use crate::units::{Range, parse_size, show_size};
+use remote::{country, flag, list, model_name, path, secret, url};
 
 /// Puts `value` into `slot`; leaves the place as it is where the value will not do.
 pub(crate) fn fill(slot: Slot<'_>, value: &DeValue<'_>) -> Result<(), Fault> {
@@ -26,6 +29,15 @@ pub(crate) fn fill(slot: Slot<'_>, value: &DeValue<'_>) -> Result<(), Fault> {
         Slot::Device(at) => *at = device(value)?,
         Slot::KvType(at) => *at = choice(value)?,
         Slot::Quantise(at) => *at = choice(value)?,
+        Slot::Flag(at) => *at = flag(value)?,
+        Slot::Path(at) => *at = Some(path(value)?),
+        Slot::Secret(at) => *at = Some(secret(value)?),
+        Slot::Words(at) => *at = list(value, limits::PASS_FIELDS_MAX, id)?,
+        Slot::Url(at) => *at = url(value)?,
+        Slot::Models(at) => *at = list(value, limits::UPSTREAM_MODELS_MAX, model_name)?,
+        Slot::Country(at) => *at = Some(country(value)?),
+        Slot::Kind(at) => *at = choice(value)?,
+        Slot::Discover(at) => *at = choice(value)?,
     }
     Ok(())
 }

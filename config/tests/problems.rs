@@ -308,13 +308,13 @@ fn keys_of_the_other_runner_are_refused() {
 
 #[test]
 fn sections_of_later_versions_are_refused_by_name() {
-    for section in ["peer", "quota", "route", "energy"] {
+    for section in ["quota", "route", "energy"] {
         check(
             &format!("{MODEL}[{section}]\nx = 1\n"),
             &[(3, 2, section, "does not have this section yet", "remove")],
         );
     }
-    for section in ["node", "site", "tenant", "key"] {
+    for section in ["tenant", "key"] {
         check(
             &format!("[[{section}]]\nid = \"x\"\n"),
             &[(1, 3, section, "does not have this section yet", "remove")],

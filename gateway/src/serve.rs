@@ -10,6 +10,7 @@ use std::time::Duration;
 use axum::Router;
 use futures::future::try_join_all;
 use hansa_config::Config;
+use hansa_config::secret::SecretError;
 use metrics_exporter_prometheus::BuildError;
 use serde::Serialize;
 use tokio::net::TcpListener;
@@ -19,13 +20,17 @@ use tokio_util::task::TaskTracker;
 use crate::admin;
 use crate::clock::Clock;
 use crate::drain::{Drain, DrainTimes, Drained, Phase};
+use crate::federation::{self, Control};
 use crate::health::Health;
+use crate::layers::peer::Peers;
 use crate::limits::{ADMIN_CONNECTIONS_MAX, METRICS_UPKEEP};
 use crate::listener::{Listener, ListenerOptions};
-use crate::openai::Api;
+use crate::openai::{Api, Passed};
 use crate::stack::{self, Shared};
-use crate::start::{self, Load, StartFailed};
+use crate::start::{self, Load, StartFailed, UpstreamFailed};
 use crate::telemetry::Metrics;
+use crate::tls::{self, Acceptor, TlsError};
+use crate::upstream::link::LinkTasks;
 use crate::upstream::registry::Models;
 
 /// A server with its listeners bound. Nothing is loaded or accepted before [`App::run`].
@@ -44,6 +49,10 @@ struct Core {
     models: Arc<Models>,
     drain: Drain,
     tasks: TaskTracker,
+    /// Connections to nodes and sites, and what watches them.
+    links: LinkTasks,
+    tls: Option<Acceptor>,
+    peers: Peers,
 }
 
 /// Where a server listens, as it tells whoever started it.
@@ -61,8 +70,8 @@ pub struct Addresses {
 pub enum ServeError {
     /// Without authentication everyone who reaches the address could use the models.
     #[error(
-        "{key} = \"{address}\" can be reached from other machines, but no API keys are configured; \
-         listen on 127.0.0.1 and put a proxy that authenticates in front"
+        "{key} = \"{address}\" can be reached from other machines, but nobody has to prove who they are; listen on \
+         127.0.0.1 and put a proxy that authenticates in front, or for a server that only peers call, configure [peer]"
     )]
     NotLoopback {
         /// The key of the config.
@@ -81,6 +90,15 @@ pub enum ServeError {
     /// A model cannot be served.
     #[error(transparent)]
     Start(#[from] StartFailed),
+    /// A node or site cannot be called.
+    #[error(transparent)]
+    Upstream(#[from] UpstreamFailed),
+    /// A certificate is missing or wrong.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The secret of peers is missing.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
     /// The metrics cannot be set up.
     #[error("the metrics cannot be set up: {0}")]
     Metrics(#[from] BuildError),
@@ -94,7 +112,12 @@ impl App {
     pub async fn build(config: Config) -> Result<Self, ServeError> {
         check(&config)?;
         let (clock, metrics) = (Clock::system(), Metrics::new()?);
-        let (models, loads) = start::prepare(&config.models, &metrics, &clock)?;
+        let (tls, peers) = (
+            tls::acceptor(&config.server, &config.peer)?,
+            peers(&config)?,
+        );
+        let links = LinkTasks::default();
+        let (models, loads) = start::prepare(&config, &metrics, &clock, &links)?;
         let clients = bind(config.server.listen).await?;
         let operators = match config.admin.listen {
             Some(address) => Some(bind(address).await?),
@@ -107,6 +130,9 @@ impl App {
             models: Arc::new(models),
             drain: Drain::new(),
             tasks: TaskTracker::new(),
+            links,
+            tls,
+            peers,
         };
         Ok(Self {
             core,
@@ -169,8 +195,14 @@ impl Core {
             let listener = self.listener(service, ADMIN_CONNECTIONS_MAX);
             self.tasks.spawn(listener.run(acceptor));
         }
-        let service = stack::build(self.api().router(), &self.shared(health));
+        let control = Control {
+            models: Arc::clone(&self.models),
+            drain: self.drain.watch(),
+        };
+        let api = self.api().router().merge(federation::router(control));
+        let service = stack::build(api, &self.shared(health));
         let listener = self.listener(service, self.config.server.connections_max);
+        let listener = listener.with_tls(self.tls.clone());
         self.tasks.spawn(listener.run(clients));
     }
 
@@ -178,6 +210,7 @@ impl Core {
         Api::new(
             Arc::clone(&self.models),
             self.config.limits.clone(),
+            Passed::of(&self.config),
             Duration::from_millis(self.config.server.ping_after_ms),
             self.clock.clone(),
         )
@@ -190,6 +223,7 @@ impl Core {
             health,
             body_bytes_max: self.config.limits.body_bytes_max,
             body_timeout: Duration::from_millis(self.config.server.body_timeout_ms),
+            peers: self.peers.clone(),
             tasks: self.tasks.clone(),
         }
     }
@@ -241,13 +275,28 @@ impl Core {
 
     async fn drain(&self, times: DrainTimes, force: impl Future<Output = ()>) -> Drained {
         let drained = self.drain.run(times, &self.models, &self.tasks, force);
-        drained.await
+        let drained = drained.await;
+        self.links.stop().await;
+        drained
     }
 }
 
 fn check(config: &Config) -> Result<(), ServeError> {
-    loopback("server.listen", Some(config.server.listen))?;
+    // Where strangers reach a listener, only peers are served.
+    if !config.peer.can_authenticate() {
+        loopback("server.listen", Some(config.server.listen))?;
+    }
     loopback("admin.listen", config.admin.listen)
+}
+
+/// How peers are known.
+fn peers(config: &Config) -> Result<Peers, SecretError> {
+    let source = config.peer.secret_file.as_ref();
+    let secret = source.map(|source| source.read()).transpose()?;
+    Ok(Peers {
+        secret: secret.map(Arc::new),
+        alone: !config.server.listen.ip().is_loopback(),
+    })
 }
 
 fn loopback(key: &'static str, address: Option<SocketAddr>) -> Result<(), ServeError> {

@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Fact, Form, facts};
 use crate::keys::{SECTIONS, Section};
-use crate::limits::MODELS_MAX;
+use crate::limits::{ID_BYTES_MAX, MODELS_MAX, UPSTREAMS_MAX};
 use crate::schema::{Choice, Runner};
 
 /// The text of `schema.json`.
@@ -20,7 +20,7 @@ pub fn json_schema() -> String {
         "title": "Config of Hansa",
         "type": "object",
         "additionalProperties": false,
-        "required": ["model"],
+        "anyOf": [{ "required": ["model"] }, { "required": ["node"] }, { "required": ["site"] }],
         "properties": properties,
     });
     format!("{schema:#}\n")
@@ -34,7 +34,7 @@ fn section_schema(section: &Section) -> Value {
         "description": section.doc,
         "type": "array",
         "minItems": 1,
-        "maxItems": MODELS_MAX,
+        "maxItems": if section.path == "model" { MODELS_MAX } else { UPSTREAMS_MAX },
         "items": table_schema(section),
     })
 }
@@ -114,6 +114,15 @@ fn key_schema(fact: &Fact) -> Value {
             json!({ "type": "string", "pattern": pattern, "maxLength": length_max }),
             default.clone().filter(|_| !fact.required).map(Value::from),
         ),
+        Form::Flag(default) => (json!({ "type": "boolean" }), Some(Value::from(*default))),
+        Form::List(pattern, max) => {
+            let length_max = 2 * ID_BYTES_MAX + " = ".len();
+            let item = json!({ "type": "string", "pattern": pattern, "maxLength": length_max });
+            (
+                json!({ "type": "array", "items": item, "maxItems": max }),
+                None,
+            )
+        }
         Form::Word(words, default) => (
             json!({ "type": "string", "enum": words }),
             Some(Value::from(*default)),

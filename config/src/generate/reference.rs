@@ -27,7 +27,8 @@ fn section_text(section: &Section) -> String {
         .only
         .map(|runner| format!("Only with runner = {:?}.", runner.name()));
     let doc = comment(section.doc) + &only.map(|text| comment(&text)).unwrap_or_default();
-    let mark = if section.only.is_some() { "# " } else { "" };
+    let off = section.only.is_some() || section.shown_off;
+    let mark = if off { "# " } else { "" };
     let header = match section.many {
         true => format!("[[{}]]", section.path),
         false => format!("[{}]", section.path),
@@ -44,6 +45,10 @@ fn key_text(fact: &Fact, mark: &str) -> String {
     let name = fact.name;
     match (default(&fact.form), fact.example) {
         (Some(value), _) => format!("\n{comments}{mark}{name} = {value}\n"),
+        // Leaving it out is the empty list.
+        (None, None) if matches!(fact.form, Form::List(..)) => {
+            format!("\n{comments}{mark}{name} = []\n")
+        }
         (None, example) => format!("\n{comments}# {name} = {}\n", example.unwrap_or_default()),
     }
 }
@@ -55,6 +60,8 @@ fn default(form: &Form) -> Option<String> {
         Form::Size(_, default) => Some(format!("{:?}", show_size(*default))),
         Form::Text(_, _, default) => default.as_ref().map(|text| format!("{text:?}")),
         Form::Word(_, default) => Some(format!("{default:?}")),
+        Form::Flag(default) => Some(default.to_string()),
+        Form::List(..) => None,
     }
 }
 

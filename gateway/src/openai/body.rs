@@ -15,7 +15,7 @@ use super::error::ApiError;
 /// # Errors
 /// A body that is too large is refused by its declared length before any of it is read, or else as soon as it passes
 /// the limit.
-pub(super) async fn read(request: Request, limit: u64) -> Result<Bytes, ApiError> {
+pub(crate) async fn read(request: Request, limit: u64) -> Result<Bytes, ApiError> {
     check_headers(request.headers())?;
     let body = request.into_body();
     if body.size_hint().lower() > limit {

@@ -11,6 +11,7 @@ use super::fault::ParamFault;
 use super::fields;
 use super::json::{self, Kind, Node};
 use super::params::{Ask, Params};
+use super::rules::Rules;
 use super::sampling;
 use crate::limits;
 use crate::upstream::Prompt;
@@ -19,14 +20,14 @@ use crate::upstream::Prompt;
 ///
 /// # Errors
 /// The first thing that is wrong with it, by name.
-pub(super) fn parse(body: &[u8], limits: &Limits) -> Result<Ask, ApiError> {
+pub(super) fn parse(body: &[u8], rules: Rules<'_>) -> Result<Ask, ApiError> {
     let body = json::parse(body)?;
-    fields::check(&body, &[fields::CHAT, fields::SHARED])?;
+    rules.check(&body, &[fields::CHAT, fields::SHARED])?;
     let params = Params {
         logprobs: sampling::chat_logprobs(&body)?,
-        ..Params::read(&body, limits)?
+        ..Params::read(&body, rules)?
     };
-    let messages = messages(&body.require("messages")?, limits)?;
+    let messages = messages(&body.require("messages")?, rules.limits)?;
     Ok(Ask {
         params,
         prompts: vec![Prompt::Chat(messages.into())],

@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use super::fault::ParamFault;
 use crate::limits;
-use crate::upstream::{UpstreamError, UpstreamErrorKind};
+use crate::upstream::{Refusal, UpstreamError, UpstreamErrorKind};
 
 /// An error as clients of OpenAI's API know it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -68,6 +68,11 @@ enum Fault {
     ShuttingDown,
     DeadlineExceeded,
     TooManyHops,
+    PeersOnly,
+    WrongPeerSecret,
+    PeerHeader,
+    /// In another server's words.
+    Relayed(Refusal),
 }
 
 impl ApiError {
@@ -157,6 +162,12 @@ plain! {
     deadline_exceeded => DeadlineExceeded,
     /// The request went around in a circle of servers.
     too_many_hops => TooManyHops,
+    /// The path is for servers of ours.
+    peers_only => PeersOnly,
+    /// The caller means to be a peer and is none.
+    wrong_peer_secret => WrongPeerSecret,
+    /// A header that only peers send makes no sense.
+    peer_header => PeerHeader,
 }
 
 impl From<UpstreamError> for ApiError {
@@ -182,7 +193,11 @@ impl From<UpstreamError> for ApiError {
             UpstreamErrorKind::ShuttingDown => Self::shutting_down(),
             UpstreamErrorKind::DeadlineExceeded => Self::deadline_exceeded(),
             UpstreamErrorKind::Cancelled => Self::cancelled(),
-            UpstreamErrorKind::Internal => Self::internal(),
+            UpstreamErrorKind::Refused(refusal) => Self::new(Fault::Relayed(refusal)),
+            UpstreamErrorKind::TooManyHops => Self::too_many_hops(),
+            UpstreamErrorKind::Unreachable
+            | UpstreamErrorKind::TimedOut
+            | UpstreamErrorKind::Internal => Self::internal(),
         }
     }
 }
@@ -234,6 +249,11 @@ impl Fault {
             // All the time there was is gone; another round would take as long.
             Self::DeadlineExceeded => (504, SERVER, "deadline_exceeded", Some(false)),
             Self::TooManyHops => (508, SERVER, "too_many_hops", Some(false)),
+            Self::PeersOnly => (403, INVALID, "peers_only", Some(false)),
+            Self::WrongPeerSecret => (401, INVALID, "wrong_peer_secret", Some(false)),
+            Self::PeerHeader => (400, INVALID, "invalid_peer_header", Some(false)),
+            // What it is stands in its code; all of them are refusals of the request as such.
+            Self::Relayed(_) => (400, INVALID, "invalid_value", Some(false)),
         };
         Verdict {
             status,
@@ -243,11 +263,20 @@ impl Fault {
         }
     }
 
+    /// The code for the client: another server's own where its words are passed on.
+    fn code(&self, own: &'static str) -> &str {
+        match self {
+            Self::Relayed(refusal) => &refusal.code,
+            _ => own,
+        }
+    }
+
     fn param(&self) -> Option<&str> {
         match self {
             Self::Param { param, .. } => Some(param),
             Self::Refused { param, .. } => *param,
             Self::ModelNotFound(_) => Some("model"),
+            Self::Relayed(refusal) => refusal.param.as_deref(),
             _ => None,
         }
     }
@@ -268,6 +297,7 @@ impl fmt::Display for Fault {
         match self {
             Self::Param { param, fault } => return fault.explain(param, f),
             Self::Refused { message, .. } => return f.write_str(message),
+            Self::Relayed(refusal) => return f.write_str(&refusal.message),
             Self::Json(what) => return write!(f, "The request body is not valid JSON: {what}."),
             Self::ContextLength { prompt, context } => {
                 return write!(
@@ -348,6 +378,14 @@ impl Fault {
             Self::TooManyHops => {
                 "The request has crossed too many servers; their routes may form a circle."
             }
+            Self::PeersOnly => {
+                "This path is for servers of the same federation; they prove themselves by the secret or certificate of \
+                 [peer]."
+            }
+            Self::WrongPeerSecret => {
+                "The peer secret is wrong; both servers need the same one in peer.secret_file."
+            }
+            Self::PeerHeader => "A header of the server before this one makes no sense.",
             _ => "The server failed while handling the request; its log says why.",
         }
     }
@@ -364,7 +402,7 @@ struct WireError<'a> {
     message: &'a str,
     r#type: &'static str,
     param: Option<&'a str>,
-    code: &'static str,
+    code: &'a str,
 }
 
 impl ApiError {
@@ -388,7 +426,7 @@ impl ApiError {
             message: &self.0.to_string(),
             r#type: verdict.kind,
             param: self.0.param(),
-            code: verdict.code,
+            code: self.0.code(verdict.code),
         };
         // Strings and options always serialise; an empty body would still carry the status.
         serde_json::to_vec(&Wire { error })

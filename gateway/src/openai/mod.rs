@@ -7,7 +7,7 @@
 pub mod error;
 
 mod answer;
-mod body;
+pub(crate) mod body;
 mod chat;
 mod completions;
 mod fault;
@@ -16,6 +16,7 @@ mod json;
 mod logprobs;
 mod models;
 mod params;
+mod rules;
 mod run;
 mod sampling;
 mod sse;
@@ -34,7 +35,7 @@ use axum::response::Response;
 use axum::routing;
 use bytes::Bytes;
 use hansa_config::schema::Limits;
-use http::{HeaderMap, HeaderValue};
+use http::HeaderValue;
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
@@ -42,9 +43,13 @@ use self::answer::Head;
 use self::error::ApiError;
 use self::fault::ParamFault;
 use self::params::{Ask, Params};
+pub use self::rules::Passed;
+use self::rules::Rules;
 use self::run::Run;
 use self::sse::Encoder;
 use crate::clock::Clock;
+use crate::federation::headers::Said;
+use crate::layers::peer::Peer;
 use crate::limits;
 use crate::stack::RequestId;
 use crate::upstream::registry::Models;
@@ -59,21 +64,29 @@ pub struct Api {
 struct Shared {
     models: Arc<Models>,
     limits: Limits,
+    passed: Passed,
     ping_after: Duration,
     clock: Clock,
     large_parses: Semaphore,
 }
 
 impl Api {
-    /// An API that serves `models`. `ping_after` is the silence after which a waiting stream gets its headers and a
+    /// An API that serves `models`; fields in `passed` go on to them unread. `ping_after` is the silence after which a waiting stream gets its headers and a
     /// comment.
     #[must_use]
-    pub fn new(models: Arc<Models>, limits: Limits, ping_after: Duration, clock: Clock) -> Self {
+    pub fn new(
+        models: Arc<Models>,
+        limits: Limits,
+        passed: Passed,
+        ping_after: Duration,
+        clock: Clock,
+    ) -> Self {
         let large_parses = Semaphore::new(limits::PARSE_LARGE_MAX);
         Self {
             shared: Arc::new(Shared {
                 models,
                 limits,
+                passed,
                 ping_after,
                 clock,
                 large_parses,
@@ -100,29 +113,30 @@ impl Api {
     /// A request from its bytes to the beginning of its answer.
     async fn serve(&self, endpoint: Endpoint, request: Request) -> Result<Response, ApiError> {
         let started = self.shared.clock.now();
-        let hops = hops(request.headers())?;
+        let said = Said::read(request.headers())?;
+        let peer = request.extensions().get::<Peer>().is_some();
         let id = request_id(&request);
         let body = body::read(request, self.shared.limits.body_bytes_max).await?;
-        let ask = self.parse(endpoint, body.clone()).await?;
+        let ask = self.parse(endpoint, body.clone(), peer).await?;
         let model = &ask.params.model;
         let upstream = self
             .models()
             .get(model)
             .ok_or_else(|| ApiError::model_not_found(model))?;
         check_room(&ask, upstream.sequences_in_flight_max())?;
-        let head = self.head(endpoint, &ask.params);
+        let head = self.head(endpoint, &ask.params, peer);
         let stream = ask.params.stream;
-        let deadline = started + Duration::from_millis(self.shared.limits.request_timeout_ms);
+        let deadline = started + self.time_for(&said);
         let work = Work {
             endpoint,
             id: Arc::clone(&id),
-            hops,
+            said,
             body,
             deadline,
             created_s: head.created_s,
         };
         let time_left = deadline.saturating_sub(self.shared.clock.now());
-        let run = Run::start(id, &upstream, work.split(ask), time_left);
+        let run = Run::start(id, &upstream, work.split(ask), time_left).telling_ids(head.token_ids);
         let mut response = match stream {
             Some(options) => {
                 let encoder = Encoder::new(&head, options);
@@ -139,14 +153,20 @@ impl Api {
         Ok(response)
     }
 
+    /// The time that a request has: what the server before this one gives it, and at most our own.
+    fn time_for(&self, said: &Said) -> Duration {
+        let ours = Duration::from_millis(self.shared.limits.request_timeout_ms);
+        said.time_left.map_or(ours, |left| left.min(ours))
+    }
+
     /// Parses a body: a small one here, a large one where it holds up nobody else.
-    async fn parse(&self, endpoint: Endpoint, body: Bytes) -> Result<Ask, ApiError> {
+    async fn parse(&self, endpoint: Endpoint, body: Bytes, peer: bool) -> Result<Ask, ApiError> {
         if body.len() <= limits::PARSE_INLINE_BYTES_MAX {
-            return parse(endpoint, &body, &self.shared.limits);
+            return self.shared.parse(endpoint, &body, peer);
         }
         let permit = self.shared.large_parses.acquire().await;
-        let limits = self.shared.limits.clone();
-        let parsing = tokio::task::spawn_blocking(move || parse(endpoint, &body, &limits));
+        let shared = Arc::clone(&self.shared);
+        let parsing = tokio::task::spawn_blocking(move || shared.parse(endpoint, &body, peer));
         let parsed = parsing
             .await
             .unwrap_or_else(|_panicked| Err(ApiError::internal()));
@@ -154,7 +174,7 @@ impl Api {
         parsed
     }
 
-    fn head(&self, endpoint: Endpoint, params: &Params) -> Head {
+    fn head(&self, endpoint: Endpoint, params: &Params, peer: bool) -> Head {
         let prefix = match endpoint {
             Endpoint::Chat => "chatcmpl",
             Endpoint::Completions => "cmpl",
@@ -167,6 +187,22 @@ impl Api {
             n: params.n,
             best_of: params.best_of,
             logprobs: params.logprobs.is_some(),
+            token_ids: params.extension.want_token_ids,
+            peer,
+        }
+    }
+}
+
+impl Shared {
+    fn parse(&self, endpoint: Endpoint, body: &[u8], peer: bool) -> Result<Ask, ApiError> {
+        let rules = Rules {
+            limits: &self.limits,
+            passed: &self.passed,
+            peer,
+        };
+        match endpoint {
+            Endpoint::Chat => chat::parse(body, rules),
+            Endpoint::Completions => completions::parse(body, rules),
         }
     }
 }
@@ -185,13 +221,6 @@ async fn chat_completions(State(api): State<Api>, request: Request) -> Result<Re
 
 async fn completions(State(api): State<Api>, request: Request) -> Result<Response, ApiError> {
     api.serve(Endpoint::Completions, request).await
-}
-
-fn parse(endpoint: Endpoint, body: &[u8], limits: &Limits) -> Result<Ask, ApiError> {
-    match endpoint {
-        Endpoint::Chat => chat::parse(body, limits),
-        Endpoint::Completions => completions::parse(body, limits),
-    }
 }
 
 /// Refuses what the upstream could not hold even if it were idle: "overloaded" would make a client try for ever.
@@ -216,7 +245,7 @@ fn check_room(ask: &Ask, sequences_max: Option<u32>) -> Result<(), ApiError> {
 struct Work {
     endpoint: Endpoint,
     id: Arc<str>,
-    hops: u8,
+    said: Said,
     body: Bytes,
     deadline: Duration,
     created_s: i64,
@@ -227,6 +256,8 @@ impl Work {
     fn split(&self, ask: Ask) -> Vec<GenerateRequest> {
         let Ask { params, prompts } = ask;
         let single = prompts.len() == 1;
+        let extension = &params.extension;
+        let claims = Arc::new(self.said.claims.clone());
         let request = |(index, prompt): (usize, Prompt)| GenerateRequest {
             id: if single {
                 Arc::clone(&self.id)
@@ -248,12 +279,15 @@ impl Work {
             structure: params.structure.clone(),
             // A client's seed gives a prompt the same answer here as on its own; one that we draw is drawn for each, or
             // equal prompts would get equal answers.
-            seed: params.seed.unwrap_or_else(draw_seed),
-            template_time_s: self.created_s,
+            seed: extension.seed.or(params.seed).unwrap_or_else(draw_seed),
+            template_time_s: extension.template_time.unwrap_or(self.created_s),
             deadline: Some(self.deadline),
-            flow: 0,
-            pool: 0,
-            hops: self.hops,
+            flow: self.said.flow,
+            pool: self.said.pool,
+            hops: self.said.hops,
+            resume_token_ids: extension.resume_token_ids.clone(),
+            want_token_ids: extension.want_token_ids,
+            claims: Arc::clone(&claims),
         };
         prompts.into_iter().enumerate().map(request).collect()
     }
@@ -270,17 +304,5 @@ fn request_id(request: &Request) -> Arc<str> {
     match request.extensions().get::<RequestId>() {
         Some(RequestId(id)) => Arc::clone(id),
         None => Uuid::new_v4().to_string().into(),
-    }
-}
-
-/// Servers of ours that the request has crossed. Anyone may say so, since it can only refuse.
-fn hops(headers: &HeaderMap) -> Result<u8, ApiError> {
-    let Some(hops) = headers.get("x-hansa-hops") else {
-        return Ok(0);
-    };
-    let hops = hops.to_str().ok().and_then(|hops| hops.parse().ok());
-    match hops {
-        Some(hops) if hops <= limits::HOPS_MAX => Ok(hops),
-        _ => Err(ApiError::too_many_hops()),
     }
 }

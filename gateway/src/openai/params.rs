@@ -10,6 +10,7 @@ use super::error::ApiError;
 use super::fault::ParamFault;
 use super::fields;
 use super::json::{Kind, Node, Object};
+use super::rules::{Extension, Rules};
 use super::sampling;
 use super::structure;
 use crate::limits;
@@ -42,6 +43,8 @@ pub(super) struct Params {
     /// What each choice must look like.
     pub(super) structure: Option<Structure>,
     pub(super) seed: Option<u64>,
+    /// What a peer says beside.
+    pub(super) extension: Extension,
     /// `None` for one answer in one piece.
     pub(super) stream: Option<StreamOptions>,
 }
@@ -55,7 +58,8 @@ pub(super) struct StreamOptions {
 
 impl Params {
     /// Reads the shared parameters of a body whose fields were checked.
-    pub(super) fn read(body: &Object<'_, '_>, limits: &Limits) -> Result<Self, ApiError> {
+    pub(super) fn read(body: &Object<'_, '_>, rules: Rules<'_>) -> Result<Self, ApiError> {
+        let limits = rules.limits;
         let n = count(body, "n", limits.n_max)?.unwrap_or(1);
         Ok(Self {
             model: Arc::from(&*body.require("model")?.string()?),
@@ -71,6 +75,7 @@ impl Params {
             best_of: n,
             structure: structure::read(body)?,
             seed: seed(body)?,
+            extension: rules.extension(body)?,
             stream: stream(body)?,
         })
     }

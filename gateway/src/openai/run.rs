@@ -24,6 +24,8 @@ pub(super) struct Run {
     turn: usize,
     usage: Usage,
     deadline: Pin<Box<Sleep>>,
+    /// Whether a delta with ids alone is worth telling.
+    tells_ids: bool,
     over: bool,
 }
 
@@ -63,8 +65,14 @@ impl Run {
             turn: 0,
             usage: Usage::default(),
             deadline: Box::pin(tokio::time::sleep(timeout)),
+            tells_ids: false,
             over: false,
         }
+    }
+
+    /// Tells deltas that hold ids and no text, which a peer can go on from.
+    pub(super) fn telling_ids(self, tells_ids: bool) -> Self {
+        Self { tells_ids, ..self }
     }
 
     /// Takes `event` of the part at `index`; `None` where there is nothing to tell.
@@ -77,8 +85,14 @@ impl Run {
             return Some(Err(ApiError::internal()));
         };
         match event {
-            Some(Ok(Event::Delta { text, logprobs, .. }))
-                if text.is_empty() && logprobs.is_empty() =>
+            Some(Ok(Event::Delta {
+                text,
+                logprobs,
+                token_ids,
+                ..
+            })) if text.is_empty()
+                && logprobs.is_empty()
+                && (token_ids.is_empty() || !self.tells_ids) =>
             {
                 None
             }

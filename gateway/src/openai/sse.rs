@@ -23,6 +23,8 @@ pub(super) struct Encoder {
     /// Everything after the last choice, the same in each chunk but that of the usage.
     tail: &'static str,
     include_usage: bool,
+    /// Whether a peer reads the stream.
+    peer: bool,
     choices: Vec<Choice>,
 }
 
@@ -48,6 +50,7 @@ impl Encoder {
             head: chunk_head(head),
             tail,
             include_usage: options.include_usage,
+            peer: head.peer,
             choices: Vec::new(),
         }
     }
@@ -58,13 +61,16 @@ impl Encoder {
             Event::Delta {
                 choice,
                 text,
+                token_ids,
                 logprobs,
-                ..
             } => {
                 self.open(*choice);
                 self.start_chunk(*choice);
                 self.text(Some(text));
                 self.logprobs(*choice, logprobs);
+                if self.peer {
+                    self.extension(token_ids, logprobs);
+                }
                 self.end_chunk(None);
             }
             Event::Finished { choice, reason } => {
@@ -150,6 +156,27 @@ impl Encoder {
         let characters = self.at(choice).characters;
         self.json(&Logprobs::of(self.endpoint, tokens, characters));
         self.at(choice).characters += tokens.iter().map(characters_of).sum::<usize>();
+    }
+
+    /// What only a peer reads: ids to go on from, and the bytes that a completion's log-probabilities lose.
+    fn extension(&mut self, token_ids: &[u32], logprobs: &[TokenLogprob]) {
+        #[derive(Serialize)]
+        struct Extension<'a> {
+            #[serde(skip_serializing_if = "<[_]>::is_empty")]
+            token_ids: &'a [u32],
+            #[serde(skip_serializing_if = "Option::is_none")]
+            logprobs: Option<Logprobs<'a>>,
+        }
+        let whole = self.endpoint == Endpoint::Completions && !logprobs.is_empty();
+        if token_ids.is_empty() && !whole {
+            return;
+        }
+        let logprobs = whole.then(|| Logprobs::of(Endpoint::Chat, logprobs, 0));
+        self.buffer.extend_from_slice(br#","hansa":"#);
+        self.json(&Extension {
+            token_ids,
+            logprobs,
+        });
     }
 
     fn end_chunk(&mut self, reason: Option<&str>) {

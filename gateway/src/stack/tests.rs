@@ -31,6 +31,7 @@ impl Stack {
             },
             body_bytes_max: 1024,
             body_timeout: Duration::from_secs(30),
+            peers: Peers::default(),
             tasks: TaskTracker::new(),
         };
         let router = build(api, &shared);

@@ -184,6 +184,11 @@ impl LocalUpstream {
         Ok(echo.before(stream(events, place)))
     }
 
+    /// Tokens that so many KV blocks hold.
+    fn tokens_of(&self, blocks: u32) -> u64 {
+        u64::from(blocks) * u64::from(self.shared.model.block_tokens)
+    }
+
     fn enter(&self, request: &GenerateRequest) -> Place {
         let request_id = &request.id;
         let number = self.shared.submissions.fetch_add(1, Ordering::Relaxed);
@@ -266,6 +271,10 @@ impl Upstream for LocalUpstream {
             mean_step: stats.mean_step,
             prefill_tokens_per_s: stats.prefill_tokens_per_s,
             decode_tokens_per_s: stats.decode_tokens_per_s,
+            kv_tokens_total: self.tokens_of(stats.blocks_total),
+            kv_tokens_free: self.tokens_of(stats.blocks_free),
+            queued_tokens: stats.waiting_prefill_tokens,
+            ..UpstreamStatus::default()
         }
     }
 
@@ -347,11 +356,11 @@ fn submission(
         grammar: None,
         seed: request.seed,
         priority: Priority::Interactive,
-        resume: Vec::new(),
+        resume: request.resume_token_ids.clone(),
         flow: request.flow,
         pool: request.pool,
         deadline: request.deadline,
-        want_token_ids: false,
+        want_token_ids: request.want_token_ids,
     }
 }
 
@@ -403,6 +412,7 @@ fn converted(event: api::Event, structure: Option<&'static str>) -> Result<Event
             prompt_tokens: usage.prompt_tokens,
             cached_tokens: usage.cached_tokens,
             completion_tokens: usage.completion_tokens,
+            estimated: false,
         })),
         api::Event::Failed(EngineError::Grammar(fault), _) => Err(invalid(
             structure.unwrap_or("response_format"),

@@ -3,16 +3,26 @@
 //! These types carry every hop: a local engine, a node, a site and a foreign server all take a [`GenerateRequest`] and
 //! give back [`Event`]s. Nothing here knows OpenAI's JSON (`openai/` does) or a socket (each upstream does).
 
+mod body;
+mod chunk;
+pub mod discover;
 #[cfg(feature = "engine")]
 mod echo;
+pub(crate) mod forward;
+pub mod group;
+pub mod link;
 #[cfg(feature = "engine")]
 pub mod local;
 pub mod measured;
+mod openai;
 #[cfg(feature = "engine")]
 mod pool;
+mod refusal;
 pub mod registry;
+mod remote;
 #[cfg(feature = "engine")]
 mod room;
+pub(crate) mod sse;
 #[cfg(feature = "engine")]
 mod tokenise;
 
@@ -66,6 +76,24 @@ pub struct GenerateRequest {
     pub pool: u64,
     /// Servers of ours that the request has crossed.
     pub hops: u8,
+    /// Tokens that each choice has produced already at another upstream: replayed and not told again. Empty for a request
+    /// that begins.
+    pub resume_token_ids: Vec<Vec<u32>>,
+    /// Whether events carry the ids of their tokens.
+    pub want_token_ids: bool,
+    /// What else the first server found out about the request.
+    pub claims: Arc<Claims>,
+}
+
+/// What the first server found out about a request, believed by the servers of ours behind it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Claims {
+    /// Id of the tenant.
+    pub tenant: Option<Arc<str>>,
+    /// Names of the sites that it may go to; `None` for any.
+    pub allow_sites: Option<Vec<String>>,
+    /// What it is for: research, pilot, evaluation, production.
+    pub purpose: Option<Arc<str>>,
 }
 
 /// The endpoint that a body came to.
@@ -220,6 +248,8 @@ pub struct Usage {
     pub cached_tokens: u32,
     /// Tokens produced over all choices.
     pub completion_tokens: u32,
+    /// Whether these figures were counted from events because the upstream gave none, or none that can be.
+    pub estimated: bool,
 }
 
 /// Events of one request. Dropping it cancels the request.
@@ -309,6 +339,58 @@ pub struct UpstreamStatus {
     pub prefill_tokens_per_s: f64,
     /// Tokens produced in a second of steps that decoded; 0 where it is not known.
     pub decode_tokens_per_s: f64,
+    /// Grows with each report of an upstream that reports; 0 for one that is asked.
+    pub sequence: u64,
+    /// How old these figures are.
+    pub age: Duration,
+    /// Time until its machines are taken away; `None` where no end is known. The longest of several nodes.
+    pub walltime_left: Option<Duration>,
+    /// Tokens that its KV cache holds, over all nodes.
+    pub kv_tokens_total: u64,
+    /// Tokens of KV cache that are free on the node where most are.
+    pub kv_tokens_free: u64,
+    /// Tokens still to be computed of all that wait, prompts and answers.
+    pub queued_tokens: u64,
+    /// Digests of what decides tokens to the bit, of each node once; a stream goes on elsewhere exactly where they are
+    /// equal.
+    pub numerics: Vec<String>,
+    /// Joules of a token, where known.
+    pub joules_per_token: Option<f64>,
+    /// Grams of CO2 of a kilowatt-hour, where known.
+    pub grams_per_kwh: Option<f64>,
+    /// Whether only requests that opt in go there.
+    pub experimental: bool,
+    /// Time until a new prompt is begun on the node where that is soonest.
+    pub least_wait: Duration,
+}
+
+impl Default for UpstreamStatus {
+    /// Nothing is known yet.
+    fn default() -> Self {
+        Self {
+            readiness: Readiness::Loading,
+            running: 0,
+            waiting: 0,
+            waiting_prefill_tokens: 0,
+            kv_blocks_total: 0,
+            kv_blocks_free: 0,
+            kv_blocks_cached: 0,
+            mean_step: Duration::ZERO,
+            prefill_tokens_per_s: 0.0,
+            decode_tokens_per_s: 0.0,
+            sequence: 0,
+            age: Duration::ZERO,
+            walltime_left: None,
+            kv_tokens_total: 0,
+            kv_tokens_free: 0,
+            queued_tokens: 0,
+            numerics: Vec::new(),
+            joules_per_token: None,
+            grams_per_kwh: None,
+            experimental: false,
+            least_wait: Duration::ZERO,
+        }
+    }
 }
 
 /// Whether an upstream takes requests, and if not, why not.
@@ -348,11 +430,16 @@ impl From<UpstreamErrorKind> for UpstreamError {
             Kind::ContextLength { .. }
             | Kind::CompletionLength { .. }
             | Kind::InvalidRequest { .. }
+            | Kind::Refused(_)
+            | Kind::TooManyHops
             | Kind::Cancelled => (Origin::Client, Retry::Never),
             Kind::DeadlineExceeded => (Origin::Upstream, Retry::Never),
-            Kind::Overloaded | Kind::NotReady | Kind::ShuttingDown | Kind::Internal => {
-                (Origin::Upstream, Retry::Elsewhere)
-            }
+            Kind::Overloaded
+            | Kind::NotReady
+            | Kind::ShuttingDown
+            | Kind::Unreachable
+            | Kind::TimedOut
+            | Kind::Internal => (Origin::Upstream, Retry::Elsewhere),
         };
         Self {
             kind,
@@ -396,6 +483,12 @@ pub enum UpstreamErrorKind {
         /// What is wrong and what to do.
         message: String,
     },
+    /// Another server refused the request, for a reason that is its client's to know.
+    #[error("another server refused the request")]
+    Refused(Refusal),
+    /// The request went through more servers than any honest route has.
+    #[error("the request crossed too many servers")]
+    TooManyHops,
     /// No room in the queue.
     #[error("the model is overloaded; try again shortly")]
     Overloaded,
@@ -408,12 +501,29 @@ pub enum UpstreamErrorKind {
     /// The deadline passed.
     #[error("the request's deadline passed")]
     DeadlineExceeded,
+    /// There is no connection to the upstream, or it died.
+    #[error("the connection to the upstream died")]
+    Unreachable,
+    /// The upstream says nothing.
+    #[error("the upstream did not answer in time")]
+    TimedOut,
     /// Cancelled by the client.
     #[error("the request was cancelled")]
     Cancelled,
     /// Anything else; details are in the log, never in an answer.
     #[error("the upstream failed")]
     Internal,
+}
+
+/// What another server says of a request that it refuses, within bounds and without control characters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// Its code for the fault, perhaps one that is unknown here.
+    pub code: String,
+    /// The parameter at fault.
+    pub param: Option<String>,
+    /// Its words.
+    pub message: String,
 }
 
 /// Whose fault an error is.
@@ -434,4 +544,34 @@ pub enum Retry {
     Never,
     /// On another upstream.
     Elsewhere,
+}
+
+/// A request for tests: a chat of one word.
+#[cfg(test)]
+pub(crate) fn test_request() -> GenerateRequest {
+    GenerateRequest {
+        id: "r".into(),
+        model: "m".into(),
+        endpoint: Endpoint::Chat,
+        body: Bytes::from_static(br#"{"model":"m","messages":[{"role":"user","content":"Hi"}]}"#),
+        prompt: Prompt::Text("Hi".into()),
+        n: 1,
+        max_tokens: None,
+        sampling: Sampling::default(),
+        stop: Vec::new(),
+        stop_token_ids: Vec::new(),
+        min_tokens: 0,
+        logprobs: None,
+        echo: false,
+        structure: None,
+        seed: 0,
+        template_time_s: 0,
+        deadline: None,
+        flow: 0,
+        pool: 0,
+        hops: 0,
+        resume_token_ids: Vec::new(),
+        want_token_ids: false,
+        claims: Arc::default(),
+    }
 }

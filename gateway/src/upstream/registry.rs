@@ -7,6 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::federation::status::combined;
 use crate::upstream::{Readiness, Upstream, UpstreamStatus, UpstreamTotals};
 
 /// The models of this server, in the order of the config.
@@ -17,7 +18,39 @@ pub struct Models {
 
 struct Entry {
     info: ModelInfo,
-    upstream: Arc<dyn Upstream>,
+    /// At least one.
+    upstreams: Vec<Arc<dyn Upstream>>,
+}
+
+impl Entry {
+    /// The upstream for the next request: the first that is ready.
+    fn pick(&self) -> Option<&Arc<dyn Upstream>> {
+        let ready = |upstream: &&Arc<dyn Upstream>| upstream.status().readiness == Readiness::Ready;
+        let alone = self.upstreams.len() == 1;
+        let ready = self
+            .upstreams
+            .iter()
+            .find(|upstream| alone || ready(upstream));
+        ready.or_else(|| self.upstreams.first())
+    }
+
+    /// The work of all of them.
+    fn totals(&self) -> UpstreamTotals {
+        let totals = self.upstreams.iter().map(|upstream| upstream.totals());
+        totals.fold(UpstreamTotals::default(), |sum, one| UpstreamTotals {
+            steps: sum.steps + one.steps,
+            prefill_tokens: sum.prefill_tokens + one.prefill_tokens,
+            decode_tokens: sum.decode_tokens + one.decode_tokens,
+            preemptions: sum.preemptions + one.preemptions,
+            prefix_tokens: sum.prefix_tokens + one.prefix_tokens,
+            prefix_hit_tokens: sum.prefix_hit_tokens + one.prefix_hit_tokens,
+        })
+    }
+
+    /// The figures of all of them as those of one.
+    fn status(&self) -> UpstreamStatus {
+        combined(self.upstreams.iter().map(|upstream| upstream.status()))
+    }
 }
 
 /// What `/v1/models` says of a model.
@@ -32,24 +65,38 @@ pub struct ModelInfo {
 }
 
 impl Models {
-    /// A table of these models. Ids are unique: the config is checked before it comes here, and of two equal ids the
-    /// first would serve.
+    /// A table of these models. An id that comes again is one more upstream of the same model.
     #[must_use]
     pub fn new(models: Vec<(ModelInfo, Arc<dyn Upstream>)>) -> Self {
-        let entries = models
-            .into_iter()
-            .map(|(info, upstream)| Entry { info, upstream })
-            .collect();
+        let mut entries: Vec<Entry> = Vec::new();
+        for (info, upstream) in models {
+            match entries.iter_mut().find(|entry| entry.info.id == info.id) {
+                Some(entry) => entry.upstreams.push(upstream),
+                None => entries.push(Entry {
+                    info,
+                    upstreams: vec![upstream],
+                }),
+            }
+        }
         Self { entries }
+    }
+
+    /// Stops the request of that id wherever it runs.
+    pub fn cancel(&self, request_id: &str) {
+        for upstream in self.upstreams() {
+            upstream.cancel(request_id);
+        }
+    }
+
+    fn upstreams(&self) -> impl Iterator<Item = &Arc<dyn Upstream>> {
+        self.entries.iter().flat_map(|entry| &entry.upstreams)
     }
 
     /// The upstream that serves `id`.
     #[must_use]
     pub fn get(&self, id: &str) -> Option<Arc<dyn Upstream>> {
-        self.entries
-            .iter()
-            .find(|entry| &*entry.info.id == id)
-            .map(|entry| Arc::clone(&entry.upstream))
+        let entry = self.entries.iter().find(|entry| &*entry.info.id == id)?;
+        entry.pick().cloned()
     }
 
     /// What is known of each model.
@@ -66,7 +113,7 @@ impl Models {
     pub fn statuses(&self) -> Vec<(Arc<str>, UpstreamStatus)> {
         self.entries
             .iter()
-            .map(|entry| (Arc::clone(&entry.info.id), entry.upstream.status()))
+            .map(|entry| (Arc::clone(&entry.info.id), entry.status()))
             .collect()
     }
 
@@ -75,14 +122,14 @@ impl Models {
     pub fn totals(&self) -> Vec<(Arc<str>, UpstreamTotals)> {
         self.entries
             .iter()
-            .map(|entry| (Arc::clone(&entry.info.id), entry.upstream.totals()))
+            .map(|entry| (Arc::clone(&entry.info.id), entry.totals()))
             .collect()
     }
 
     /// Lets every upstream finish for `grace` and fail what is left then.
     pub fn drain(&self, grace: Duration) {
-        for entry in &self.entries {
-            entry.upstream.drain(grace);
+        for upstream in self.upstreams() {
+            upstream.drain(grace);
         }
     }
 
@@ -93,7 +140,7 @@ impl Models {
             && self
                 .entries
                 .iter()
-                .all(|entry| entry.upstream.status().readiness == Readiness::Ready)
+                .all(|entry| entry.status().readiness == Readiness::Ready)
     }
 }
 

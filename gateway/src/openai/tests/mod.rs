@@ -23,7 +23,7 @@ use http_body_util::BodyExt as _;
 use serde_json::Value;
 use tower::ServiceExt as _;
 
-use super::Api;
+use super::{Api, Passed};
 use crate::clock::Clock;
 use crate::upstream::registry::{ModelInfo, Models};
 use crate::upstream::{
@@ -84,6 +84,7 @@ fn done() -> Step {
         prompt_tokens: 5,
         cached_tokens: 2,
         completion_tokens: 3,
+        estimated: false,
     }))
 }
 
@@ -132,15 +133,7 @@ impl Upstream for Scripted {
     fn status(&self) -> UpstreamStatus {
         UpstreamStatus {
             readiness: Readiness::Ready,
-            running: 0,
-            waiting: 0,
-            waiting_prefill_tokens: 0,
-            kv_blocks_total: 0,
-            kv_blocks_free: 0,
-            kv_blocks_cached: 0,
-            mean_step: Duration::ZERO,
-            prefill_tokens_per_s: 0.0,
-            decode_tokens_per_s: 0.0,
+            ..UpstreamStatus::default()
         }
     }
 }
@@ -206,7 +199,14 @@ impl Server {
         let serving = || Arc::clone(&upstream) as Arc<dyn Upstream>;
         let models = vec![(info("m"), serving()), (info("org/m2"), serving())];
         let models = Arc::new(Models::new(models));
-        let api = Api::new(models, Limits::default(), PING_AFTER, Clock::manual(NOW_S));
+        let clock = Clock::manual(NOW_S);
+        let api = Api::new(
+            models,
+            Limits::default(),
+            Passed::default(),
+            PING_AFTER,
+            clock,
+        );
         Self { api, upstream }
     }
 
