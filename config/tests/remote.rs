@@ -1,5 +1,4 @@
 //! What is wrong with nodes, sites and peers is found before a server starts.
-#![expect(clippy::expect_used, reason = "a test fails by panicking")]
 
 use std::path::Path;
 
