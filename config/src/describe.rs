@@ -130,10 +130,11 @@ fn model(model: &Model) -> String {
             "candle on {}, weights from {}, KV cache of {} in {}",
             model.device,
             model.source,
-            show_size(model.kv_bytes_max),
+            kv_bytes(model),
             model.kv_type.name()
         ),
-        Runner::Sim => format!("simulated, KV cache of {}", show_size(model.kv_bytes_max)),
+        Runner::Sim if model.sim.embedding_numbers > 0 => "simulated, an embedder".to_owned(),
+        Runner::Sim => format!("simulated, KV cache of {}", kv_bytes(model)),
     };
     let context = match (model.context_max, model.runner) {
         (Some(tokens), _) => format!("a context of {tokens} tokens"),
@@ -144,4 +145,9 @@ fn model(model: &Model) -> String {
         "  {}: {runner}; {} sequences at once, {} in line, {context}",
         model.id, model.sequences_max, model.queue_max
     )
+}
+
+fn kv_bytes(model: &Model) -> String {
+    let cap = model.kv_bytes_cap();
+    cap.map_or("what the memory allows".to_owned(), show_size)
 }

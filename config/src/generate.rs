@@ -16,7 +16,7 @@ use crate::units::{Range, show_size};
 /// What a key takes, and what it is where the file leaves it out.
 enum Form {
     Whole(Range, Option<u64>),
-    Size(Range, u64),
+    Size(Range, Option<u64>),
     /// A regular expression that the text matches, and its longest length in bytes.
     Text(String, usize, Option<String>),
     Word(Vec<&'static str>, &'static str),
@@ -104,7 +104,8 @@ fn form(slot: Slot<'_>) -> Form {
         Slot::U32(at, range) => Form::Whole(range, Some(u64::from(*at))),
         Slot::MaybeU32(at, range) => Form::Whole(range, at.map(u64::from)),
         Slot::U64(at, range) => Form::Whole(range, Some(*at)),
-        Slot::Size(at, range) => Form::Size(range, *at),
+        Slot::Size(at, range) => Form::Size(range, Some(*at)),
+        Slot::MaybeSize(at, range) => Form::Size(range, *at),
         Slot::Id(at) => Form::Text(
             "^[!-~]+$".to_owned(),
             limits::ID_BYTES_MAX,

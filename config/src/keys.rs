@@ -53,6 +53,7 @@ pub(crate) enum Slot<'a> {
     U64(&'a mut u64, Range),
     /// Bytes, as a whole number or as text such as `"256MiB"`.
     Size(&'a mut u64, Range),
+    MaybeSize(&'a mut Option<u64>, Range),
     Id(&'a mut String),
     Source(&'a mut String),
     Address(&'a mut SocketAddr),
@@ -270,8 +271,18 @@ pub(crate) const MODEL: &[Key<Model>] = &[
     key(
         "kv_bytes_max",
         "Bytes of KV cache: how many tokens all running sequences may hold together; beyond it \
-         they take turns.",
-        |m| Slot::Size(&mut m.kv_bytes_max, limits::KV_BYTES),
+         they take turns. Left out: 256MiB on a CPU, what sequences_max whole contexts need on a \
+         GPU. Never more than half of the memory that is free once the model is loaded; the log \
+         states the budget.",
+        |m: &mut Model| Slot::MaybeSize(&mut m.kv_bytes_max, limits::KV_BYTES),
+    )
+    .example("\"256MiB\""),
+    key(
+        "device_share",
+        "Share of its device's time while other models of the device have work too: 2 gets twice \
+         the time of 1. The models of a CPU, and those of one GPU, take turns; a simulated model \
+         has a device of its own.",
+        |m| Slot::U32(&mut m.device_share, limits::DEVICE_SHARE),
     ),
     key(
         "block_tokens",
@@ -335,6 +346,12 @@ pub(crate) const MODEL: &[Key<Model>] = &[
         "sim.context_tokens",
         "Tokens of prompt and completion together.",
         |m| Slot::U32(&mut m.sim.context_tokens, limits::CONTEXT_TOKENS),
+    ),
+    key(
+        "sim.embedding_numbers",
+        "Above 0 it is an embedder whose vectors have so many numbers: it answers /v1/embeddings \
+         instead of chat and completions.",
+        |m| Slot::U32(&mut m.sim.embedding_numbers, limits::EMBEDDING_NUMBERS),
     ),
     key("sim.step_base_us", "Time of a step however small.", |m| {
         Slot::U64(&mut m.sim.step_base_us, limits::SIM_COST_US)

@@ -15,11 +15,13 @@ pub mod generate;
 mod keys;
 pub mod limits;
 mod load;
+mod one_model;
 pub mod problems;
 mod read;
 pub mod secret;
 pub mod units;
 mod value;
 
+pub use one_model::model_from_json;
 pub use problems::{Problem, Problems};
 pub use schema::Config;

@@ -56,6 +56,10 @@ pub const MESSAGES: Range = Range::new(1, 65_536, "messages");
 pub const PROMPTS: Range = Range::new(1, 2_048, "prompts");
 /// Of `model.kv_bytes_max`: below 1 MiB no model holds one block, above 4 TiB no machine has it.
 pub const KV_BYTES: Range = Range::new(1 << 20, 4 << 40, "bytes");
+/// Of `model.device_share`: a thousand to one is as good as never.
+pub const DEVICE_SHARE: Range = Range::new(1, 1_000, "shares");
+/// Of `model.sim.embedding_numbers`: the widest vectors in use have some thousands.
+pub const EMBEDDING_NUMBERS: Range = Range::new(0, 16_384, "numbers");
 /// Of `model.block_tokens`: larger blocks waste more than they save.
 pub const BLOCK_TOKENS: Range = Range::new(1, 1_024, "tokens");
 /// Of `model.sequences_max`: no step decodes more at a speed that anyone wants to read.

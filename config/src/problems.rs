@@ -61,6 +61,12 @@ impl Problems {
         }
     }
 
+    /// Each problem changed by `change`.
+    pub(crate) fn each(mut self, change: impl FnMut(Problem) -> Problem) -> Self {
+        self.list = self.list.into_iter().map(change).collect();
+        self
+    }
+
     pub(crate) fn one(problem: Problem) -> Self {
         Self {
             list: vec![problem],

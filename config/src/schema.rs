@@ -95,8 +95,10 @@ pub struct Model {
     pub kv_type: KvType,
     /// What the weights of a folder are quantised to; only for `candle`.
     pub quantise: Quantise,
-    /// Bytes of KV cache.
-    pub kv_bytes_max: u64,
+    /// Bytes of KV cache; what device and memory suggest where unset.
+    pub kv_bytes_max: Option<u64>,
+    /// Share of the device's time beside its other models.
+    pub device_share: u32,
     /// Tokens of one KV block.
     pub block_tokens: u32,
     /// Sequences that run at once.
@@ -121,6 +123,19 @@ pub struct Model {
     pub threads: Option<u32>,
     /// `[model.sim]`: cost of the simulated runner's steps.
     pub sim: Sim,
+}
+
+/// Bytes of KV cache on a CPU where the operator names no number: leaves a small machine its memory.
+const KV_BYTES_ON_A_CPU: u64 = 256 << 20;
+
+impl Model {
+    /// Bytes that its KV cache may take at most, memory allowing; `None` where only the memory bounds it.
+    #[must_use]
+    pub fn kv_bytes_cap(&self) -> Option<u64> {
+        let on_card = self.runner == Runner::Candle && self.device != Device::Cpu;
+        let default = (!on_card).then_some(KV_BYTES_ON_A_CPU);
+        self.kv_bytes_max.or(default)
+    }
 }
 
 /// What runs a model.
@@ -219,6 +234,8 @@ impl Choice for Quantise {
 pub struct Sim {
     /// Tokens of prompt and completion together.
     pub context_tokens: u32,
+    /// Numbers of a vector, where it is an embedder; 0 where it generates.
+    pub embedding_numbers: u32,
     /// Microseconds of a step however small.
     pub step_base_us: u64,
     /// Microseconds added by each prefilled token.
@@ -308,7 +325,8 @@ impl Default for Model {
             device: Device::Cpu,
             kv_type: KvType::F16,
             quantise: Quantise::None,
-            kv_bytes_max: 256 << 20,
+            kv_bytes_max: None,
+            device_share: 1,
             block_tokens: 16,
             sequences_max: 64,
             step_tokens_max: 512,
@@ -328,6 +346,7 @@ impl Default for Sim {
     fn default() -> Self {
         Self {
             context_tokens: 8192,
+            embedding_numbers: 0,
             step_base_us: 1_000,
             prefill_token_us: 20,
             decode_sequence_us: 50,

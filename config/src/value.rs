@@ -20,6 +20,7 @@ pub(crate) fn fill(slot: Slot<'_>, value: &DeValue<'_>) -> Result<(), Fault> {
         Slot::MaybeU32(at, range) => *at = Some(small(value, range)?),
         Slot::U64(at, range) => *at = whole(value, range)?,
         Slot::Size(at, range) => *at = size(value, range)?,
+        Slot::MaybeSize(at, range) => *at = Some(size(value, range)?),
         Slot::Id(at) => *at = id(value)?,
         Slot::Source(at) => *at = source(value)?,
         Slot::Address(at) => *at = address(value)?,

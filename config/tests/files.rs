@@ -69,7 +69,7 @@ fn schema_keys() -> Vec<(&'static str, String, serde_json::Value)> {
 fn every_key_stands_in_the_reference_with_a_description_and_bounds_in_the_schema() {
     let reference = text("examples/reference.toml");
     let keys = schema_keys();
-    assert_eq!(keys.len(), 73);
+    assert_eq!(keys.len(), 75);
     for (section, key, schema) in keys {
         let (_, rest) = reference
             .split_once(&format!("\n{section}\n"))
@@ -127,7 +127,7 @@ fn commented_keys_of_the_reference_can_be_switched_on() {
     );
     let config =
         Config::parse(&on, Path::new("on")).unwrap_or_else(|problems| panic!("{problems}"));
-    assert_eq!((keys.len(), config.models[0].sim), (4, Sim::default()));
+    assert_eq!((keys.len(), config.models[0].sim), (5, Sim::default()));
 }
 
 #[test]
@@ -156,7 +156,7 @@ fn the_simulated_example_loads() {
     let config =
         Config::load(&file("examples/sim.toml")).unwrap_or_else(|problems| panic!("{problems}"));
     assert_eq!(config.models[0].runner, Runner::Sim);
-    assert_eq!(config.models[0].kv_bytes_max, 64 << 20);
+    assert_eq!(config.models[0].kv_bytes_max, Some(64 << 20));
 }
 
 #[test]
@@ -183,7 +183,7 @@ id = \"smollm2-135m-instruct\"
     let model = &config.models[0];
     assert_eq!(
         (model.device, model.kv_type, model.kv_bytes_max),
-        (Device::Cuda(1), KvType::F32, 256 << 20)
+        (Device::Cuda(1), KvType::F32, Some(256 << 20))
     );
     assert_eq!(
         (model.id.as_str(), model.source.as_str()),

@@ -275,6 +275,15 @@ pub enum EngineState {
     Stopped,
 }
 
+/// What a loaded model holds in the memory of its device.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct MemoryUse {
+    /// Bytes of the weights, as their files have them.
+    pub weights: u64,
+    /// Bytes of the KV cache.
+    pub kv: u64,
+}
+
 /// Figures of one moment.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Stats {

@@ -1,6 +1,6 @@
 //! A real model: Candle runs the forward pass, the rows come to the host and are sampled there.
 //!
-//! The only file of this crate that touches tensors. It lives on the engine's thread; its own pool of threads serves our
+//! It lives on the thread of its device; a pool of threads, shared with the other models there, serves our
 //! kernels and the sampling, so that the number of threads is the operator's and not the process's. Only weights that Candle
 //! multiplies itself (F16, F32 and the types that are not repacked) use Candle's own workers.
 
@@ -12,8 +12,11 @@ use hansa_models::kernels::cpu::Isa;
 use hansa_models::text::TextCodec;
 use hansa_models::{Batch, LoadOptions, LoadedModel, PagedKv, ThreadPool};
 
-use crate::limits::{WARM_UP_PREFILL_TOKENS, WARM_UP_SEQUENCES};
-use crate::options::{CandleOptions, DeviceOptions, EngineOptions};
+use crate::api::MemoryUse;
+use crate::device::Device as Home;
+use crate::limits::{KV_OF_FREE_MEMORY, WARM_UP_PREFILL_TOKENS, WARM_UP_SEQUENCES};
+use crate::memory;
+use crate::options::{CandleOptions, EngineOptions};
 use crate::runner::{RowOutcome, Runner, RunnerError, RunnerProfile, SampleRow, kv_blocks};
 use crate::sampler::Sampler;
 
@@ -21,10 +24,12 @@ use crate::sampler::Sampler;
 pub(crate) struct CandleRunner {
     loaded: LoadedModel,
     kv: PagedKv,
-    pool: ThreadPool,
+    /// Shared with the models that take turns with this one.
+    pool: Arc<ThreadPool>,
     /// One for each thread of the pool, for the memory that it keeps.
     samplers: Vec<Sampler>,
     profile: RunnerProfile,
+    resident: MemoryUse,
 }
 
 impl CandleRunner {
@@ -33,17 +38,18 @@ impl CandleRunner {
     /// # Errors
     /// [`RunnerError::Load`] names the fault of file or device; [`RunnerError::KvBudget`] that of the budget.
     pub(crate) fn load(
+        home: &Home,
         engine: &EngineOptions,
         options: &CandleOptions,
     ) -> Result<Self, RunnerError> {
-        let device = open(options.device)?;
-        let pool = thread_pool(options.threads)?;
+        let device = options.device.open().map_err(load_error)?;
+        let pool = home.pools().of(options.threads).map_err(load_error)?;
         let load = LoadOptions {
             device: device.clone(),
             kv_type: options.kv_type,
             quantise: options.quantise,
         };
-        let loaded = pool
+        let loaded = reader(home, &pool)?
             .install(|| hansa_models::load(&options.model_path, &load))
             .map_err(load_error)?;
         let spec = loaded.model.spec();
@@ -58,12 +64,17 @@ impl CandleRunner {
         let profile = RunnerProfile {
             vocab_size: spec.vocab_size,
             context_len: spec.context_len,
-            kv_blocks: kv_blocks(engine, spec.context_len, bytes_per_token)?,
+            kv_blocks: kv_blocks(
+                &within_memory(engine, &device),
+                spec.context_len,
+                bytes_per_token,
+            )?,
         };
         let (blocks, block_size) = (profile.kv_blocks, engine.block_size);
         let kv = PagedKv::new(spec, blocks, block_size, options.kv_type, &device);
         let kv_bytes = bytes_per_token * u64::from(blocks) * u64::from(block_size);
-        tracing::info!(architecture = %spec.architecture, kv_bytes, threads = pool.threads(), "the model is loaded");
+        tracing::info!(architecture = %spec.architecture, kv_bytes, kv_bytes_max = engine.kv_bytes_max,
+            threads = pool.threads(), "the model is loaded");
         if device.is_cpu() {
             say_instructions(Isa::detect());
         }
@@ -74,6 +85,10 @@ impl CandleRunner {
             loaded,
             pool,
             profile,
+            resident: MemoryUse {
+                weights: memory::file_bytes(&options.model_path),
+                kv: kv_bytes,
+            },
         })
     }
 
@@ -121,6 +136,10 @@ impl Runner for CandleRunner {
 
     fn text(&self) -> Arc<dyn TextCodec> {
         Arc::clone(&self.loaded.text)
+    }
+
+    fn resident(&self) -> MemoryUse {
+        self.resident
     }
 
     fn warm_up(&mut self, step_tokens_max: u32) -> Result<(), RunnerError> {
@@ -185,17 +204,32 @@ fn sample(
     outcomes.extend(drawn.into_iter().flatten());
 }
 
-fn open(device: DeviceOptions) -> Result<Device, RunnerError> {
-    match device {
-        DeviceOptions::Cpu => Ok(Device::Cpu),
-        // A stream of its own: the default one is bound to the thread that opened it.
-        DeviceOptions::Cuda(ordinal) => Device::new_cuda_with_stream(ordinal).map_err(load_error),
-    }
+/// Threads that read and repack the weights: a pool of its own, since the device's may be at work, and of one thread where
+/// others are served meanwhile.
+fn reader(home: &Home, pool: &ThreadPool) -> Result<ThreadPool, RunnerError> {
+    let threads = if home.is_inhabited() {
+        1
+    } else {
+        pool.threads()
+    };
+    ThreadPool::new(threads).map_err(load_error)
 }
 
-fn thread_pool(threads: Option<usize>) -> Result<ThreadPool, RunnerError> {
-    let threads = threads.unwrap_or_else(candle_core::utils::get_num_threads);
-    ThreadPool::new(threads).map_err(load_error)
+/// The options with a KV budget that is no more than its share of what the device has left.
+fn within_memory(engine: &EngineOptions, device: &Device) -> EngineOptions {
+    let free = memory::free_bytes(device);
+    let share = free.map_or(u64::MAX, |bytes| bytes / KV_OF_FREE_MEMORY);
+    if share < engine.kv_bytes_max {
+        tracing::info!(
+            free,
+            kv_bytes_max = share,
+            "the KV budget follows from the memory that is left"
+        );
+    }
+    EngineOptions {
+        kv_bytes_max: engine.kv_bytes_max.min(share),
+        ..engine.clone()
+    }
 }
 
 fn say_instructions(isa: Isa) {

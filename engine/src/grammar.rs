@@ -6,6 +6,7 @@
 //! the way fails too, alone. Nothing here knows OpenAI's field names.
 
 mod cache;
+mod calls;
 mod guide;
 mod tokens;
 mod vet;
@@ -22,6 +23,7 @@ use llguidance::{Matcher, ParserFactory};
 
 use crate::limits;
 use cache::Cache;
+pub use calls::{CallShape, CallSpec, Otherwise};
 pub use guide::{Guide, GuideFault};
 
 /// What a completion must look like.
@@ -33,6 +35,8 @@ pub enum GrammarSpec {
     Regex(Arc<str>),
     /// A text of this Lark grammar, in llguidance's dialect.
     Lark(Arc<str>),
+    /// Calls of functions, alone or beside other text.
+    Calls(Arc<CallSpec>),
 }
 
 /// Why a grammar was refused.

@@ -1,31 +1,32 @@
 //! The engine as others see it: submit, abort, watch, drain.
 
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
 
 use hansa_models::text::TextCodec;
 use tokio::sync::watch;
 
 use crate::admissions::Admissions;
-use crate::api::{Clock, EngineState, Stats, Submission, SubmitError};
+use crate::api::{Clock, EngineState, MemoryUse, Stats, Submission, SubmitError};
 #[cfg(feature = "candle")]
 use crate::candle_runner::CandleRunner;
+use crate::device::{Device, Resident};
 use crate::doorbell::{Doorbell, door};
 pub use crate::events::EventStream;
 use crate::events::{Link, open};
 use crate::grammar::Grammars;
 use crate::limits::QUEUE_MAX;
+use crate::loading::{self, LoadOn};
 use crate::options::{EngineOptions, RunnerOptions};
 use crate::request::{Request, choices};
 use crate::runner::{Runner, RunnerError};
 use crate::shared::{Loaded, Shared};
 use crate::sim_runner::SimRunner;
-use crate::step_loop::{self, Load};
+use crate::step_loop::StepLoop;
 use crate::validate::{Bounds, validate};
 use crate::watchdog;
 
-/// A running engine for one model. Clones share it; the thread ends when the last clone and the last stream are gone, or
+/// A running engine for one model. Clones share it; the engine ends when the last clone and the last stream are gone, or
 /// after [`EngineHandle::drain`].
 #[derive(Clone)]
 pub struct EngineHandle {
@@ -36,41 +37,73 @@ pub struct EngineHandle {
 }
 
 impl EngineHandle {
-    /// Starts the engine's thread, which loads the model itself: watch [`EngineHandle::watch_state`].
+    /// Starts an engine on a device of its own: watch [`EngineHandle::watch_state`].
     #[must_use]
     pub fn start(options: EngineOptions, runner: RunnerOptions) -> Self {
-        Self::start_with(options, |options| load(options, runner))
+        Self::start_on(&Device::start(), 1, options, runner)
     }
 
-    /// Starts the engine's thread with a runner of the caller's own, which `load` makes on that thread.
+    /// Starts an engine on `device`, where it takes turns with the models that are there, and gets `weight` shares of the
+    /// time while all have work. It loads on a thread of its own where its tensors may move between threads, so that the
+    /// others go on. The clocks of one device's engines have one origin.
+    #[must_use]
+    pub fn start_on(
+        device: &Device,
+        weight: u32,
+        options: EngineOptions,
+        runner: RunnerOptions,
+    ) -> Self {
+        let premises = device.clone();
+        let place = place_of(&runner);
+        let load: Load = Box::new(move |options| load(&premises, options, runner));
+        Self::move_in(device, weight, options, (place, load))
+    }
+
+    /// Starts an engine on a device of its own with a runner of the caller's, which `load` makes on a thread of its own.
     #[must_use]
     pub fn start_with(
         options: EngineOptions,
         load: impl FnOnce(&EngineOptions) -> Result<Box<dyn Runner>, RunnerError> + Send + 'static,
     ) -> Self {
+        Self::start_with_on(&Device::start(), 1, options, load)
+    }
+
+    /// As [`EngineHandle::start_with`], on `device` as in [`EngineHandle::start_on`].
+    #[must_use]
+    pub fn start_with_on(
+        device: &Device,
+        weight: u32,
+        options: EngineOptions,
+        load: impl FnOnce(&EngineOptions) -> Result<Box<dyn Runner>, RunnerError> + Send + 'static,
+    ) -> Self {
+        Self::move_in(device, weight, options, (LoadOn::OwnThread, Box::new(load)))
+    }
+
+    fn move_in(
+        device: &Device,
+        weight: u32,
+        options: EngineOptions,
+        (place, load): (LoadOn, Load),
+    ) -> Self {
         let options = sane(options);
         let seats_max = options.sequences_max.saturating_add(options.queue_max);
         let admissions = Admissions::new(seats_max, options.queue_tokens_max);
-        let (bell, door) = door(admissions.seats_max() as usize);
+        let (bell, door) = door(admissions.seats_max() as usize, device.waker());
+        let shared = Shared::new(device.busy());
         let handle = Self {
-            shared: Shared::new(),
+            shared: Arc::clone(&shared),
             admissions,
             bell,
             clock: Arc::clone(&options.clock),
         };
-        watchdog::start(
-            &handle.shared,
-            Arc::clone(&options.clock),
-            options.stall_after,
-        );
-        let shared = Arc::clone(&handle.shared);
-        let load: Load = Box::new(load);
-        let thread = thread::Builder::new().name("hansa-engine".to_owned());
-        let spawned = thread.spawn(move || step_loop::run(&shared, &options, door, load));
-        if let Err(error) = spawned {
-            let reason = format!("the engine's thread could not be started: {error}");
-            handle.shared.set_state(EngineState::Failed(reason));
-        }
+        watchdog::start(&shared, Arc::clone(&options.clock), options.stall_after);
+        let inside = Arc::clone(&shared);
+        let make = move || load(&options).map(|runner| (options, runner));
+        let settle = move |(options, runner)| {
+            let engine = StepLoop::open(inside, options, door, runner)?;
+            Ok(Box::new(engine) as Box<dyn Resident>)
+        };
+        loading::start(device, (shared, weight), place, (make, settle));
         handle
     }
 
@@ -154,6 +187,12 @@ impl EngineHandle {
         self.shared.loaded().map(|loaded| loaded.context_len)
     }
 
+    /// What the model holds in memory, once loaded.
+    #[must_use]
+    pub fn resident(&self) -> Option<MemoryUse> {
+        self.shared.loaded().map(|loaded| loaded.resident)
+    }
+
     /// Takes no more work, lets what runs go on for `grace`, fails the rest with `ShuttingDown` and ends the thread.
     /// Calling it again can only shorten the grace.
     pub fn drain(&self, grace: Duration) {
@@ -178,12 +217,31 @@ impl EngineHandle {
     }
 }
 
+/// Makes a runner.
+type Load = Box<dyn FnOnce(&EngineOptions) -> Result<Box<dyn Runner>, RunnerError> + Send>;
+
+fn place_of(runner: &RunnerOptions) -> LoadOn {
+    match runner {
+        RunnerOptions::Sim(_) => LoadOn::OwnThread,
+        #[cfg(feature = "candle")]
+        RunnerOptions::Candle(candle) => candle.device.loads_on(),
+    }
+}
+
 /// Loads the model that the options name.
-fn load(options: &EngineOptions, runner: RunnerOptions) -> Result<Box<dyn Runner>, RunnerError> {
+fn load(
+    device: &Device,
+    options: &EngineOptions,
+    runner: RunnerOptions,
+) -> Result<Box<dyn Runner>, RunnerError> {
+    #[cfg(not(feature = "candle"))]
+    let _ = device;
     match runner {
         RunnerOptions::Sim(sim) => Ok(Box::new(SimRunner::new(options, sim)?)),
         #[cfg(feature = "candle")]
-        RunnerOptions::Candle(candle) => Ok(Box::new(CandleRunner::load(options, &candle)?)),
+        RunnerOptions::Candle(candle) => {
+            Ok(Box::new(CandleRunner::load(device, options, &candle)?))
+        }
     }
 }
 

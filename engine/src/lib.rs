@@ -21,7 +21,15 @@ mod shared;
 mod validate;
 
 mod core;
+pub mod device;
+pub mod embed;
+mod loading;
+#[cfg(feature = "candle")]
+mod memory;
+#[cfg(feature = "candle")]
+mod pools;
 mod step_loop;
+mod time_share;
 mod watchdog;
 
 mod batch;
@@ -53,6 +61,7 @@ mod stats;
 #[cfg(test)]
 mod tests;
 
+pub use device::Device;
 pub use handle::{EngineHandle, EventStream};
 #[cfg(feature = "candle")]
 pub use options::{CandleOptions, DeviceOptions};

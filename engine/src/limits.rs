@@ -41,6 +41,12 @@ pub const SAMPLER_BLOCK: usize = 64; // logits; four cache lines, skipped as one
 /// Text of one schema; what it forces to be said is looked at in each step.
 pub const SCHEMA_BYTES_MAX: usize = 64 << 10; // bytes; schemas of whole APIs have half of it
 
+/// Functions that one grammar may let a choice call.
+pub const CALLS_FUNCTIONS_MAX: usize = 128; // functions; OpenAI's own bound
+
+/// Texts of all the schemas of such functions.
+pub const CALLS_BYTES_MAX: usize = 256 << 10; // bytes; the tools of large agents have a third, most of it words
+
 /// Text of one Lark grammar.
 pub const LARK_BYTES_MAX: usize = 8 << 10; // bytes; compiling takes up to its square
 
@@ -152,3 +158,12 @@ pub const WATCH_PERIOD_MAX: Duration = Duration::from_millis(500); // a stall is
 
 /// Time that prompts may take in a step in which nobody decodes.
 pub const STEP_WITHOUT_DECODES: Duration = Duration::from_millis(500); // how long a newcomer, an abort or a deadline waits
+
+/// Models that wait until their device's thread takes them in.
+pub const DEVICE_ARRIVALS_MAX: usize = 64; // models; as many as a config lists, beyond it the loading threads wait
+
+/// A KV cache takes at most one part in so many of the memory that is free when its model has been loaded.
+pub const KV_OF_FREE_MEMORY: u64 = 2; // ratio; the other half is for activations, other models and the system
+
+/// Texts of one request to an embedder.
+pub const EMBED_INPUTS_MAX: usize = 2048; // texts; OpenAI's own bound

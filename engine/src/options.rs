@@ -6,9 +6,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 #[cfg(feature = "candle")]
+use candle_core::Device;
+#[cfg(feature = "candle")]
 use hansa_models::KvType;
 
 use crate::api::Clock;
+#[cfg(feature = "candle")]
+use crate::loading::LoadOn;
 
 /// Bounds of one engine.
 #[derive(Clone)]
@@ -100,4 +104,24 @@ pub enum DeviceOptions {
     Cpu,
     /// An NVIDIA GPU by its ordinal.
     Cuda(usize),
+}
+
+#[cfg(feature = "candle")]
+impl DeviceOptions {
+    /// Tensors of a processor may be made anywhere; what a card holds is bound to the thread that opened it.
+    pub(crate) fn loads_on(self) -> LoadOn {
+        match self {
+            Self::Cpu => LoadOn::OwnThread,
+            Self::Cuda(_) => LoadOn::DeviceThread,
+        }
+    }
+
+    /// Opens it.
+    pub(crate) fn open(self) -> candle_core::Result<Device> {
+        match self {
+            Self::Cpu => Ok(Device::Cpu),
+            // A stream of its own: the default one is bound to the thread that opened it.
+            Self::Cuda(ordinal) => Device::new_cuda_with_stream(ordinal),
+        }
+    }
 }

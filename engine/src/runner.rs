@@ -8,19 +8,24 @@ use std::sync::Arc;
 use hansa_models::Batch;
 use hansa_models::text::TextCodec;
 
-use crate::api::{SamplingParams, StopParams};
+use crate::api::{MemoryUse, SamplingParams, StopParams};
 use crate::grammar::{Guide, GuideFault};
 use crate::history::History;
 use crate::limits::KV_SLOTS_MAX;
 use crate::options::EngineOptions;
 
-/// A model that runs ragged steps. It lives on the engine's thread, and is made there.
-pub trait Runner {
+/// A model that runs ragged steps. It lives on the thread of its device, and may be made on another one.
+pub trait Runner: Send {
     /// The model's bounds.
     fn profile(&self) -> RunnerProfile;
 
     /// Tokenizer and chat template.
     fn text(&self) -> Arc<dyn TextCodec>;
+
+    /// What it holds in memory; nothing where it only simulates.
+    fn resident(&self) -> MemoryUse {
+        MemoryUse::default()
+    }
 
     /// First passes before any sequence exists, so that no user pays for them. All KV blocks are free and may be written.
     ///

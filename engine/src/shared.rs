@@ -7,7 +7,7 @@ use std::time::Duration;
 use hansa_models::text::TextCodec;
 use tokio::sync::watch;
 
-use crate::api::{EngineState, Stats};
+use crate::api::{EngineState, MemoryUse, Stats};
 use crate::grammar::Grammars;
 
 /// State between the two sides.
@@ -18,8 +18,15 @@ pub(crate) struct Shared {
     loaded: OnceLock<Loaded>,
     /// Moment on the engine's clock at which the grace period of a drain ends.
     drain_at: Mutex<Option<Duration>>,
-    /// Moment on the engine's clock at which the step in hand began, in nanoseconds, plus 1; 0 where none runs.
-    step_began: AtomicU64,
+    /// The step in hand of the device.
+    busy: Arc<Busy>,
+}
+
+/// The step in hand of a device, whichever of its models runs it: who shares the device waits for it as well.
+#[derive(Debug, Default)]
+pub(crate) struct Busy {
+    /// Moment on the engines' clock at which it began, in nanoseconds, plus 1; 0 where none runs.
+    began: AtomicU64,
 }
 
 /// What is known of the model once it is loaded.
@@ -32,17 +39,19 @@ pub(crate) struct Loaded {
     pub(crate) vocab_size: u32,
     /// Tokens of prompt and completion together: the least of the model's, the option's and what the KV cache holds.
     pub(crate) context_len: u32,
+    /// What it holds in memory.
+    pub(crate) resident: MemoryUse,
 }
 
 impl Shared {
     /// The state of an engine that begins to load.
-    pub(crate) fn new() -> Arc<Self> {
+    pub(crate) fn new(busy: Arc<Busy>) -> Arc<Self> {
         Arc::new(Self {
             state: watch::Sender::new(EngineState::Loading),
             stats: watch::Sender::new(Stats::default()),
             loaded: OnceLock::new(),
             drain_at: Mutex::new(None),
-            step_began: AtomicU64::new(0),
+            busy,
         })
     }
 
@@ -86,17 +95,17 @@ impl Shared {
     /// A step begins.
     pub(crate) fn begin_step(&self, now: Duration) {
         let nanos = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX - 1);
-        self.step_began.store(nanos + 1, Ordering::Release);
+        self.busy.began.store(nanos + 1, Ordering::Release);
     }
 
     /// No step runs.
     pub(crate) fn end_step(&self) {
-        self.step_began.store(0, Ordering::Release);
+        self.busy.began.store(0, Ordering::Release);
     }
 
-    /// When the step in hand began.
+    /// When the step in hand of the device began.
     pub(crate) fn step_began(&self) -> Option<Duration> {
-        let nanos = self.step_began.load(Ordering::Acquire).checked_sub(1)?;
+        let nanos = self.busy.began.load(Ordering::Acquire).checked_sub(1)?;
         Some(Duration::from_nanos(nanos))
     }
 

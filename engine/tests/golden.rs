@@ -11,13 +11,20 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hansa_engine::api::{EngineState, Event, Priority, SamplingParams, StopParams, Submission};
-use hansa_engine::{CandleOptions, DeviceOptions, EngineHandle, EngineOptions, RunnerOptions};
+use hansa_engine::embed::{EmbedHandle, EmbedOptions, EmbedderOptions};
+use hansa_engine::{
+    CandleOptions, Device, DeviceOptions, EngineHandle, EngineOptions, RunnerOptions,
+};
 use hansa_models::KvType;
 use hansa_models::source::{SourceOptions, resolve};
 use hansa_models::text::SpecialTokens;
 use serde_json::Value;
 
 const GOLDEN: &str = include_str!("data/golden_smollm2.json");
+
+/// A text, and the vector that `transformers` gives it.
+const SALT: &str = "the free cities traded salt and fish";
+const VECTORS: &str = include_str!("../../models/tests/data/minilm_vectors.json");
 
 struct Case {
     prompt: String,
@@ -42,6 +49,46 @@ async fn greedy_tokens_are_those_of_llama_cpp() {
                 "continuation of {:?} with {kv_type:?}",
                 case.prompt
             );
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_model_and_an_embedder_that_share_a_processor_say_what_they_say_alone() {
+    let device = Device::start();
+    let (options, runner) = setup(KvType::F16);
+    let embed = EmbedOptions {
+        clock: Arc::clone(&options.clock),
+        step_tokens_max: 256,
+        pass_target: Duration::from_millis(50),
+        requests_max: 8,
+        queue_tokens_max: 1 << 20,
+        stall_after: Duration::from_secs(30),
+    };
+    let found = resolve("all-minilm-l6-v2", &SourceOptions::from_env());
+    let embedder = EmbedderOptions::Candle {
+        model_path: found.expect("the embedder is there").path,
+        device: DeviceOptions::Cpu,
+    };
+    let engine = EngineHandle::start_on(&device, 1, options, runner);
+    let embedder = EmbedHandle::start_on(&device, 1, embed, embedder);
+    ready(&engine).await;
+    let mut state = embedder.watch_state();
+    let is_ready = |state: &EngineState| *state == EngineState::Ready;
+    state.wait_for(is_ready).await.expect("the embedder loads");
+    let model = embedder.embedder().expect("a loaded embedder");
+    let ids: Arc<[u32]> = model.encode(SALT).expect("a short text").into();
+    let asked = vec![ids; 40];
+    for case in cases().iter().take(2) {
+        let vectors = embedder.embed(asked.clone(), None).expect("it takes it");
+        let (tokens, vectors) = tokio::join!(greedy(&engine, case), vectors.wait());
+        assert_eq!(tokens, case.tokens, "continuation of {:?}", case.prompt);
+        let expected: Vec<Value> = serde_json::from_str(VECTORS).expect("the vectors are JSON");
+        let expected = expected[0]["vector"].as_array().expect("numbers");
+        for vector in vectors.expect("vectors") {
+            let pairs = vector.iter().zip(expected);
+            let apart = pairs.map(|(x, y)| (f64::from(*x) - y.as_f64().unwrap_or(9.0)).abs());
+            assert!(apart.fold(0.0, f64::max) < 1e-4);
         }
     }
 }
@@ -72,7 +119,7 @@ fn cases() -> Vec<Case> {
     clippy::disallowed_methods,
     reason = "the test is the binary here: it brings the clock"
 )]
-fn engine(kv_type: KvType) -> EngineHandle {
+fn setup(kv_type: KvType) -> (EngineOptions, RunnerOptions) {
     let start = Instant::now();
     let model = resolve("smollm2-135m-instruct", &SourceOptions::from_env())
         .expect("the default model is there");
@@ -95,7 +142,12 @@ fn engine(kv_type: KvType) -> EngineHandle {
         quantise: None,
         threads: None,
     };
-    EngineHandle::start(options, RunnerOptions::Candle(candle))
+    (options, RunnerOptions::Candle(candle))
+}
+
+fn engine(kv_type: KvType) -> EngineHandle {
+    let (options, runner) = setup(kv_type);
+    EngineHandle::start(options, runner)
 }
 
 async fn ready(engine: &EngineHandle) {

@@ -1,5 +1,7 @@
 //! What operators and their machines ask, on a listener of its own that no client reaches.
 
+mod models;
+
 use std::sync::Arc;
 
 use axum::Router;
@@ -9,6 +11,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use http::header::CONTENT_TYPE;
 
+use crate::fleet::Fleet;
 use crate::health::Health;
 use crate::layers::{fence, host};
 use crate::telemetry::Metrics;
@@ -23,8 +26,8 @@ struct Admin {
     models: Arc<Models>,
 }
 
-/// `/metrics`, `/health/live` and `/health/ready`.
-pub fn router(metrics: &Metrics, health: Health) -> Router {
+/// `/metrics`, `/health/live`, `/health/ready`, and the models under `/admin/v1/models`.
+pub fn router(metrics: &Metrics, health: Health, fleet: Fleet) -> Router {
     let admin = Admin {
         metrics: metrics.clone(),
         models: Arc::clone(&health.models),
@@ -33,6 +36,7 @@ pub fn router(metrics: &Metrics, health: Health) -> Router {
         .route("/metrics", get(scrape))
         .with_state(admin)
         .merge(health.router())
+        .merge(models::router(fleet))
         // As in `stack`: a web page must not read this through a name that is made to resolve here.
         .layer(from_fn(host::check))
         .layer(from_fn_with_state(metrics.clone(), fence::contain))

@@ -18,7 +18,7 @@ use crate::upstream::registry::Models;
 /// What readiness depends on.
 #[derive(Debug, Clone)]
 pub struct Health {
-    /// Every one of them must be ready.
+    /// Every one of the config must be ready.
     pub models: Arc<Models>,
     /// A server that leaves is not ready, though it still serves.
     pub drain: DrainWatch,
@@ -36,6 +36,14 @@ impl Health {
     fn is_ready(&self) -> bool {
         self.drain.phase() == Phase::Serving && self.models.all_ready()
     }
+
+    /// What keeps a server that serves from being ready.
+    fn state(&self) -> &'static str {
+        match self.models.gravest() {
+            Some(readiness) => names(&readiness).0,
+            None => "starting",
+        }
+    }
 }
 
 async fn only_get() -> Response {
@@ -48,12 +56,12 @@ async fn live() -> Json<Value> {
     Json(json!({ "status": "live" }))
 }
 
-/// 200 where every model takes requests and nobody asked the server to leave; 503 otherwise. Either way the body says
+/// 200 where every model of the config takes requests and nobody asked the server to leave; 503 otherwise. Either way the body says
 /// where each model stands.
 async fn ready(State(health): State<Health>) -> Response {
     let (code, status) = match (health.is_ready(), health.drain.phase()) {
         (true, _) => (StatusCode::OK, "ready"),
-        (false, Phase::Serving) => (StatusCode::SERVICE_UNAVAILABLE, "starting"),
+        (false, Phase::Serving) => (StatusCode::SERVICE_UNAVAILABLE, health.state()),
         (false, _) => (StatusCode::SERVICE_UNAVAILABLE, "draining"),
     };
     let models: Vec<Value> = health
@@ -67,13 +75,18 @@ async fn ready(State(health): State<Health>) -> Response {
 
 /// `state` says whether requests are taken, `phase` what is going on.
 fn describe(id: &str, readiness: &Readiness) -> Value {
-    let (state, phase) = match readiness {
+    let (state, phase) = names(readiness);
+    json!({ "id": id, "state": state, "phase": phase })
+}
+
+/// State and phase in words.
+pub(crate) const fn names(readiness: &Readiness) -> (&'static str, &'static str) {
+    match readiness {
         Readiness::Loading => ("starting", "loading"),
         Readiness::Warming => ("starting", "warming"),
         Readiness::Ready => ("ready", "serving"),
         Readiness::Stalled => ("stalled", "serving"),
         Readiness::Draining => ("draining", "draining"),
         Readiness::Failed(_) => ("failed", "failed"),
-    };
-    json!({ "id": id, "state": state, "phase": phase })
+    }
 }

@@ -7,6 +7,7 @@ pub mod clock;
 mod connection;
 pub mod drain;
 pub mod federation;
+pub mod fleet;
 pub mod health;
 pub mod layers;
 pub mod limits;

@@ -80,6 +80,12 @@ pub const COMPILE_QUEUE_MAX: usize = 256;
 /// Words of one `choice`; they make one grammar.
 pub const CHOICE_WORDS_MAX: usize = 256;
 
+/// Texts of one request for vectors; OpenAI's own bound, and the engine's.
+pub const EMBED_INPUTS_MAX: usize = 2048;
+
+/// Models that one process serves, those added while it runs included; as many as a config lists.
+pub const MODELS_MAX: usize = hansa_config::limits::MODELS_MAX;
+
 /// Workers of the network runtime. The engine has threads of its own and needs the cores more.
 pub const WORKERS_MAX: usize = 4;
 
@@ -117,6 +123,25 @@ pub const JSON_NEUTRAL_BYTES_MAX: usize = 256;
 
 /// Parts of one message's content; a part costs memory beyond its bytes, and clients send a handful.
 pub const CONTENT_PARTS_MAX: usize = 256;
+
+/// Functions in `tools`; OpenAI's own bound.
+pub const TOOLS_MAX: usize = 128;
+
+/// Bytes of all `tools` as they were written; as much as the engine takes of their schemas. Large agents send a third.
+pub const TOOLS_BYTES_MAX: usize = 256 << 10;
+
+/// Characters of a function's name; OpenAI's own bound.
+pub const TOOL_NAME_CHARS_MAX: usize = 64;
+
+/// Calls in one message that a client sends back; models make a handful.
+pub const MESSAGE_CALLS_MAX: usize = 128;
+
+/// Bytes of a call in a model's text that are held back until it is whole; a function that writes a file takes some
+/// hundred thousand, and each choice may hold so many.
+pub const CALL_BYTES_MAX: usize = 1 << 20;
+
+/// Space before a call that is held back with it; templates have a line or two.
+pub const CALL_SPACE_MAX: usize = 256;
 
 /// Bytes of a request body that is parsed on the event loop, about 200 us of work there; larger ones go to a blocking
 /// pool, where a switch costs little beside the parsing.

@@ -21,13 +21,14 @@ use crate::admin;
 use crate::clock::Clock;
 use crate::drain::{Drain, DrainTimes, Drained, Phase};
 use crate::federation::{self, Control};
+use crate::fleet::Fleet;
 use crate::health::Health;
 use crate::layers::peer::Peers;
 use crate::limits::{ADMIN_CONNECTIONS_MAX, METRICS_UPKEEP};
 use crate::listener::{Listener, ListenerOptions};
 use crate::openai::{Api, Passed};
 use crate::stack::{self, Shared};
-use crate::start::{self, Load, StartFailed, UpstreamFailed};
+use crate::start::{Load, StartFailed, Starter, UpstreamFailed};
 use crate::telemetry::Metrics;
 use crate::tls::{self, Acceptor, TlsError};
 use crate::upstream::link::LinkTasks;
@@ -47,6 +48,7 @@ struct Core {
     clock: Clock,
     metrics: Metrics,
     models: Arc<Models>,
+    starter: Starter,
     drain: Drain,
     tasks: TaskTracker,
     /// Connections to nodes and sites, and what watches them.
@@ -117,7 +119,8 @@ impl App {
             peers(&config)?,
         );
         let links = LinkTasks::default();
-        let (models, loads) = start::prepare(&config, &metrics, &clock, &links)?;
+        let starter = Starter::new(metrics.clone(), clock.clone());
+        let (models, loads) = starter.prepare(&config, &links)?;
         let clients = bind(config.server.listen).await?;
         let operators = match config.admin.listen {
             Some(address) => Some(bind(address).await?),
@@ -128,6 +131,7 @@ impl App {
             clock,
             metrics,
             models: Arc::new(models),
+            starter,
             drain: Drain::new(),
             tasks: TaskTracker::new(),
             links,
@@ -191,7 +195,7 @@ impl Core {
             drain: self.drain.watch(),
         };
         if let Some(acceptor) = operators {
-            let service = admin::router(&self.metrics, health.clone());
+            let service = admin::router(&self.metrics, health.clone(), self.fleet());
             let listener = self.listener(service, ADMIN_CONNECTIONS_MAX);
             self.tasks.spawn(listener.run(acceptor));
         }
@@ -204,6 +208,16 @@ impl Core {
         let listener = self.listener(service, self.config.server.connections_max);
         let listener = listener.with_tls(self.tls.clone());
         self.tasks.spawn(listener.run(clients));
+    }
+
+    fn fleet(&self) -> Fleet {
+        Fleet::new(
+            Arc::clone(&self.models),
+            self.starter.clone(),
+            self.metrics.clone(),
+            self.drain.watch(),
+            (self.tasks.clone(), self.drain_times().grace),
+        )
     }
 
     fn api(&self) -> Api {

@@ -16,6 +16,7 @@ use metrics_exporter_prometheus::{
 };
 use tracing_subscriber::EnvFilter;
 
+use crate::upstream::UpstreamStatus;
 use crate::upstream::registry::Models;
 
 /// Seconds at which durations of whole requests are counted: from a refusal to a long generation.
@@ -78,6 +79,14 @@ impl Metrics {
     pub fn first_token(&self, model: &Arc<str>, after: Duration) {
         self.record(|| {
             histogram!("hansa_ttft_seconds", "model" => Arc::clone(model)).record(after);
+        });
+    }
+
+    /// Sets what was told of a model's moment to zero: it is served no more.
+    pub fn model_left(&self, model: &Arc<str>, last: &UpstreamStatus) {
+        self.record(|| {
+            let told = gauges(last).into_iter();
+            told.for_each(|(name, _)| gauge!(name, "model" => Arc::clone(model)).set(0.0));
         });
     }
 
@@ -167,29 +176,40 @@ impl fmt::Debug for Metrics {
 
 fn record_statuses(models: &Models) {
     for (model, status) in models.statuses() {
-        let set = |name: &'static str, value: f64| {
-            gauge!(name, "model" => Arc::clone(&model)).set(value);
-        };
-        let count = |name, value: u32| set(name, f64::from(value));
-        count("hansa_engine_running", status.running);
-        count("hansa_engine_waiting", status.waiting);
-        count("hansa_engine_blocks_free", status.kv_blocks_free);
-        count("hansa_engine_blocks_cached", status.kv_blocks_cached);
-        count("hansa_engine_blocks_total", status.kv_blocks_total);
-        set(
+        let now = gauges(&status);
+        now.into_iter()
+            .for_each(|(name, value)| gauge!(name, "model" => Arc::clone(&model)).set(value));
+    }
+}
+
+/// Name and value of everything that is told of a model's moment.
+fn gauges(status: &UpstreamStatus) -> [(&'static str, f64); 9] {
+    [
+        ("hansa_engine_running", f64::from(status.running)),
+        ("hansa_engine_waiting", f64::from(status.waiting)),
+        ("hansa_engine_blocks_free", f64::from(status.kv_blocks_free)),
+        (
+            "hansa_engine_blocks_cached",
+            f64::from(status.kv_blocks_cached),
+        ),
+        (
+            "hansa_engine_blocks_total",
+            f64::from(status.kv_blocks_total),
+        ),
+        (
             "hansa_engine_waiting_prefill_tokens",
             status.waiting_prefill_tokens as f64,
-        );
-        set("hansa_engine_step_seconds", status.mean_step.as_secs_f64());
-        set(
+        ),
+        ("hansa_engine_step_seconds", status.mean_step.as_secs_f64()),
+        (
             "hansa_engine_prefill_tokens_per_second",
             status.prefill_tokens_per_s,
-        );
-        set(
+        ),
+        (
             "hansa_engine_decode_tokens_per_second",
             status.decode_tokens_per_s,
-        );
-    }
+        ),
+    ]
 }
 
 fn record_totals(models: &Models) {

@@ -427,6 +427,33 @@ async fn what_only_the_model_can_judge_is_refused_by_name() {
 }
 
 #[tokio::test]
+async fn a_model_that_follows_no_grammar_may_call_but_need_not() {
+    let server = Server::start(config()).await;
+    let ask = async |fields: &str| {
+        let tools = r#""tools":[{"type":"function","function":{"name":"f"}}]"#;
+        let messages = r#"[{"role":"user","content":"Hi"},
+            {"role":"assistant","content":null,"tool_calls":[{"id":"c","type":"function","function":{"name":"f","arguments":"{}"}}]},
+            {"role":"tool","tool_call_id":"c","content":"7"}]"#;
+        let body =
+            format!(r#"{{"model":"sim","messages":{messages},"max_tokens":2,{tools},{fields}}}"#);
+        server.send(&chat(&body)).await
+    };
+    let free = ask(r#""tool_choice":"auto""#).await;
+    assert_eq!(free.status, 200, "{free:?}");
+    let streamed = ask(r#""stream":true"#).await;
+    assert!(
+        streamed.body.ends_with("[DONE]\n\n\r\n0\r\n\r\n"),
+        "{streamed:?}"
+    );
+    let forced = ask(r#""tool_choice":"required""#).await;
+    assert_eq!(forced.status, 400, "{forced:?}");
+    assert_eq!(forced.error()["param"], "tool_choice");
+    let both = ask(r#""response_format":{"type":"json_object"}"#).await;
+    assert_eq!(both.error()["param"], "response_format");
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn a_completion_echoes_its_prompt_or_tells_its_log_probabilities() {
     let server = Server::start(config()).await;
     let complete = async |fields: &str| {

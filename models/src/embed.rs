@@ -1,12 +1,13 @@
 //! Texts to vectors: BERT and its kin from Hugging Face folders, with the pooling that their folder asks for.
 //!
-//! The network is candle-transformers'. Each text runs alone, so a vector never depends on its company. This file knows no
-//! request and no batching; who embeds many texts calls from many threads.
+//! The network is candle-transformers'. Texts that pass together are padded to the longest of them and the padding is masked, so a
+//! text's company changes no more of its vector than the rounding of sums. This file knows no request; who batches what
+//! is the caller's to say.
 
 use std::path::Path;
 use std::str::FromStr;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{D, DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use candle_transformers::models::bert::{BertModel, Config};
 use serde::Deserialize;
@@ -25,6 +26,7 @@ pub struct Embedder {
     pooling: Pooling,
     normalise: bool,
     tokens_max: usize,
+    vocab_size: usize,
     width: usize,
 }
 
@@ -80,6 +82,14 @@ pub enum EmbedError {
         /// Tokens allowed.
         tokens_max: usize,
     },
+    /// The text is longer than any context could hold.
+    #[error("the text has {bytes} bytes, more than the {bytes_max} that are tokenised")]
+    TextBytes {
+        /// Bytes of the text.
+        bytes: usize,
+        /// Bytes allowed.
+        bytes_max: usize,
+    },
     /// The tensors could not be made, or the device failed.
     #[error("the embedder's tensors failed: {0}")]
     Tensors(#[from] candle_core::Error),
@@ -130,6 +140,7 @@ impl Embedder {
             pooling: pooling(dir)?,
             normalise: normalises(dir)?,
             tokens_max: tokens_max(dir, config.max_position_embeddings)?,
+            vocab_size: config.vocab_size,
             width: config.hidden_size,
         })
     }
@@ -146,41 +157,107 @@ impl Embedder {
         self.tokens_max
     }
 
-    /// The vector of one text.
+    /// Every token id is below it.
+    #[must_use]
+    pub fn vocab_size(&self) -> usize {
+        self.vocab_size
+    }
+
+    /// Token ids of a text, the model's own marks included, however many they are.
     ///
     /// # Errors
-    /// [`EmbedError::TooLong`] for a text beyond the model's context; nothing is cut off in silence.
-    pub fn embed(&self, text: &str) -> Result<Embedding, EmbedError> {
-        if text.len() > limits::TEXT_BYTES_MAX {
-            return Err(EmbedError::TooLong {
-                tokens: text.len(),
-                tokens_max: self.tokens_max,
-            });
+    /// [`EmbedError::TextBytes`] for a text longer than any context; [`EmbedError::Tokenizer`].
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>, EmbedError> {
+        let bytes_max = limits::TEXT_BYTES_MAX;
+        if text.len() > bytes_max {
+            let bytes = text.len();
+            return Err(EmbedError::TextBytes { bytes, bytes_max });
         }
         let encoded = self.tokenizer.encode_fast(text, true).map_err(failed)?;
-        let ids = encoded.get_ids();
-        if ids.len() > self.tokens_max {
+        Ok(encoded.get_ids().to_vec())
+    }
+
+    /// A vector for each row of ids, in their order, in one pass. Rows are of 1 to `tokens_max` ids below `vocab_size`.
+    ///
+    /// # Errors
+    /// [`EmbedError::TooLong`] for a row beyond the model's context, nothing is cut off in silence;
+    /// [`EmbedError::Tensors`] where the device failed.
+    pub fn run(&self, rows: &[impl AsRef<[u32]>]) -> Result<Vec<Vec<f32>>, EmbedError> {
+        let longest = rows.iter().map(|row| row.as_ref().len()).max().unwrap_or(0);
+        if longest > self.tokens_max {
             return Err(EmbedError::TooLong {
-                tokens: ids.len(),
+                tokens: longest,
                 tokens_max: self.tokens_max,
             });
         }
-        let ids_row = Tensor::new(ids, &self.model.device)?.unsqueeze(0)?;
-        let types = ids_row.zeros_like()?;
-        let states = self.model.forward(&ids_row, &types, None)?.squeeze(0)?;
-        let pooled = match self.pooling {
-            Pooling::Mean => states.mean(0)?,
-            Pooling::Cls => states.get(0)?,
-        };
-        let mut vector = pooled.to_vec1::<f32>()?;
-        if self.normalise {
-            normalise(&mut vector);
+        if longest == 0 {
+            return Ok(rows.iter().map(|_| vec![0.0; self.width]).collect());
         }
+        let (ids, mask) = self.padded(rows, longest)?;
+        let states = self.model.forward(&ids, &ids.zeros_like()?, Some(&mask))?;
+        let pooled = match self.pooling {
+            Pooling::Mean => mean(&states, &mask.to_dtype(DType::F32)?)?,
+            Pooling::Cls => states.narrow(1, 0, 1)?.squeeze(1)?,
+        };
+        let mut vectors = pooled.to_vec2::<f32>()?;
+        if self.normalise {
+            vectors.iter_mut().for_each(|vector| normalise(vector));
+        }
+        Ok(vectors)
+    }
+
+    /// Rows of equal length, and which of their numbers are real: both `[rows, longest]`.
+    fn padded(
+        &self,
+        rows: &[impl AsRef<[u32]>],
+        longest: usize,
+    ) -> Result<(Tensor, Tensor), EmbedError> {
+        let fill = |value: &dyn Fn(&[u32], usize) -> u32| -> Vec<u32> {
+            let row = |row: &[u32]| (0..longest).map(|i| value(row, i)).collect::<Vec<u32>>();
+            rows.iter().flat_map(|ids| row(ids.as_ref())).collect()
+        };
+        let shape = (rows.len(), longest);
+        let device = &self.model.device;
+        let ids = fill(&|row, i| row.get(i).copied().unwrap_or(0));
+        let mask = fill(&|row, i| u32::from(i < row.len()));
+        Ok((
+            Tensor::from_vec(ids, shape, device)?,
+            Tensor::from_vec(mask, shape, device)?,
+        ))
+    }
+
+    /// The vector of one text on its own.
+    ///
+    /// # Errors
+    /// As [`Embedder::encode`] and [`Embedder::run`].
+    pub fn embed(&self, text: &str) -> Result<Embedding, EmbedError> {
+        let ids = self.encode(text)?;
+        let vector = self.run(&[&ids])?.pop().unwrap_or_default();
         Ok(Embedding {
             vector,
             tokens: ids.len(),
         })
     }
+}
+
+/// Whether `path` is a folder of a model that makes vectors of texts, and not text.
+#[must_use]
+pub fn is_embedder(path: &Path) -> bool {
+    #[derive(Deserialize)]
+    struct Kind {
+        model_type: Option<String>,
+    }
+    // A folder that cannot be read is told so by whoever loads it.
+    let kind = path
+        .is_dir()
+        .then(|| parse_json::<Kind>(path, "config.json"));
+    matches!(kind, Some(Ok(Kind { model_type: Some(kind) })) if kind == "bert")
+}
+
+/// The mean over the real tokens of each row: `[rows, longest, width]` to `[rows, width]`.
+fn mean(states: &Tensor, mask: &Tensor) -> candle_core::Result<Tensor> {
+    let sums = states.broadcast_mul(&mask.unsqueeze(D::Minus1)?)?.sum(1)?;
+    sums.broadcast_div(&mask.sum_keepdim(1)?)
 }
 
 /// Scales a vector to length 1; one of zeros stays.

@@ -24,6 +24,11 @@ pub trait TextCodec: Send + Sync {
     /// runs out of fuel or prints too much.
     fn render_chat(&self, chat: &ChatInput<'_>) -> Result<String, TextError>;
 
+    /// The form in which the model is shown calls of tools.
+    fn tool_syntax(&self) -> ToolSyntax {
+        ToolSyntax::Tagged
+    }
+
     /// A fresh incremental detokenizer for one choice of one request. A real model ignores both arguments; the simulated
     /// model's text is a function of them.
     fn detokenizer(&self, seed: u64, choice: u32) -> Box<dyn Detokenizer>;
@@ -58,10 +63,22 @@ pub enum SpecialTokens {
     AsText,
 }
 
+/// How a model writes that it calls functions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ToolSyntax {
+    /// `<tool_call>{"name": .., "arguments": {..}}</tool_call>`: Hermes, Qwen, and models without a form of their own.
+    Tagged,
+    /// `{"name": .., "parameters": {..}}` and nothing else: Llama 3.
+    Object,
+    /// `[TOOL_CALLS] [{"name": .., "arguments": {..}}]`: Mistral.
+    List,
+}
+
 /// A conversation on its way through a chat template.
 #[derive(Debug, Clone, Copy)]
 pub struct ChatInput<'a> {
-    /// OpenAI messages in order; `content` is a string or null, never a list of parts.
+    /// OpenAI messages in order, calls and results of tools among them; `content` is a string or null, never a list of
+    /// parts.
     pub messages: &'a [Value],
     /// OpenAI tool definitions, empty where there are none.
     pub tools: &'a [Value],

@@ -103,7 +103,10 @@ pub(crate) fn for_pieces(pieces: usize, work: impl Fn(usize) + Sync) {
             #[expect(unsafe_code, reason = "see SAFETY")]
             // SAFETY: `install` keeps the pool borrowed while the pointer is installed.
             let shared = unsafe { &*current.shared };
-            shared.run(pieces, &work);
+            match shared.take() {
+                Some(_taken) => shared.run(pieces, &work),
+                None => (0..pieces).for_each(work),
+            }
         }
         _ => (0..pieces).for_each(work),
     }
@@ -149,6 +152,8 @@ impl Drop for Restore {
 /// value it saw before, has read the description of that very job.
 #[derive(Default)]
 struct Shared {
+    /// A job is being run: who comes meanwhile from another thread works alone.
+    taken: AtomicBool,
     claims: AtomicU64,
     pieces: AtomicUsize,
     /// The closure, and the function that calls it.
@@ -169,7 +174,22 @@ const CLOSED: u64 = u32::MAX as u64;
 
 type Call = unsafe fn(*const (), usize);
 
+/// The right to run a job; given back when dropped.
+struct Taken<'a>(&'a AtomicBool);
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
+}
+
 impl Shared {
+    /// The right to run a job, unless another thread has it.
+    fn take(&self) -> Option<Taken<'_>> {
+        let was_taken = self.taken.swap(true, Ordering::Acquire);
+        (!was_taken).then(|| Taken(&self.taken))
+    }
+
     /// Offers the pieces to the workers, works itself, and returns when the last piece has ended.
     fn run<F: Fn(usize) + Sync>(&self, pieces: usize, work: &F) {
         let pieces = pieces.min(CLOSED as usize - 1);
@@ -284,6 +304,30 @@ unsafe fn call_piece<F: Fn(usize) + Sync>(work: *const (), piece: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn two_threads_that_share_a_pool_run_each_of_their_pieces_once() {
+        let pool = pool();
+        let run = |pieces: usize| {
+            for _ in 0..200 {
+                let counts: Vec<_> = (0..pieces).map(|_| AtomicUsize::new(0)).collect();
+                pool.install(|| {
+                    for_pieces(pieces, |i| {
+                        counts[i].fetch_add(1, Ordering::Relaxed);
+                    });
+                });
+                assert!(
+                    counts
+                        .iter()
+                        .all(|count| count.load(Ordering::Relaxed) == 1)
+                );
+            }
+        };
+        std::thread::scope(|scope| {
+            scope.spawn(|| run(7));
+            run(5);
+        });
+    }
 
     fn pool() -> ThreadPool {
         ThreadPool::new(3).unwrap()

@@ -147,6 +147,97 @@ class Chat(unittest.TestCase):
         stream.close()
 
 
+WEATHER = {
+    "type": "function",
+    "function": {
+        "name": "get_weather",
+        "description": "The weather of the next days in a city.",
+        "strict": True,
+        "parameters": {
+            "type": "object",
+            "properties": {
+                "city": {"type": "string", "enum": ["Visby", "Riga", "Lübeck"]},
+                "days": {"type": "integer", "minimum": 1, "maximum": 3},
+            },
+            "required": ["city", "days"],
+            "additionalProperties": False,
+        },
+    },
+}
+CLOCK = {"type": "function", "function": {"name": "get_time", "description": "The time of day."}}
+
+
+class Tools(unittest.TestCase):
+    OPTIONS = dict(
+        model=MODEL, messages=[{"role": "user", "content": "How is the weather in Visby?"}], max_tokens=200, temperature=0
+    )
+
+    def create(self, **options):
+        return client().chat.completions.create(**{**self.OPTIONS, "tools": [WEATHER, CLOCK], **options})
+
+    def check_weather(self, arguments):
+        arguments = json.loads(arguments)
+        self.assertEqual(set(arguments), {"city", "days"})
+        self.assertIn(arguments["city"], ("Visby", "Riga", "Lübeck"))
+        self.assertIn(arguments["days"], (1, 2, 3))
+
+    @unittest.skipIf(MODEL == "sim", "the simulated model follows no grammar")
+    def test_a_call_that_must_come(self):
+        choice = self.create(tools=[WEATHER], tool_choice="required", parallel_tool_calls=False).choices[0]
+        self.assertEqual(choice.finish_reason, "tool_calls")
+        self.assertIsNone(choice.message.content)
+        (call,) = choice.message.tool_calls
+        self.assertEqual((call.type, call.function.name), ("function", "get_weather"))
+        self.check_weather(call.function.arguments)
+        # The answer and its result make sense as messages again.
+        result = {"role": "tool", "tool_call_id": call.id, "content": "Sun."}
+        messages = [*self.OPTIONS["messages"], choice.message, result]
+        answer = self.create(messages=messages, max_tokens=16).choices[0]
+        self.assertIn(answer.finish_reason, ("stop", "length", "tool_calls"))
+
+    @unittest.skipIf(MODEL == "sim", "the simulated model follows no grammar")
+    def test_a_named_call_streams(self):
+        named = {"type": "function", "function": {"name": "get_weather"}}
+        options = dict(tool_choice=named, parallel_tool_calls=False, seed=5)
+        whole = self.create(**options).choices[0].message.tool_calls[0].function
+        chunks = [chunk.choices[0] for chunk in self.create(stream=True, **options)]
+        parts = [part for chunk in chunks for part in chunk.delta.tool_calls or []]
+        self.assertEqual((parts[0].type, parts[0].function.name), ("function", "get_weather"))
+        self.assertTrue(parts[0].id)
+        self.assertTrue(all(part.id is None and part.index == 0 for part in parts[1:]))
+        self.assertEqual("".join(part.function.arguments for part in parts), whole.arguments)
+        self.check_weather(whole.arguments)
+        self.assertFalse(any(chunk.delta.content for chunk in chunks))
+        self.assertEqual([chunk.finish_reason for chunk in chunks if chunk.finish_reason], ["tool_calls"])
+
+    @unittest.skipIf(MODEL == "sim", "the simulated model follows no grammar")
+    def test_the_stream_helper_of_the_sdk_puts_calls_together(self):
+        options = {**self.OPTIONS, "tools": [WEATHER], "tool_choice": "required", "parallel_tool_calls": False}
+        with client().chat.completions.stream(**options) as stream:
+            done = [event for event in stream if event.type == "tool_calls.function.arguments.done"]
+            final = stream.get_final_completion().choices[0]
+        self.assertEqual([event.name for event in done], ["get_weather"])
+        self.check_weather(done[0].arguments)
+        self.assertEqual(final.message.tool_calls[0].function.arguments, done[0].arguments)
+
+    def test_a_call_that_may_come(self):
+        for stream in (False, True):
+            answer = self.create(max_tokens=24, stream=stream)
+            choices = [chunk.choices[0] for chunk in answer] if stream else answer.choices
+            self.assertIn(choices[-1].finish_reason, ("stop", "length", "tool_calls"))
+
+    def test_a_call_that_must_not_come(self):
+        message = self.create(tool_choice="none", max_tokens=8).choices[0].message
+        self.assertTrue(message.content)
+        self.assertIsNone(message.tool_calls)
+
+    @unittest.skipIf(MODEL != "sim", "this model follows grammars")
+    def test_a_model_without_grammars_says_so(self):
+        with self.assertRaises(openai.BadRequestError) as caught:
+            self.create(tool_choice="required")
+        self.assertEqual(caught.exception.param, "tool_choice")
+
+
 class Completions(unittest.TestCase):
     def test_answer_and_stream(self):
         options = dict(model=MODEL, prompt="The Hanseatic League was", max_tokens=12, temperature=0, seed=1)
@@ -198,7 +289,9 @@ class Errors(unittest.TestCase):
             "top_p": dict(top_p=-1),
             "n": dict(n=0),
             "messages": dict(messages=[]),
-            "tools": dict(tools=[{"type": "function", "function": {"name": "f"}}]),
+            "tools[0].function.name": dict(tools=[{"type": "function", "function": {"name": "a b"}}]),
+            "tool_choice": dict(tool_choice="required"),
+            "functions": dict(functions=[{"name": "f"}]),
             "top_logprobs": dict(top_logprobs=2),
             "response_format.type": dict(response_format={"type": "yaml"}),
             "logit_bias": dict(logit_bias={"4294967295": 1}),
@@ -217,6 +310,22 @@ class Errors(unittest.TestCase):
             model=MODEL, messages=MESSAGES, max_tokens=1, frequency_penalty=0, presence_penalty=0, logit_bias={},
             user="someone", metadata={"a": "b"}, logprobs=False, store=False, tools=openai.NOT_GIVEN,
         )
+
+    def test_embeddings(self):
+        if MODEL != "sim":
+            return
+        texts = ["salt", "fish", "salt and fish"]
+        answer = client().embeddings.create(model="sim-embedder", input=texts, dimensions=16)
+        self.assertEqual([item.index for item in answer.data], [0, 1, 2])
+        self.assertEqual([len(item.embedding) for item in answer.data], [16] * 3)
+        self.assertEqual(answer.usage.prompt_tokens, 6)
+        written = client().embeddings.create(model="sim-embedder", input="salt", encoding_format="float")
+        for coded, number in zip(answer.data[0].embedding, written.data[0].embedding):
+            self.assertAlmostEqual(coded, number, places=6)
+        for model, dimensions in [(MODEL, None), ("sim-embedder", 3)]:
+            with self.assertRaises(openai.BadRequestError):
+                options = {} if dimensions is None else {"dimensions": dimensions}
+                client().embeddings.create(model=model, input="salt", **options)
 
     def test_unknown_model(self):
         error = self.refused(openai.NotFoundError, model="no-such-model")

@@ -15,6 +15,14 @@ runner = "sim"
 step_base_us = 200
 prefill_token_us = 0
 decode_sequence_us = 0
+
+[[model]]
+id = "sim-embedder"
+runner = "sim"
+[model.sim]
+embedding_numbers = 16
+step_base_us = 0
+prefill_token_us = 0
 "#;
 
 #[tokio::test(flavor = "multi_thread")]

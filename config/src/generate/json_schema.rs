@@ -105,10 +105,7 @@ fn key_schema(fact: &Fact) -> Value {
         Form::Size(range, default) => {
             let bytes = json!({ "type": "integer", "minimum": range.min, "maximum": range.max });
             let text = json!({ "type": "string", "pattern": "^[0-9]+ *(B|KiB|MiB|GiB|TiB)$" });
-            (
-                json!({ "anyOf": [bytes, text] }),
-                Some(Value::from(*default)),
-            )
+            (json!({ "anyOf": [bytes, text] }), default.map(Value::from))
         }
         Form::Text(pattern, length_max, default) => (
             json!({ "type": "string", "pattern": pattern, "maxLength": length_max }),

@@ -57,7 +57,7 @@ fn key_text(fact: &Fact, mark: &str) -> String {
 fn default(form: &Form) -> Option<String> {
     match form {
         Form::Whole(_, default) => default.map(|number| number.to_string()),
-        Form::Size(_, default) => Some(format!("{:?}", show_size(*default))),
+        Form::Size(_, default) => default.map(|bytes| format!("{:?}", show_size(bytes))),
         Form::Text(_, _, default) => default.as_ref().map(|text| format!("{text:?}")),
         Form::Word(_, default) => Some(format!("{default:?}")),
         Form::Flag(default) => Some(default.to_string()),

@@ -72,6 +72,11 @@ impl Cache {
 
 /// The library does not tell what a grammar takes; it was measured against the length of its text.
 fn estimated_bytes(spec: &GrammarSpec) -> usize {
-    let (GrammarSpec::JsonSchema(text) | GrammarSpec::Regex(text) | GrammarSpec::Lark(text)) = spec;
-    GRAMMAR_BASE_BYTES + text.len() * GRAMMAR_BYTES_PER_BYTE
+    let bytes = match spec {
+        GrammarSpec::JsonSchema(text) | GrammarSpec::Regex(text) | GrammarSpec::Lark(text) => {
+            text.len()
+        }
+        GrammarSpec::Calls(calls) => calls.bytes(),
+    };
+    GRAMMAR_BASE_BYTES + bytes * GRAMMAR_BYTES_PER_BYTE
 }

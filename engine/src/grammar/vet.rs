@@ -4,10 +4,10 @@
 use llguidance::api::TopLevelGrammar;
 use serde_json::{Value, json};
 
-use super::{GrammarError, GrammarSpec};
+use super::{CallSpec, GrammarError, GrammarSpec};
 use crate::limits::{
-    GRAMMAR_DEPTH_MAX, JSON_SPACE_MAX, LARK_BYTES_MAX, REGEX_BYTES_MAX, SCHEMA_BYTES_MAX,
-    SCHEMA_NODES_MAX, SCHEMA_SQUARES_MAX,
+    CALLS_BYTES_MAX, CALLS_FUNCTIONS_MAX, GRAMMAR_DEPTH_MAX, JSON_SPACE_MAX, LARK_BYTES_MAX,
+    REGEX_BYTES_MAX, SCHEMA_BYTES_MAX, SCHEMA_NODES_MAX, SCHEMA_SQUARES_MAX,
 };
 
 /// Checks what can be seen without understanding it.
@@ -19,6 +19,7 @@ pub(super) fn check(spec: &GrammarSpec) -> Result<(), GrammarError> {
             at_most(depth(text), "levels", GRAMMAR_DEPTH_MAX)
         }
         GrammarSpec::Regex(text) => check_regex(text),
+        GrammarSpec::Calls(calls) => check_calls(calls),
     }
 }
 
@@ -26,23 +27,40 @@ pub(super) fn check(spec: &GrammarSpec) -> Result<(), GrammarError> {
 pub(super) fn parse(spec: &GrammarSpec) -> Result<TopLevelGrammar, GrammarError> {
     match spec {
         GrammarSpec::JsonSchema(text) => {
-            let schema: Value = serde_json::from_str(text).map_err(|error| {
-                GrammarError::Invalid(format!("the schema is no JSON: {error}"))
-            })?;
-            if !schema.is_object() && !schema.is_boolean() {
-                let what = "a schema is an object, true or false";
-                return Err(GrammarError::Invalid(what.to_owned()));
-            }
-            check_schema(&schema)?;
+            let mut size = Size::default();
+            let schema = parse_schema(text, &mut size)?;
+            size.check()?;
             Ok(TopLevelGrammar::from_json_schema(with_little_space(schema)))
         }
         GrammarSpec::Regex(text) => Ok(TopLevelGrammar::from_regex(text)),
         GrammarSpec::Lark(text) => Ok(TopLevelGrammar::from_lark(text.to_string())),
+        GrammarSpec::Calls(calls) => {
+            // Together they may cost what one may.
+            let mut size = Size::default();
+            let schemas = calls
+                .schemas()
+                .map(|schema| parse_schema(schema, &mut size));
+            let schemas = schemas.collect::<Result<_, _>>()?;
+            size.check()?;
+            calls.compose(schemas)
+        }
     }
 }
 
+/// A schema, whose cost is added to `size`.
+fn parse_schema(text: &str, size: &mut Size) -> Result<Value, GrammarError> {
+    let schema: Value = serde_json::from_str(text)
+        .map_err(|error| GrammarError::Invalid(format!("the schema is no JSON: {error}")))?;
+    if !schema.is_object() && !schema.is_boolean() {
+        let what = "a schema is an object, true or false";
+        return Err(GrammarError::Invalid(what.to_owned()));
+    }
+    size.add(&schema);
+    Ok(schema)
+}
+
 /// Between the parts of a JSON value a model may put space, but not for ever, as small ones are prone to do.
-fn with_little_space(mut schema: Value) -> Value {
+pub(super) fn with_little_space(mut schema: Value) -> Value {
     let options = json!({"whitespace_pattern": format!("[ \\n\\r\\t]{{1,{JSON_SPACE_MAX}}}")});
     if schema == Value::Bool(true) {
         schema = json!({});
@@ -58,14 +76,12 @@ fn check_regex(text: &str) -> Result<(), GrammarError> {
     at_most(depth(text), "levels", GRAMMAR_DEPTH_MAX)
 }
 
-fn check_schema(schema: &Value) -> Result<(), GrammarError> {
-    let mut size = Size::default();
-    size.add(schema);
-    at_most(size.nodes, "nodes", SCHEMA_NODES_MAX)?;
-    at_most(size.squares, "squared fields", SCHEMA_SQUARES_MAX)?;
-    // One after another they cost no less than as one.
-    at_most(size.pattern_bytes, "bytes of patterns", REGEX_BYTES_MAX)?;
-    at_most(size.pattern_depth, "levels in a pattern", GRAMMAR_DEPTH_MAX)
+fn check_calls(calls: &CallSpec) -> Result<(), GrammarError> {
+    at_most(calls.functions.len(), "functions", CALLS_FUNCTIONS_MAX)?;
+    at_most(calls.bytes(), "bytes", CALLS_BYTES_MAX)?;
+    calls
+        .schemas()
+        .try_for_each(|schema| at_most(schema.len(), "bytes", SCHEMA_BYTES_MAX))
 }
 
 /// What a schema would cost.
@@ -78,6 +94,14 @@ struct Size {
 }
 
 impl Size {
+    fn check(&self) -> Result<(), GrammarError> {
+        at_most(self.nodes, "nodes", SCHEMA_NODES_MAX)?;
+        at_most(self.squares, "squared fields", SCHEMA_SQUARES_MAX)?;
+        // One after another they cost no less than as one.
+        at_most(self.pattern_bytes, "bytes of patterns", REGEX_BYTES_MAX)?;
+        at_most(self.pattern_depth, "levels in a pattern", GRAMMAR_DEPTH_MAX)
+    }
+
     /// Counts a value; the parser bounds how deep it nests.
     fn add(&mut self, value: &Value) {
         self.nodes += 1;

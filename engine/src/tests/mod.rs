@@ -1,5 +1,6 @@
 //! Tests of the engine as a whole: over simulated time turn by turn, and over its real thread.
 
+mod devices;
 mod faults;
 mod guided;
 pub(crate) mod model;
@@ -7,5 +8,5 @@ mod order;
 mod sharing;
 mod simulation;
 mod soak;
-mod threads;
+pub(crate) mod threads;
 mod turns;

@@ -13,7 +13,7 @@ use crate::admissions::Admissions;
 use crate::api::{EngineError, Event, Priority, SamplingParams, StopParams, Submission};
 use crate::block_manager::BlockManager;
 use crate::core::{Core, Turn};
-use crate::doorbell::{Command, Door, Doorbell, door};
+use crate::doorbell::{Alarm, Door, Doorbell, door};
 use crate::events::{EventStream, Link, open};
 use crate::grammar::{Grammar, GrammarSpec, Grammars};
 use crate::pace::Pace;
@@ -245,7 +245,7 @@ impl Bench {
         let blocks = BlockManager::new(kv_blocks, 4);
         let pace = Pace::new(Duration::from_millis(50));
         let scheduler = Scheduler::new(sequences_max, step_tokens_max, blocks, pace);
-        let (bell, door) = door(10_000);
+        let (bell, door) = door(10_000, Alarm::default());
         Self {
             core: Core::new(Box::new(model), scheduler),
             now: Duration::ZERO,
@@ -291,10 +291,8 @@ impl Bench {
     }
 
     fn untimed_turn(&mut self) -> Turn {
-        while let Ok(command) = self.door.commands.try_recv() {
-            if let Command::Submit(request) = command {
-                self.core.accept(*request, self.now);
-            }
+        while let Ok(request) = self.door.submissions.try_recv() {
+            self.core.accept(*request, self.now);
         }
         if self.door.take_ring() {
             self.core.look_around();

@@ -11,9 +11,9 @@ use crate::sim_runner::token_text;
 use crate::{EngineHandle, EngineOptions, EventStream, RunnerOptions, SimOptions};
 
 /// Far longer than anything here takes: a test that gets there has failed.
-pub(super) const TIMEOUT: Duration = Duration::from_secs(30);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(30);
 
-pub(super) fn options(sequences_max: u32, queue_max: u32) -> EngineOptions {
+pub(crate) fn options(sequences_max: u32, queue_max: u32) -> EngineOptions {
     #[expect(clippy::disallowed_methods, reason = "the tests bring the clock")]
     let start = Instant::now();
     EngineOptions {

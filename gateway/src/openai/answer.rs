@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::error::ApiError;
 use super::logprobs::Logprobs;
 use super::run::Run;
+use crate::upstream::tools::CallHead;
 use crate::upstream::{self, Endpoint, Event, FinishReason, TokenLogprob};
 
 /// What all parts of an answer repeat.
@@ -51,6 +52,13 @@ pub(super) async fn respond(mut run: Run, head: &Head) -> Result<Response, ApiEr
                 collected.text.push_str(&text);
                 collected.logprobs.extend(logprobs);
             }
+            Event::ToolCall {
+                choice,
+                index,
+                head,
+                arguments,
+            } => at(&mut choices, choice).call(index, head, &arguments),
+            Event::ToolSyntax(_) => {}
             Event::Finished { choice, reason } => at(&mut choices, choice).reason = Some(reason),
             Event::Done(usage) => {
                 let shown = best(choices, head);
@@ -64,11 +72,37 @@ pub(super) async fn respond(mut run: Run, head: &Head) -> Result<Response, ApiEr
 #[derive(Default)]
 struct Collected {
     text: String,
+    calls: Vec<Call>,
     reason: Option<FinishReason>,
     logprobs: Vec<TokenLogprob>,
 }
 
+/// A call of a function.
+struct Call {
+    /// Its number among the calls of the choice.
+    number: u32,
+    head: CallHead,
+    arguments: String,
+}
+
 impl Collected {
+    /// Begins a call, or goes on with one.
+    fn call(&mut self, number: u32, head: Option<CallHead>, arguments: &str) {
+        if let Some(head) = head {
+            let arguments = String::new();
+            self.calls.push(Call {
+                number,
+                head,
+                arguments,
+            });
+        }
+        let call = self.calls.iter_mut().find(|call| call.number == number);
+        // Arguments of a call that never began would be those of nobody.
+        if let Some(call) = call {
+            call.arguments.push_str(arguments);
+        }
+    }
+
     /// By which candidates are compared: the mean, since a sum would favour the shortest. One without a token, which
     /// ended at once, said nothing unlikely.
     fn mean_logprob(&self) -> f64 {
@@ -112,7 +146,7 @@ fn body<'a>(head: &'a Head, choices: &'a [Collected], usage: Usage) -> Body<'a> 
     let choices = choices.iter().zip(0..);
     let choices = choices.map(|(collected, index)| Choice {
         index,
-        content: Content::of(head.endpoint, &collected.text),
+        content: Content::of(head.endpoint, collected),
         logprobs: (head.logprobs).then(|| Logprobs::of(head.endpoint, &collected.logprobs, 0)),
         finish_reason: collected.reason.map(finish_reason),
     });
@@ -142,6 +176,7 @@ pub(super) const fn finish_reason(reason: FinishReason) -> &'static str {
     match reason {
         FinishReason::Stop => "stop",
         FinishReason::Length => "length",
+        FinishReason::ToolCalls => "tool_calls",
     }
 }
 
@@ -175,18 +210,48 @@ enum Content<'a> {
 #[derive(Serialize)]
 struct Message<'a> {
     role: &'static str,
-    content: &'a str,
+    /// Null where there are calls alone.
+    content: Option<&'a str>,
     /// Always null.
     refusal: (),
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tool_calls: Vec<ToolCall<'a>>,
+}
+
+#[derive(Serialize)]
+struct ToolCall<'a> {
+    id: &'a str,
+    r#type: &'static str,
+    function: Function<'a>,
+}
+
+#[derive(Serialize)]
+struct Function<'a> {
+    name: &'a str,
+    arguments: &'a str,
+}
+
+impl<'a> From<&'a Call> for ToolCall<'a> {
+    fn from(call: &'a Call) -> Self {
+        Self {
+            id: &call.head.id,
+            r#type: "function",
+            function: Function {
+                name: &call.head.name,
+                arguments: &call.arguments,
+            },
+        }
+    }
 }
 
 impl<'a> Content<'a> {
-    fn of(endpoint: Endpoint, text: &'a str) -> Self {
+    fn of(endpoint: Endpoint, Collected { text, calls, .. }: &'a Collected) -> Self {
         match endpoint {
             Endpoint::Chat => Self::Message(Message {
                 role: "assistant",
-                content: text,
+                content: (calls.is_empty() || !text.is_empty()).then_some(&**text),
                 refusal: (),
+                tool_calls: calls.iter().map(Into::into).collect(),
             }),
             Endpoint::Completions => Self::Text(text),
         }

@@ -52,6 +52,8 @@ enum Fault {
     RouteNotFound,
     MethodNotAllowed,
     RequestTimeout,
+    InvalidModel(String),
+    ModelExists(String),
     PayloadTooLarge {
         limit: u64,
     },
@@ -85,7 +87,7 @@ impl ApiError {
 
     /// The body is not JSON; `what` is the parser's word and place, free of content.
     #[must_use]
-    pub(super) fn json(what: String) -> Self {
+    pub(crate) fn json(what: String) -> Self {
         Self::new(Fault::Json(what))
     }
 
@@ -93,6 +95,18 @@ impl ApiError {
     #[must_use]
     pub fn model_not_found(model: &str) -> Self {
         Self::new(Fault::ModelNotFound(shortened(model)))
+    }
+
+    /// An operator described a model that cannot be; every problem is a line of `problems`.
+    #[must_use]
+    pub(crate) fn invalid_model(problems: String) -> Self {
+        Self::new(Fault::InvalidModel(problems))
+    }
+
+    /// An operator added a model whose id is taken.
+    #[must_use]
+    pub(crate) fn model_exists(model: &str) -> Self {
+        Self::new(Fault::ModelExists(shortened(model)))
     }
 
     /// The body is larger than `limit` bytes.
@@ -226,6 +240,8 @@ impl Fault {
                 (400, INVALID, "context_length_exceeded", Some(false))
             }
             Self::BodyUnreadable => (400, INVALID, "body_unreadable", Some(false)),
+            Self::InvalidModel(_) => (400, INVALID, "invalid_model", Some(false)),
+            Self::ModelExists(_) => (409, INVALID, "model_exists", Some(false)),
             Self::InvalidHost => (400, INVALID, "invalid_host", Some(false)),
             Self::ForeignHost => (403, INVALID, "host_not_allowed", Some(false)),
             Self::InvalidKey => (401, INVALID, "invalid_api_key", Some(false)),
@@ -277,6 +293,7 @@ impl Fault {
             Self::Refused { param, .. } => *param,
             Self::ModelNotFound(_) => Some("model"),
             Self::Relayed(refusal) => refusal.param.as_deref(),
+            Self::ModelExists(_) => Some("id"),
             _ => None,
         }
     }
@@ -321,6 +338,13 @@ impl fmt::Display for Fault {
                 return write!(
                     f,
                     "The model '{model}' does not exist here; GET /v1/models lists those that do."
+                );
+            }
+            Self::InvalidModel(problems) => return f.write_str(problems),
+            Self::ModelExists(model) => {
+                return write!(
+                    f,
+                    "A model '{model}' is served already; delete it first, or choose another id."
                 );
             }
             Self::PayloadTooLarge { limit } => {

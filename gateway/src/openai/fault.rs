@@ -30,6 +30,8 @@ pub(super) enum ParamFault {
     Unknown { meant: Option<&'static str> },
     /// OpenAI knows it, we do not yet.
     Unsupported,
+    /// OpenAI has replaced it.
+    Former { by: &'static str },
     /// OpenAI knows the value, we do not yet; the text completes "supports only ...".
     UnsupportedValue { supported: String },
     /// It contradicts another field.
@@ -49,7 +51,7 @@ impl ParamFault {
             Self::TooLong { .. } => "string_above_max_length",
             Self::Duplicate => "duplicate_parameter",
             Self::Unknown { .. } => "unknown_parameter",
-            Self::Unsupported => "unsupported_parameter",
+            Self::Unsupported | Self::Former { .. } => "unsupported_parameter",
             Self::UnsupportedValue { .. } => "unsupported_value",
             Self::Conflict { .. } | Self::OnlyWith { .. } => "invalid_parameter_combination",
         }
@@ -94,6 +96,10 @@ impl ParamFault {
             Self::Unsupported => write!(
                 f,
                 "Unsupported parameter: '{param}' is not supported by this server; leave it out."
+            ),
+            Self::Former { by } => write!(
+                f,
+                "Unsupported parameter: '{param}' was replaced by '{by}'; use that instead."
             ),
             Self::UnsupportedValue { supported } => write!(
                 f,

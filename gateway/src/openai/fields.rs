@@ -22,11 +22,13 @@ pub(super) enum Rule {
     Only(&'static [&'static str]),
     /// Known to OpenAI, not supported here.
     Unsupported,
+    /// What OpenAI has replaced by another field; these values, written as JSON, change nothing and pass.
+    Former(&'static [&'static str], &'static str),
     /// Another API's name for a field of ours.
     Meant(&'static str),
 }
 
-use Rule::{Meant, NoEffect, Only, Read, Unsupported};
+use Rule::{Former, Meant, NoEffect, Only, Read, Unsupported};
 
 /// Fields of both endpoints.
 pub(super) const SHARED: &[Field] = &[
@@ -69,13 +71,16 @@ pub(super) const CHAT: &[Field] = &[
     ("max_completion_tokens", Read),
     ("safety_identifier", NoEffect(Kind::String)),
     ("prompt_cache_key", NoEffect(Kind::String)),
-    ("parallel_tool_calls", NoEffect(Kind::Boolean)),
+    ("parallel_tool_calls", Read),
     ("logprobs", Read),
     ("top_logprobs", Read),
-    ("tools", Only(&["[]"])),
-    ("tool_choice", Only(&[r#""none""#, r#""auto""#])),
-    ("functions", Only(&["[]"])),
-    ("function_call", Only(&[r#""none""#, r#""auto""#])),
+    ("tools", Read),
+    ("tool_choice", Read),
+    ("functions", Former(&["[]"], "tools")),
+    (
+        "function_call",
+        Former(&[r#""none""#, r#""auto""#], "tool_choice"),
+    ),
     ("modalities", Only(&[r#"["text"]"#])),
     ("reasoning_effort", Only(&[r#""none""#])),
     ("verbosity", Only(&[r#""medium""#])),
@@ -99,18 +104,60 @@ pub(super) const COMPLETIONS: &[Field] = &[
     ("input", Meant("prompt")),
 ];
 
+/// Fields of `/v1/embeddings`.
+pub(super) const EMBEDDINGS: &[Field] = &[
+    ("model", Read),
+    ("input", Read),
+    ("encoding_format", Read),
+    ("dimensions", Read),
+    ("user", NoEffect(Kind::String)),
+    ("prompt", Meant("input")),
+    ("messages", Meant("input")),
+];
+
 /// Fields of a message. The last ones are those that come back when a client sends our own answer again.
 pub(super) const MESSAGE: &[Field] = &[
     ("role", Read),
     ("content", Read),
     ("name", Read),
-    ("tool_calls", Only(&["[]"])),
-    ("function_call", Unsupported),
-    ("tool_call_id", Unsupported),
+    ("tool_calls", Read),
+    ("tool_call_id", Read),
+    ("function_call", Former(&[], "tool_calls")),
     ("audio", Unsupported),
     ("refusal", Only(&[r#""""#])),
     ("annotations", Only(&["[]"])),
 ];
+
+/// Fields of one of `tools`, and of what names one.
+pub(super) const TOOL: &[Field] = &[("type", Read), ("function", Read)];
+
+/// Fields of its `function`. A schema always holds to the letter, so that `strict` changes nothing.
+pub(super) const FUNCTION: &[Field] = &[
+    ("name", Read),
+    ("description", Read),
+    ("parameters", Read),
+    ("strict", Read),
+];
+
+/// Fields of a `function` that is only named.
+pub(super) const FUNCTION_NAME: &[Field] = &[("name", Read)];
+
+/// Fields of a `tool_choice` of several functions.
+pub(super) const CHOICE_ALLOWED: &[Field] = &[("type", Read), ("allowed_tools", Read)];
+
+/// Fields of its `allowed_tools`.
+pub(super) const ALLOWED_TOOLS: &[Field] = &[("mode", Read), ("tools", Read)];
+
+/// Fields of one of a message's `tool_calls`; clients that put a stream together may leave its index there.
+pub(super) const CALL: &[Field] = &[
+    ("id", Read),
+    ("type", Read),
+    ("function", Read),
+    ("index", NoEffect(Kind::Integer)),
+];
+
+/// Fields of its `function`.
+pub(super) const CALLED_FUNCTION: &[Field] = &[("name", Read), ("arguments", Read)];
 
 /// Fields of a part of a message's content.
 pub(super) const TEXT_PART: &[Field] = &[("type", Read), ("text", Read)];
@@ -188,6 +235,8 @@ impl Rule {
                 Err(node.fault(ParamFault::UnsupportedValue { supported }))
             }
             Unsupported => Err(node.fault(ParamFault::Unsupported)),
+            Former(neutral, _) if node.is_one_of(neutral) => Ok(()),
+            Former(_, by) => Err(node.fault(ParamFault::Former { by })),
             Meant(field) => Err(node.fault(ParamFault::Unknown { meant: Some(field) })),
         }
     }
@@ -204,7 +253,7 @@ fn suggestion(name: &str, tables: &[&[Field]]) -> Option<&'static str> {
         .iter()
         .copied()
         .flatten()
-        .filter(|(_, rule)| !matches!(rule, Unsupported | Meant(_)))
+        .filter(|(_, rule)| !matches!(rule, Unsupported | Former(..) | Meant(_)))
         .map(|(field, _)| (strsim::osa_distance(&plain, &self::plain(field)), *field))
         .filter(|(edits, _)| *edits <= edits_max)
         .min()

@@ -1,19 +1,22 @@
 //! OpenAI's API: its JSON on the outside, [`GenerateRequest`]s and events on the inside.
 //!
 //! A request goes through these files in this order: `body` (bytes), `json` and `fields` (what it says), `chat` or
-//! `completions` with `params` (what it means), `run` (the work), then `answer` or `stream` with `sse` (the reply), and
+//! `completions` with `params` (what it means), `run` with `calls` (the work), then `answer` or `stream` with `sse` (the reply), and
 //! `error` for whatever goes wrong. It must not know which upstream serves a model, nor read a clock.
 
 pub mod error;
 
 mod answer;
 pub(crate) mod body;
+mod calls;
 mod chat;
 mod completions;
+mod embeddings;
 mod fault;
 mod fields;
 mod json;
 mod logprobs;
+mod messages;
 mod models;
 mod params;
 mod rules;
@@ -24,6 +27,7 @@ mod stream;
 mod structure;
 #[cfg(test)]
 mod tests;
+mod tools;
 
 use std::fmt;
 use std::sync::Arc;
@@ -99,6 +103,7 @@ impl Api {
         Router::new()
             .route(Endpoint::Chat.path(), routing::post(chat_completions))
             .route(Endpoint::Completions.path(), routing::post(completions))
+            .route("/v1/embeddings", routing::post(embeddings::serve))
             .route("/v1/models", routing::get(models::list))
             .route("/v1/models/{*id}", routing::get(models::get))
             .fallback(async || ApiError::route_not_found())
@@ -136,7 +141,10 @@ impl Api {
             created_s: head.created_s,
         };
         let time_left = deadline.saturating_sub(self.shared.clock.now());
-        let run = Run::start(id, &upstream, work.split(ask), time_left).telling_ids(head.token_ids);
+        let mut run = Run::start(id, &upstream, work.split(ask), time_left);
+        if peer {
+            run = run.for_peer(head.token_ids);
+        }
         let mut response = match stream {
             Some(options) => {
                 let encoder = Encoder::new(&head, options);
@@ -159,19 +167,29 @@ impl Api {
         said.time_left.map_or(ours, |left| left.min(ours))
     }
 
-    /// Parses a body: a small one here, a large one where it holds up nobody else.
     async fn parse(&self, endpoint: Endpoint, body: Bytes, peer: bool) -> Result<Ask, ApiError> {
-        if body.len() <= limits::PARSE_INLINE_BYTES_MAX {
-            return self.shared.parse(endpoint, &body, peer);
+        let (bytes, shared) = (body.len(), Arc::clone(&self.shared));
+        let parse = move |_: &Limits| shared.parse(endpoint, &body, peer);
+        self.off_loop(bytes, parse).await
+    }
+
+    /// Reads or writes JSON of about `size` bytes: little of it here, much of it where it holds up nobody else.
+    async fn off_loop<T: Send + 'static>(
+        &self,
+        size: usize,
+        work: impl FnOnce(&Limits) -> Result<T, ApiError> + Send + 'static,
+    ) -> Result<T, ApiError> {
+        if size <= limits::PARSE_INLINE_BYTES_MAX {
+            return work(&self.shared.limits);
         }
         let permit = self.shared.large_parses.acquire().await;
-        let shared = Arc::clone(&self.shared);
-        let parsing = tokio::task::spawn_blocking(move || shared.parse(endpoint, &body, peer));
-        let parsed = parsing
+        let limits = self.shared.limits.clone();
+        let working = tokio::task::spawn_blocking(move || work(&limits));
+        let done = working
             .await
             .unwrap_or_else(|_panicked| Err(ApiError::internal()));
         drop(permit);
-        parsed
+        done
     }
 
     fn head(&self, endpoint: Endpoint, params: &Params, peer: bool) -> Head {
@@ -277,6 +295,7 @@ impl Work {
             logprobs: params.logprobs_needed(),
             echo: params.echo,
             structure: params.structure.clone(),
+            tools: params.tools.clone(),
             // A client's seed gives a prompt the same answer here as on its own; one that we draw is drawn for each, or
             // equal prompts would get equal answers.
             seed: extension.seed.or(params.seed).unwrap_or_else(draw_seed),

@@ -14,6 +14,7 @@ use super::rules::{Extension, Rules};
 use super::sampling;
 use super::structure;
 use crate::limits;
+use crate::upstream::tools::Tools;
 use crate::upstream::{Prompt, Sampling, Structure};
 
 /// A request as far as its body tells.
@@ -42,6 +43,8 @@ pub(super) struct Params {
     pub(super) best_of: u32,
     /// What each choice must look like.
     pub(super) structure: Option<Structure>,
+    /// Functions that may be called.
+    pub(super) tools: Option<Arc<Tools>>,
     pub(super) seed: Option<u64>,
     /// What a peer says beside.
     pub(super) extension: Extension,
@@ -74,6 +77,7 @@ impl Params {
             echo: false,
             best_of: n,
             structure: structure::read(body)?,
+            tools: None,
             seed: seed(body)?,
             extension: rules.extension(body)?,
             stream: stream(body)?,

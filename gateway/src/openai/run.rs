@@ -1,9 +1,10 @@
 //! One request at work: the upstream's streams of all its prompts as one, checked and under the deadline.
 //!
-//! Whoever reads a [`Run`] gets a well-formed sequence: deltas with text or log-probabilities, one end for every choice, then `Done`; or an
+//! Whoever reads a [`Run`] gets a well-formed sequence: deltas with text or log-probabilities, calls, one end for every choice, then `Done`; or an
 //! error, once. An upstream that stops in the middle or says what makes no sense becomes an error here, so that nothing
 //! further out can end silently (I3). Dropping it cancels everything.
 
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -12,6 +13,7 @@ use std::time::Duration;
 use futures::stream::{self, Stream, StreamExt as _, TryStreamExt as _};
 use tokio::time::Sleep;
 
+use super::calls::Calls;
 use super::error::ApiError;
 use crate::upstream::{Event, EventStream, GenerateRequest, Upstream, UpstreamError, Usage};
 
@@ -23,6 +25,10 @@ pub(super) struct Run {
     /// The part that is asked first, moved on so that no prompt starves another.
     turn: usize,
     usage: Usage,
+    /// Finds calls in the text, where the request has tools.
+    calls: Option<Calls>,
+    /// What was found and not told yet: what one event of the upstream gives.
+    ready: VecDeque<Event>,
     deadline: Pin<Box<Sleep>>,
     /// Whether a delta with ids alone is worth telling.
     tells_ids: bool,
@@ -47,6 +53,7 @@ impl Run {
         requests: Vec<GenerateRequest>,
         timeout: Duration,
     ) -> Self {
+        let calls = requests.first().and_then(Calls::of);
         let mut base = 0;
         let mut parts = Vec::with_capacity(requests.len());
         for request in requests {
@@ -64,15 +71,22 @@ impl Run {
             parts,
             turn: 0,
             usage: Usage::default(),
+            calls,
+            ready: VecDeque::new(),
             deadline: Box::pin(tokio::time::sleep(timeout)),
             tells_ids: false,
             over: false,
         }
     }
 
-    /// Tells deltas that hold ids and no text, which a peer can go on from.
-    pub(super) fn telling_ids(self, tells_ids: bool) -> Self {
-        Self { tells_ids, ..self }
+    /// Tells a peer everything as it comes: it looks for calls itself, and with `tells_ids` it gets deltas that hold ids and
+    /// no text.
+    pub(super) fn for_peer(self, tells_ids: bool) -> Self {
+        Self {
+            calls: None,
+            tells_ids,
+            ..self
+        }
     }
 
     /// Takes `event` of the part at `index`; `None` where there is nothing to tell.
@@ -144,23 +158,28 @@ impl Stream for Run {
     type Item = Result<Event, ApiError>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        if self.over {
-            return Poll::Ready(None);
-        }
-        let told = match self.poll_parts(cx) {
-            Poll::Ready(told) => told,
-            // The upstream has the same deadline and should be first to say so.
-            Poll::Pending => {
-                ready!(self.deadline.as_mut().poll(cx));
-                Err(ApiError::deadline_exceeded())
+        while self.ready.is_empty() && !self.over {
+            let told = match self.poll_parts(cx) {
+                Poll::Ready(told) => told,
+                // The upstream has the same deadline and should be first to say so.
+                Poll::Pending => {
+                    ready!(self.deadline.as_mut().poll(cx));
+                    Err(ApiError::deadline_exceeded())
+                }
+            };
+            if matches!(told, Err(_) | Ok(Event::Done(_))) {
+                self.over = true;
+                // What still runs for other prompts is of no use.
+                self.parts.clear();
             }
-        };
-        if matches!(told, Err(_) | Ok(Event::Done(_))) {
-            self.over = true;
-            // What still runs for other prompts is of no use.
-            self.parts.clear();
+            let run = &mut *self;
+            match (told, &mut run.calls) {
+                (Err(error), _) => return Poll::Ready(Some(Err(error))),
+                (Ok(event), Some(calls)) => calls.take(event, &mut run.ready),
+                (Ok(event), None) => run.ready.push_back(event),
+            }
         }
-        Poll::Ready(Some(told))
+        Poll::Ready(self.ready.pop_front().map(Ok))
     }
 }
 
@@ -168,7 +187,12 @@ impl Part {
     /// The event with its choice numbered over all prompts; `None` if it makes no sense.
     fn place(&mut self, mut event: Event) -> Option<Event> {
         match &mut event {
-            Event::Delta { choice, .. } if self.is_running(*choice) => *choice += self.base,
+            Event::ToolSyntax(_) => {}
+            Event::Delta { choice, .. } | Event::ToolCall { choice, .. }
+                if self.is_running(*choice) =>
+            {
+                *choice += self.base;
+            }
             Event::Finished { choice, .. } if self.is_running(*choice) => {
                 *self.finished.get_mut(*choice as usize)? = true;
                 *choice += self.base;

@@ -11,6 +11,7 @@ use super::error::ApiError;
 use super::logprobs::{Logprobs, characters_of};
 use super::params::StreamOptions;
 use crate::limits;
+use crate::upstream::tools::{CallHead, ToolSyntax, WireSyntax};
 use crate::upstream::{Endpoint, Event, TokenLogprob};
 
 /// Writes the events of one stream into a buffer.
@@ -58,13 +59,28 @@ impl Encoder {
     /// Writes what one event means to the client: none, one or several chunks.
     pub(super) fn event(&mut self, event: &Event) {
         match event {
+            // Words for those who look for calls, which a peer does itself.
+            Event::ToolSyntax(syntax) if self.peer => self.syntax(*syntax),
+            Event::ToolSyntax(_) => {}
+            Event::ToolCall {
+                choice,
+                index,
+                head,
+                arguments,
+            } => {
+                self.open(*choice, "null");
+                self.start_chunk(*choice);
+                self.call(*index, head.as_ref(), arguments);
+                self.logprobs(*choice, &[]);
+                self.end_chunk(None);
+            }
             Event::Delta {
                 choice,
                 text,
                 token_ids,
                 logprobs,
             } => {
-                self.open(*choice);
+                self.open(*choice, "\"\"");
                 self.start_chunk(*choice);
                 self.text(Some(text));
                 self.logprobs(*choice, logprobs);
@@ -74,7 +90,7 @@ impl Encoder {
                 self.end_chunk(None);
             }
             Event::Finished { choice, reason } => {
-                self.open(*choice);
+                self.open(*choice, "\"\"");
                 self.start_chunk(*choice);
                 self.text(None);
                 self.logprobs(*choice, &[]);
@@ -111,15 +127,19 @@ impl Encoder {
         self.buffer.split().freeze()
     }
 
-    /// The first chunk of a chat's choice, with the role and no text, as OpenAI sends it.
-    fn open(&mut self, choice: u32) {
+    /// The first chunk of a chat's choice, with the role and no text, as OpenAI sends it. `content` is JSON.
+    fn open(&mut self, choice: u32, content: &str) {
         if self.endpoint != Endpoint::Chat || std::mem::replace(&mut self.at(choice).opened, true) {
             return;
         }
         self.start_chunk(choice);
-        self.buffer.extend_from_slice(
-            br#","delta":{"role":"assistant","content":"","refusal":null},"logprobs":null"#,
-        );
+        for part in [
+            r#","delta":{"role":"assistant","content":"#,
+            content,
+            r#","refusal":null},"logprobs":null"#,
+        ] {
+            self.buffer.extend_from_slice(part.as_bytes());
+        }
         self.end_chunk(None);
     }
 
@@ -147,6 +167,22 @@ impl Encoder {
         }
     }
 
+    fn call(&mut self, index: u32, head: Option<&CallHead>, arguments: &str) {
+        self.buffer
+            .extend_from_slice(br#","delta":{"tool_calls":["#);
+        let call = CallDelta {
+            index,
+            id: head.map(|head| &*head.id),
+            r#type: head.map(|_| "function"),
+            function: FunctionDelta {
+                name: head.map(|head| &*head.name),
+                arguments,
+            },
+        };
+        self.json(&call);
+        self.buffer.extend_from_slice(b"]}");
+    }
+
     fn logprobs(&mut self, choice: u32, tokens: &[TokenLogprob]) {
         self.buffer.extend_from_slice(br#","logprobs":"#);
         if tokens.is_empty() {
@@ -156,6 +192,15 @@ impl Encoder {
         let characters = self.at(choice).characters;
         self.json(&Logprobs::of(self.endpoint, tokens, characters));
         self.at(choice).characters += tokens.iter().map(characters_of).sum::<usize>();
+    }
+
+    /// How the model writes calls, in a chunk of its own.
+    fn syntax(&mut self, syntax: ToolSyntax) {
+        self.buffer.extend_from_slice(&self.head);
+        self.buffer
+            .extend_from_slice(br#"],"hansa":{"tool_syntax":"#);
+        self.json(&WireSyntax::from(syntax));
+        self.buffer.extend_from_slice(b"}}\n\n");
     }
 
     /// What only a peer reads: ids to go on from, and the bytes that a completion's log-probabilities lose.
@@ -203,6 +248,24 @@ impl Encoder {
         let written = serde_json::to_writer((&mut self.buffer).writer(), value);
         debug_assert!(written.is_ok(), "strings and numbers fit into memory");
     }
+}
+
+/// A part of a call; only the first one says whom it calls.
+#[derive(Serialize)]
+struct CallDelta<'a> {
+    index: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    r#type: Option<&'static str>,
+    function: FunctionDelta<'a>,
+}
+
+#[derive(Serialize)]
+struct FunctionDelta<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<&'a str>,
+    arguments: &'a str,
 }
 
 fn chunk_head(head: &Head) -> Vec<u8> {

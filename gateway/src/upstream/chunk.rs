@@ -7,8 +7,9 @@ mod wire;
 
 use std::collections::VecDeque;
 
-use self::wire::{Choice, Chunk, Logprobs, WireUsage};
+use self::wire::{CallDelta, Choice, Chunk, Logprobs, WireUsage};
 use crate::upstream::refusal::{self, WireError};
+use crate::upstream::tools::CallHead;
 use crate::upstream::{
     Endpoint, Event, FinishReason, GenerateRequest, UpstreamError, UpstreamErrorKind, Usage,
 };
@@ -64,6 +65,10 @@ impl Decoder {
         if let Some(usage) = chunk.usage {
             self.told = Some(usage);
         }
+        let syntax = chunk.hansa.and_then(|hansa| hansa.tool_syntax);
+        if let Some(syntax) = syntax.filter(|_| self.ours) {
+            events.push_back(Event::ToolSyntax(syntax.into()));
+        }
         for choice in chunk.choices.unwrap_or_default() {
             self.choice(choice, events)?;
         }
@@ -89,9 +94,12 @@ impl Decoder {
             .map(Logprobs::read)
             .transpose()
             .map_err(Fault::Nonsense)?;
-        let delta = choice.delta.and_then(|delta| delta.content);
+        let (content, calls) = choice
+            .delta
+            .map(|d| (d.content, d.tool_calls))
+            .unwrap_or_default();
         let text = match self.endpoint {
-            Endpoint::Chat => delta,
+            Endpoint::Chat => content,
             Endpoint::Completions => choice.text,
         };
         let (text, logprobs) = (text.unwrap_or_default(), logprobs.unwrap_or_default());
@@ -104,6 +112,10 @@ impl Decoder {
                 token_ids,
                 logprobs,
             });
+        }
+        for call in calls.unwrap_or_default() {
+            self.deltas = self.deltas.saturating_add(1);
+            events.push_back(call_event(index, call));
         }
         if let Some(reason) = choice.finish_reason {
             if let Some(finished) = self.finished.get_mut(index as usize) {
@@ -152,6 +164,23 @@ impl Decoder {
     }
 }
 
+/// A part of a call; the first one has its name.
+fn call_event(choice: u32, call: CallDelta<'_>) -> Event {
+    let function = call.function;
+    let (name, arguments) = function.map(|f| (f.name, f.arguments)).unwrap_or_default();
+    let id = call.id.unwrap_or_default().into_owned();
+    let head = name.filter(|name| !name.is_empty()).map(|name| CallHead {
+        id,
+        name: name.into_owned(),
+    });
+    Event::ToolCall {
+        choice,
+        index: call.index,
+        head,
+        arguments: arguments.unwrap_or_default().into_owned(),
+    }
+}
+
 /// Tokens of the largest context there is.
 const COMPLETION_MAX: u32 = 1 << 24;
 
@@ -171,6 +200,7 @@ fn in_stream(error: &WireError<'_>, ours: bool) -> UpstreamError {
 fn finish_reason(word: &str) -> FinishReason {
     match word {
         "length" => FinishReason::Length,
+        "tool_calls" | "function_call" => FinishReason::ToolCalls,
         _ => FinishReason::Stop,
     }
 }

@@ -1,7 +1,14 @@
-//! An engine in this process as an upstream. The only file that names the engine (a tidy test holds it).
+//! An engine in this process as an upstream. The only file that names the engine, with those below it (a tidy test holds
+//! it).
 //!
 //! It converts between the gateway's types and the engine's, and nothing else: what a request means is decided in
 //! `openai`, how it is scheduled in the engine.
+
+mod devices;
+mod embedder;
+mod errors;
+mod guidance;
+mod options;
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -10,14 +17,18 @@ use std::time::Duration;
 
 use dashmap::DashMap;
 use futures::future::BoxFuture;
-use futures::stream::{StreamExt, unfold};
+use futures::stream::{self, StreamExt, unfold};
 use hansa_config::schema;
-use hansa_engine::api::{
-    self, EngineError, EngineState, Priority, StopParams, Submission, SubmitError,
-};
-use hansa_engine::grammar::{Grammar, GrammarError, GrammarSpec};
-use hansa_engine::{EngineHandle, EngineOptions, RunnerOptions, SimOptions};
+use hansa_engine::EngineHandle;
+use hansa_engine::api::{self, EngineError, EngineState, Priority, Stats, StopParams, Submission};
+use tokio::sync::watch;
 use tokio::time::timeout;
+
+pub use self::devices::Devices;
+use self::embedder::LocalEmbedder;
+use self::errors::{failed, invalid, refused};
+use self::guidance::{Guidance, form};
+use self::options::{Runs, embed_options, engine_options, runs};
 
 use crate::clock::Clock;
 use crate::limits;
@@ -26,8 +37,9 @@ use crate::upstream::pool::Pool;
 use crate::upstream::room::completion_room;
 use crate::upstream::tokenise::Tokeniser;
 use crate::upstream::{
-    self, Event, EventStream, FinishReason, GenerateRequest, Likely, Readiness, TokenLogprob,
-    Upstream, UpstreamError, UpstreamErrorKind, UpstreamStatus, UpstreamTotals, Usage,
+    EmbedRequest, Embeddings, Event, EventStream, FinishReason, GenerateRequest, Likely, Readiness,
+    Resident, TokenLogprob, Upstream, UpstreamError, UpstreamErrorKind, UpstreamStatus,
+    UpstreamTotals, Usage,
 };
 
 /// One model served by an engine of this process. Clones share it.
@@ -39,11 +51,14 @@ pub struct LocalUpstream {
 struct Shared {
     model: schema::Model,
     clock: Clock,
+    devices: Devices,
     tokeniser: Tokeniser,
     /// Compiles grammars.
     compiler: Pool,
-    /// Set once the model's file is here.
+    /// Set once the model's file is here, where it generates.
     engine: OnceLock<EngineHandle>,
+    /// Set once the model's file is here, where it makes vectors.
+    embedder: OnceLock<LocalEmbedder>,
     /// Set where loading failed before there was an engine.
     failure: OnceLock<String>,
     draining: AtomicBool,
@@ -56,13 +71,15 @@ struct Shared {
 impl LocalUpstream {
     /// An upstream for `model` that is not ready until [`LocalUpstream::load`] went through.
     #[must_use]
-    pub fn new(model: schema::Model, clock: Clock) -> Self {
+    pub fn new(model: schema::Model, clock: Clock, devices: Devices) -> Self {
         let shared = Shared {
             model,
             clock,
+            devices,
             tokeniser: Tokeniser::new(),
             compiler: Pool::new(limits::COMPILE_CONCURRENCY, limits::COMPILE_QUEUE_MAX),
             engine: OnceLock::new(),
+            embedder: OnceLock::new(),
             failure: OnceLock::new(),
             draining: AtomicBool::new(false),
             in_flight: DashMap::new(),
@@ -88,12 +105,30 @@ impl LocalUpstream {
 
     async fn start_engine(&self) -> Result<(), String> {
         let shared = &self.shared;
-        let runner = runner_options(shared.model.clone()).await?;
-        let options = engine_options(&shared.model, &shared.clock);
-        let engine = shared
-            .engine
-            .get_or_init(|| EngineHandle::start(options, runner));
-        let mut state = engine.watch_state();
+        let runs = runs(shared.model.clone()).await?;
+        if shared.draining.load(Ordering::Acquire) {
+            return Err("it was removed while it loaded".to_owned());
+        }
+        let device = shared.devices.of(&shared.model);
+        let weight = shared.model.device_share;
+        let mut state = match runs {
+            Runs::Generates(runner) => {
+                let options = engine_options(&shared.model, &shared.clock);
+                let engine = shared
+                    .engine
+                    .get_or_init(|| EngineHandle::start_on(&device, weight, options, runner));
+                engine.watch_state()
+            }
+            Runs::Embeds(embedder) => {
+                let options = embed_options(&shared.model, &shared.clock);
+                let start = || LocalEmbedder::start(&device, weight, options, embedder);
+                shared.embedder.get_or_init(start).watch_state()
+            }
+        };
+        // A drain may have come between the look above and the start.
+        if shared.draining.load(Ordering::Acquire) {
+            self.drain(Duration::ZERO);
+        }
         let settled =
             state.wait_for(|state| !matches!(state, EngineState::Loading | EngineState::Warming));
         match settled.await.as_deref() {
@@ -108,6 +143,9 @@ impl LocalUpstream {
     fn ready_engine(&self) -> Result<&EngineHandle, UpstreamError> {
         if self.shared.draining.load(Ordering::Acquire) {
             return Err(UpstreamErrorKind::ShuttingDown.into());
+        }
+        if self.shared.embedder.get().is_some() {
+            return Err(UpstreamErrorKind::no_generator(&self.shared.model.id).into());
         }
         match self.shared.engine.get() {
             Some(engine) if engine.state() == EngineState::Ready => Ok(engine),
@@ -126,25 +164,20 @@ impl LocalUpstream {
         self.in_time(request, ids).await
     }
 
-    /// The grammar of the request, compiled.
-    async fn compile(
+    /// What holds the request's choices.
+    async fn guidance(
         &self,
         engine: &EngineHandle,
         request: &Arc<GenerateRequest>,
-    ) -> Result<Option<Grammar>, UpstreamError> {
-        let Some(structure) = request.structure.clone() else {
-            return Ok(None);
-        };
+    ) -> Result<Guidance, UpstreamError> {
+        if request.structure.is_none() && request.tools.is_none() {
+            return Ok(Guidance::default());
+        }
         let grammars = engine.grammars().ok_or(UpstreamErrorKind::NotReady)?;
-        let compiling = async {
-            let spec = spec(structure.grammar);
-            let compiled = self.shared.compiler.run(move || grammars.compile(&spec));
-            let compiled = compiled.await?;
-            compiled.map(Some).map_err(|error| match error {
-                GrammarError::Broke => UpstreamErrorKind::Internal.into(),
-                _ => invalid(structure.param, error.to_string()),
-            })
-        };
+        let text = engine.text().ok_or(UpstreamErrorKind::NotReady)?;
+        let asked = Arc::clone(request);
+        let compile = move || Guidance::of(&asked, form(text.tool_syntax()), &grammars);
+        let compiling = async { self.shared.compiler.run(compile).await? };
         self.in_time(request, compiling).await
     }
 
@@ -174,14 +207,16 @@ impl LocalUpstream {
             Some(codec) => Echo::of(&*codec, &request, &prompt),
             None => Echo::default(),
         };
-        let grammar = self.compile(engine, &request).await?;
-        let place = self.enter(&request);
+        let guidance = self.guidance(engine, &request).await?;
+        let place = self.enter(&request, guidance.param);
         let submission = Submission {
-            grammar,
+            grammar: guidance.grammar,
             ..submission(&request, place.engine_id(), prompt, max_tokens)
         };
         let events = engine.submit(submission).map_err(refused)?;
-        Ok(echo.before(stream(events, place)))
+        let events = echo.before(converted_stream(events, place));
+        let syntax = guidance.syntax.map(|syntax| Ok(Event::ToolSyntax(syntax)));
+        Ok(stream::iter(syntax).chain(events).boxed())
     }
 
     /// Tokens that so many KV blocks hold.
@@ -189,14 +224,14 @@ impl LocalUpstream {
         u64::from(blocks) * u64::from(self.shared.model.block_tokens)
     }
 
-    fn enter(&self, request: &GenerateRequest) -> Place {
+    fn enter(&self, request: &GenerateRequest, structure: Option<&'static str>) -> Place {
         let request_id = &request.id;
         let number = self.shared.submissions.fetch_add(1, Ordering::Relaxed);
         self.shared.in_flight.insert(number, Arc::clone(request_id));
         Place {
             shared: Arc::clone(&self.shared),
             request_id: Arc::clone(request_id),
-            structure: request.structure.as_ref().map(|s| s.param),
+            structure,
             number,
         }
     }
@@ -246,6 +281,22 @@ impl Upstream for LocalUpstream {
         })
     }
 
+    fn embed(
+        &self,
+        request: Arc<EmbedRequest>,
+    ) -> BoxFuture<'_, Result<Embeddings, UpstreamError>> {
+        Box::pin(async move {
+            if self.shared.draining.load(Ordering::Acquire) {
+                return Err(UpstreamErrorKind::ShuttingDown.into());
+            }
+            match (self.shared.embedder.get(), self.shared.engine.get()) {
+                (Some(embedder), _) => embedder.embed(request).await,
+                (None, Some(_)) => Err(UpstreamErrorKind::no_embedder(&request.model).into()),
+                (None, None) => Err(UpstreamErrorKind::NotReady.into()),
+            }
+        })
+    }
+
     fn cancel(&self, request_id: &str) {
         let Some(engine) = self.shared.engine.get() else {
             return;
@@ -258,8 +309,7 @@ impl Upstream for LocalUpstream {
     }
 
     fn status(&self) -> UpstreamStatus {
-        let engine = self.shared.engine.get();
-        let stats = engine.map(EngineHandle::stats).unwrap_or_default();
+        let stats = self.shared.stats();
         UpstreamStatus {
             readiness: self.shared.readiness(),
             running: stats.running,
@@ -279,8 +329,7 @@ impl Upstream for LocalUpstream {
     }
 
     fn totals(&self) -> UpstreamTotals {
-        let engine = self.shared.engine.get();
-        let stats = engine.map(EngineHandle::stats).unwrap_or_default();
+        let stats = self.shared.stats();
         UpstreamTotals {
             steps: stats.steps,
             prefill_tokens: stats.prefill_tokens,
@@ -301,10 +350,51 @@ impl Upstream for LocalUpstream {
         if let Some(engine) = self.shared.engine.get() {
             engine.drain(grace);
         }
+        if let Some(embedder) = self.shared.embedder.get() {
+            embedder.drain(grace);
+        }
+    }
+
+    fn ended(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            let Some(mut state) = self.shared.watch_state() else {
+                return;
+            };
+            let over = |state: &EngineState| {
+                matches!(state, EngineState::Stopped | EngineState::Failed(_))
+            };
+            // An error says that the engine is gone altogether.
+            let _ = state.wait_for(over).await;
+        })
+    }
+
+    fn resident(&self) -> Resident {
+        let engine = self.shared.engine.get();
+        let bytes = engine.and_then(EngineHandle::resident);
+        let embedder = self.shared.embedder.get();
+        let vectors = embedder
+            .map(LocalEmbedder::weights_bytes)
+            .unwrap_or_default();
+        Resident {
+            weights_bytes: bytes.map_or(vectors, |bytes| bytes.weights),
+            kv_bytes: bytes.map_or(0, |bytes| bytes.kv),
+        }
     }
 }
 
 impl Shared {
+    fn stats(&self) -> Stats {
+        let engine = self.engine.get().map(EngineHandle::stats);
+        engine
+            .or_else(|| self.embedder.get().map(LocalEmbedder::stats))
+            .unwrap_or_default()
+    }
+
+    fn watch_state(&self) -> Option<watch::Receiver<EngineState>> {
+        let engine = self.engine.get().map(EngineHandle::watch_state);
+        engine.or_else(|| self.embedder.get().map(LocalEmbedder::watch_state))
+    }
+
     fn readiness(&self) -> Readiness {
         if self.draining.load(Ordering::Acquire) {
             return Readiness::Draining;
@@ -312,7 +402,8 @@ impl Shared {
         if let Some(reason) = self.failure.get() {
             return Readiness::Failed(reason.clone());
         }
-        match self.engine.get().map(EngineHandle::state) {
+        let state = self.watch_state().map(|state| state.borrow().clone());
+        match state {
             None | Some(EngineState::Loading) => Readiness::Loading,
             Some(EngineState::Warming) => Readiness::Warming,
             Some(EngineState::Ready) => Readiness::Ready,
@@ -364,17 +455,8 @@ fn submission(
     }
 }
 
-/// The grammar as the engine takes it.
-fn spec(grammar: upstream::Grammar) -> GrammarSpec {
-    match grammar {
-        upstream::Grammar::JsonSchema(text) => GrammarSpec::JsonSchema(text),
-        upstream::Grammar::Regex(text) => GrammarSpec::Regex(text),
-        upstream::Grammar::Lark(text) => GrammarSpec::Lark(text),
-    }
-}
-
 /// The engine's events as ours. Dropping the stream drops the engine's, which aborts what is not done.
-fn stream(events: hansa_engine::EventStream, place: Place) -> EventStream {
+fn converted_stream(events: hansa_engine::EventStream, place: Place) -> EventStream {
     unfold(Some((events, place)), async |running| {
         let (mut events, place) = running?;
         // An engine that goes away without a last word has failed: a stream never just stops (I3).
@@ -433,170 +515,10 @@ fn token_logprob(logprob: api::TokenLogprob) -> TokenLogprob {
     }
 }
 
-fn refused(error: SubmitError) -> UpstreamError {
-    let kind = match error {
-        SubmitError::QueueFull => UpstreamErrorKind::Overloaded,
-        SubmitError::Draining => UpstreamErrorKind::ShuttingDown,
-        SubmitError::DeadlineExceeded => UpstreamErrorKind::DeadlineExceeded,
-        SubmitError::PromptTooLong { prompt, context } => {
-            UpstreamErrorKind::ContextLength { prompt, context }
-        }
-        SubmitError::Invalid(message) => UpstreamErrorKind::InvalidRequest {
-            param: named(&message),
-            message,
-        },
-        _ => UpstreamErrorKind::NotReady,
-    };
-    kind.into()
-}
-
-fn invalid(param: &'static str, message: String) -> UpstreamError {
-    UpstreamErrorKind::InvalidRequest {
-        param: Some(param),
-        message,
-    }
-    .into()
-}
-
-/// The parameter that the engine's message begins with, as clients name it.
-fn named(message: &str) -> Option<&'static str> {
-    let (first, _) = message.split_once(' ')?;
-    ENGINE_PARAMS.into_iter().find(|param| *param == first)
-}
-
-/// What the engine's complaints are about.
-const ENGINE_PARAMS: [&str; 14] = [
-    "n",
-    "temperature",
-    "top_p",
-    "min_p",
-    "repetition_penalty",
-    "frequency_penalty",
-    "presence_penalty",
-    "logit_bias",
-    "logprobs",
-    "max_tokens",
-    "min_tokens",
-    "ignore_eos",
-    "stop",
-    "stop_token_ids",
-];
-
-fn failed(error: &EngineError) -> UpstreamError {
-    let kind = match error {
-        EngineError::Aborted => UpstreamErrorKind::Cancelled,
-        EngineError::DeadlineExceeded => UpstreamErrorKind::DeadlineExceeded,
-        EngineError::ShuttingDown => UpstreamErrorKind::ShuttingDown,
-        _ => {
-            tracing::error!(%error, "the engine failed a request");
-            UpstreamErrorKind::Internal
-        }
-    };
-    kind.into()
-}
-
-fn engine_options(model: &schema::Model, clock: &Clock) -> EngineOptions {
-    let clock = clock.clone();
-    EngineOptions {
-        clock: Arc::new(move || clock.now()),
-        sequences_max: model.sequences_max,
-        step_tokens_max: model.step_tokens_max,
-        queue_max: model.queue_max,
-        queue_tokens_max: model.queue_tokens_max,
-        block_size: model.block_tokens,
-        context_max: model.context_max,
-        kv_bytes_max: model.kv_bytes_max,
-        inter_token_target: Duration::from_millis(model.inter_token_target_ms),
-        stall_after: Duration::from_millis(model.stall_after_ms),
-    }
-}
-
-async fn runner_options(model: schema::Model) -> Result<RunnerOptions, String> {
-    match model.runner {
-        schema::Runner::Sim => Ok(sim_options(&model.sim)),
-        schema::Runner::Candle => candle_options(model).await,
-    }
-}
-
-/// Bytes of KV cache that a simulated token is taken to need: the default budget then holds 16,384 tokens, enough for two
-/// whole contexts and few enough that a test can use them up.
-const SIM_KV_BYTES_PER_TOKEN: u64 = 16 << 10;
-
-fn sim_options(sim: &schema::Sim) -> RunnerOptions {
-    RunnerOptions::Sim(SimOptions {
-        context_len: sim.context_tokens,
-        step_base: Duration::from_micros(sim.step_base_us),
-        prefill_token: Duration::from_micros(sim.prefill_token_us),
-        decode_sequence: Duration::from_micros(sim.decode_sequence_us),
-        kv_bytes_per_token: SIM_KV_BYTES_PER_TOKEN,
-    })
-}
-
-#[cfg(feature = "candle")]
-async fn candle_options(model: schema::Model) -> Result<RunnerOptions, String> {
-    use hansa_engine::{CandleOptions, DeviceOptions};
-    use hansa_models::source::{SourceOptions, resolve};
-
-    let source = model.source.clone();
-    // Downloading and hashing block for long, so on a thread of their own.
-    let fetched = move || resolve(&source, &SourceOptions::from_env()).map_err(|e| e.to_string());
-    let file = tokio::task::spawn_blocking(fetched)
-        .await
-        .map_err(|_| "fetching the model failed; the log says why".to_owned())??;
-    Ok(RunnerOptions::Candle(CandleOptions {
-        model_path: file.path,
-        device: match model.device {
-            schema::Device::Cpu => DeviceOptions::Cpu,
-            schema::Device::Cuda(ordinal) => DeviceOptions::Cuda(ordinal as usize),
-        },
-        kv_type: match model.kv_type {
-            schema::KvType::F16 => hansa_models::KvType::F16,
-            schema::KvType::F32 => hansa_models::KvType::F32,
-        },
-        quantise: match model.quantise {
-            schema::Quantise::None => None,
-            schema::Quantise::Q8_0 => Some(hansa_models::Quantise::Q8_0),
-            schema::Quantise::Q4_K => Some(hansa_models::Quantise::Q4_K),
-        },
-        threads: model.threads.map(|threads| threads as usize),
-    }))
-}
-
-#[cfg(not(feature = "candle"))]
-async fn candle_options(_: schema::Model) -> Result<RunnerOptions, String> {
-    Err(
-        "this build has no tensors; use runner = \"sim\", or build with the cargo feature `candle`"
-            .to_owned(),
-    )
-}
-
 impl fmt::Debug for LocalUpstream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("LocalUpstream")
             .field(&self.shared.model.id)
             .finish()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_refusal_names_its_parameter() {
-        for (message, param) in [
-            ("n must be between 1 and 4", Some("n")),
-            ("top_p must be above 0 and at most 1", Some("top_p")),
-            (
-                "logit_bias names token 9, and the model has 5 tokens",
-                Some("logit_bias"),
-            ),
-            ("the prompt is empty", None),
-        ] {
-            let error = refused(SubmitError::Invalid(message.to_owned()));
-            let message = message.to_owned();
-            let kind = UpstreamErrorKind::InvalidRequest { param, message };
-            assert_eq!(error.kind, kind);
-        }
     }
 }

@@ -9,7 +9,8 @@ use futures::stream::StreamExt;
 use crate::clock::Clock;
 use crate::telemetry::Metrics;
 use crate::upstream::{
-    Event, EventStream, GenerateRequest, Upstream, UpstreamError, UpstreamStatus, UpstreamTotals,
+    EmbedRequest, Embeddings, Event, EventStream, GenerateRequest, Resident, Upstream,
+    UpstreamError, UpstreamStatus, UpstreamTotals,
 };
 
 /// An upstream whose times to first token are counted.
@@ -73,6 +74,13 @@ impl<U: Upstream> Upstream for Measured<U> {
         self.inner.count_tokens(request)
     }
 
+    fn embed(
+        &self,
+        request: Arc<EmbedRequest>,
+    ) -> BoxFuture<'_, Result<Embeddings, UpstreamError>> {
+        self.inner.embed(request)
+    }
+
     fn cancel(&self, request_id: &str) {
         self.inner.cancel(request_id);
     }
@@ -91,6 +99,14 @@ impl<U: Upstream> Upstream for Measured<U> {
 
     fn drain(&self, grace: Duration) {
         self.inner.drain(grace);
+    }
+
+    fn ended(&self) -> BoxFuture<'_, ()> {
+        self.inner.ended()
+    }
+
+    fn resident(&self) -> Resident {
+        self.inner.resident()
     }
 }
 

@@ -8,6 +8,8 @@ mod chunk;
 pub mod discover;
 #[cfg(feature = "engine")]
 mod echo;
+pub mod embedding;
+pub mod first_ready;
 pub(crate) mod forward;
 pub mod group;
 pub mod link;
@@ -25,6 +27,7 @@ mod room;
 pub(crate) mod sse;
 #[cfg(feature = "engine")]
 mod tokenise;
+pub mod tools;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,6 +35,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
+
+pub use self::embedding::{EmbedInput, EmbedRequest, Embeddings};
+use self::tools::{CallHead, ToolSyntax, Tools};
 
 /// A request as every upstream takes it: parsed, checked against the limits, and fixed where chance or time enter.
 #[derive(Debug, Clone)]
@@ -64,6 +70,8 @@ pub struct GenerateRequest {
     pub echo: bool,
     /// What each choice must look like.
     pub structure: Option<Structure>,
+    /// Functions that a chat may call. Calls come as text, unless the upstream itself finds them there.
+    pub tools: Option<Arc<Tools>>,
     /// Seed, the client's or drawn once by the first server.
     pub seed: u64,
     /// Moment that the chat template may print, seconds since the epoch, fixed by the first server.
@@ -119,7 +127,7 @@ impl Endpoint {
 /// What is to be continued.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Prompt {
-    /// A conversation: OpenAI messages whose `content` is a string or null.
+    /// A conversation: OpenAI messages whose `content` is a string or null, calls and results of tools among them.
     Chat(Arc<[serde_json::Value]>),
     /// Plain text.
     Text(Arc<str>),
@@ -190,6 +198,8 @@ impl Default for Sampling {
 /// A stream that just stops is a broken one (I3).
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
+    /// How the model writes calls, before anything else and only where the request has tools.
+    ToolSyntax(ToolSyntax),
     /// A choice went on.
     Delta {
         /// Index of the choice.
@@ -200,6 +210,17 @@ pub enum Event {
         token_ids: Vec<u32>,
         /// Log-probabilities of the tokens behind it, where wanted.
         logprobs: Vec<TokenLogprob>,
+    },
+    /// A choice calls a function, or goes on with a call's arguments.
+    ToolCall {
+        /// Index of the choice.
+        choice: u32,
+        /// Index of the call within the choice.
+        index: u32,
+        /// Whom it calls, in the first event of a call alone.
+        head: Option<CallHead>,
+        /// The next part of its arguments, JSON when put together.
+        arguments: String,
     },
     /// A choice ended.
     Finished {
@@ -237,6 +258,8 @@ pub enum FinishReason {
     Stop,
     /// `max_tokens` or the context is used up.
     Length,
+    /// The model waits for the results of its calls.
+    ToolCalls,
 }
 
 /// Tokens that a request really used.
@@ -275,6 +298,18 @@ pub trait Upstream: Send + Sync {
         request: Arc<GenerateRequest>,
     ) -> BoxFuture<'_, Result<u32, UpstreamError>>;
 
+    /// Makes vectors of texts. Dropping the future gives the request up.
+    ///
+    /// # Errors
+    /// As [`Upstream::generate`]; a model that makes no vectors refuses by its name.
+    fn embed(
+        &self,
+        request: Arc<EmbedRequest>,
+    ) -> BoxFuture<'_, Result<Embeddings, UpstreamError>> {
+        let error = UpstreamErrorKind::no_embedder(&request.model).into();
+        Box::pin(std::future::ready(Err(error)))
+    }
+
     /// Stops a request by id; one that is unknown or over is no error.
     fn cancel(&self, request_id: &str);
 
@@ -297,6 +332,25 @@ pub trait Upstream: Send + Sync {
     fn drain(&self, grace: Duration) {
         let _ = grace;
     }
+
+    /// Resolves when an upstream that was drained has ended and holds no memory of a model any more.
+    fn ended(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
+
+    /// What its model holds in memory here; nothing where it runs elsewhere.
+    fn resident(&self) -> Resident {
+        Resident::default()
+    }
+}
+
+/// What a model of this process holds in memory.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Resident {
+    /// Bytes of the weights.
+    pub weights_bytes: u64,
+    /// Bytes of the KV cache.
+    pub kv_bytes: u64,
 }
 
 /// Work of an upstream for one model since its start.
@@ -526,6 +580,28 @@ pub struct Refusal {
     pub message: String,
 }
 
+impl UpstreamErrorKind {
+    /// `model` generates text and makes no vectors.
+    #[must_use]
+    pub fn no_embedder(model: &str) -> Self {
+        let message = format!(
+            "The model '{model}' generates text and makes no embeddings; send this to an embedding model."
+        );
+        let param = Some("model");
+        Self::InvalidRequest { param, message }
+    }
+
+    /// `model` makes vectors and generates no text.
+    #[must_use]
+    pub fn no_generator(model: &str) -> Self {
+        let message = format!(
+            "The model '{model}' makes embeddings and generates no text; send it to /v1/embeddings."
+        );
+        let param = Some("model");
+        Self::InvalidRequest { param, message }
+    }
+}
+
 /// Whose fault an error is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {
@@ -564,6 +640,7 @@ pub(crate) fn test_request() -> GenerateRequest {
         logprobs: None,
         echo: false,
         structure: None,
+        tools: None,
         seed: 0,
         template_time_s: 0,
         deadline: None,

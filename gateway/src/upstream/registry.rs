@@ -1,56 +1,60 @@
 //! Which upstream serves which model of the API.
 //!
-//! The table is fixed when the server is built; what a client names is looked up here and nowhere else. It must not know
-//! how an upstream works.
+//! What a client names is looked up here and nowhere else. The table is a snapshot that is replaced as a whole when a model
+//! comes or goes, so that nobody who reads it waits. It must not know how an upstream works.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::federation::status::combined;
+use arc_swap::ArcSwap;
+
+use crate::limits::MODELS_MAX;
 use crate::upstream::{Readiness, Upstream, UpstreamStatus, UpstreamTotals};
 
-/// The models of this server, in the order of the config.
+/// The models of this server, those of the config first, in its order.
 #[derive(Default)]
 pub struct Models {
-    entries: Vec<Entry>,
+    entries: ArcSwap<Vec<Entry>>,
+    /// Held while the table is replaced.
+    changing: Mutex<()>,
 }
 
+#[derive(Clone)]
 struct Entry {
     info: ModelInfo,
-    /// At least one.
-    upstreams: Vec<Arc<dyn Upstream>>,
+    upstream: Arc<dyn Upstream>,
+    origin: Origin,
 }
 
-impl Entry {
-    /// The upstream for the next request: the first that is ready.
-    fn pick(&self) -> Option<&Arc<dyn Upstream>> {
-        let ready = |upstream: &&Arc<dyn Upstream>| upstream.status().readiness == Readiness::Ready;
-        let alone = self.upstreams.len() == 1;
-        let ready = self
-            .upstreams
-            .iter()
-            .find(|upstream| alone || ready(upstream));
-        ready.or_else(|| self.upstreams.first())
-    }
+/// How a model came here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// The config lists it: the server is not ready before it is.
+    Config,
+    /// It was added while the server ran. Whether it is ready says nothing of the server, which served before it came.
+    Added,
+}
 
-    /// The work of all of them.
-    fn totals(&self) -> UpstreamTotals {
-        let totals = self.upstreams.iter().map(|upstream| upstream.totals());
-        totals.fold(UpstreamTotals::default(), |sum, one| UpstreamTotals {
-            steps: sum.steps + one.steps,
-            prefill_tokens: sum.prefill_tokens + one.prefill_tokens,
-            decode_tokens: sum.decode_tokens + one.decode_tokens,
-            preemptions: sum.preemptions + one.preemptions,
-            prefix_tokens: sum.prefix_tokens + one.prefix_tokens,
-            prefix_hit_tokens: sum.prefix_hit_tokens + one.prefix_hit_tokens,
-        })
-    }
+/// Why a model cannot be added.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum AddError {
+    /// Another one has its id.
+    #[error("a model of that id is served already")]
+    Taken,
+    /// There are as many as one process serves.
+    #[error("no more than {MODELS_MAX} models are served at once")]
+    Full,
+}
 
-    /// The figures of all of them as those of one.
-    fn status(&self) -> UpstreamStatus {
-        combined(self.upstreams.iter().map(|upstream| upstream.status()))
-    }
+/// A model as operators see it.
+pub struct Listed {
+    /// What clients know of it.
+    pub info: ModelInfo,
+    /// How it came here.
+    pub origin: Origin,
+    /// Who serves it.
+    pub upstream: Arc<dyn Upstream>,
 }
 
 /// What `/v1/models` says of a model.
@@ -65,44 +69,91 @@ pub struct ModelInfo {
 }
 
 impl Models {
-    /// A table of these models. An id that comes again is one more upstream of the same model.
+    /// A table of these models. Ids are unique: the config is checked before it comes here, and of two equal ids the
+    /// first would serve.
     #[must_use]
     pub fn new(models: Vec<(ModelInfo, Arc<dyn Upstream>)>) -> Self {
-        let mut entries: Vec<Entry> = Vec::new();
-        for (info, upstream) in models {
-            match entries.iter_mut().find(|entry| entry.info.id == info.id) {
-                Some(entry) => entry.upstreams.push(upstream),
-                None => entries.push(Entry {
-                    info,
-                    upstreams: vec![upstream],
-                }),
-            }
-        }
-        Self { entries }
-    }
-
-    /// Stops the request of that id wherever it runs.
-    pub fn cancel(&self, request_id: &str) {
-        for upstream in self.upstreams() {
-            upstream.cancel(request_id);
+        let entries = models
+            .into_iter()
+            .map(|(info, upstream)| Entry {
+                info,
+                upstream,
+                origin: Origin::Config,
+            })
+            .collect();
+        Self {
+            entries: ArcSwap::new(Arc::new(entries)),
+            changing: Mutex::new(()),
         }
     }
 
-    fn upstreams(&self) -> impl Iterator<Item = &Arc<dyn Upstream>> {
-        self.entries.iter().flat_map(|entry| &entry.upstreams)
+    /// Adds a model to a server that runs.
+    ///
+    /// # Errors
+    /// [`AddError`], and nothing has changed.
+    pub fn add(&self, info: ModelInfo, upstream: Arc<dyn Upstream>) -> Result<(), AddError> {
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut entries = Vec::clone(&self.entries.load());
+        if entries.iter().any(|entry| entry.info.id == info.id) {
+            return Err(AddError::Taken);
+        }
+        if entries.len() >= MODELS_MAX {
+            return Err(AddError::Full);
+        }
+        let origin = Origin::Added;
+        entries.push(Entry {
+            info,
+            upstream,
+            origin,
+        });
+        self.entries.store(Arc::new(entries));
+        Ok(())
+    }
+
+    /// Takes a model out; requests that have it already go on with it.
+    pub fn remove(&self, id: &str) -> Option<Arc<dyn Upstream>> {
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut entries = Vec::clone(&self.entries.load());
+        let index = entries.iter().position(|entry| &*entry.info.id == id)?;
+        let removed = entries.remove(index);
+        self.entries.store(Arc::new(entries));
+        Some(removed.upstream)
+    }
+
+    /// Every model with whoever serves it.
+    #[must_use]
+    pub fn listed(&self) -> Vec<Listed> {
+        let entries = self.entries.load();
+        let listed = entries.iter().cloned().map(|entry| Listed {
+            info: entry.info,
+            origin: entry.origin,
+            upstream: entry.upstream,
+        });
+        listed.collect()
     }
 
     /// The upstream that serves `id`.
     #[must_use]
     pub fn get(&self, id: &str) -> Option<Arc<dyn Upstream>> {
-        let entry = self.entries.iter().find(|entry| &*entry.info.id == id)?;
-        entry.pick().cloned()
+        self.entries
+            .load()
+            .iter()
+            .find(|entry| &*entry.info.id == id)
+            .map(|entry| Arc::clone(&entry.upstream))
+    }
+
+    /// Stops the request of that id wherever it runs.
+    pub fn cancel(&self, request_id: &str) {
+        for entry in self.entries.load().iter() {
+            entry.upstream.cancel(request_id);
+        }
     }
 
     /// What is known of each model.
     #[must_use]
     pub fn list(&self) -> Vec<ModelInfo> {
         self.entries
+            .load()
             .iter()
             .map(|entry| entry.info.clone())
             .collect()
@@ -112,8 +163,9 @@ impl Models {
     #[must_use]
     pub fn statuses(&self) -> Vec<(Arc<str>, UpstreamStatus)> {
         self.entries
+            .load()
             .iter()
-            .map(|entry| (Arc::clone(&entry.info.id), entry.status()))
+            .map(|entry| (Arc::clone(&entry.info.id), entry.upstream.status()))
             .collect()
     }
 
@@ -121,33 +173,67 @@ impl Models {
     #[must_use]
     pub fn totals(&self) -> Vec<(Arc<str>, UpstreamTotals)> {
         self.entries
+            .load()
             .iter()
-            .map(|entry| (Arc::clone(&entry.info.id), entry.totals()))
+            .map(|entry| (Arc::clone(&entry.info.id), entry.upstream.totals()))
             .collect()
     }
 
     /// Lets every upstream finish for `grace` and fail what is left then.
     pub fn drain(&self, grace: Duration) {
-        for upstream in self.upstreams() {
-            upstream.drain(grace);
+        for entry in self.entries.load().iter() {
+            entry.upstream.drain(grace);
         }
     }
 
-    /// Whether there is a model and every one takes requests.
+    /// Whether there is a model and every one of the config takes requests.
     #[must_use]
     pub fn all_ready(&self) -> bool {
-        !self.entries.is_empty()
-            && self
-                .entries
-                .iter()
-                .all(|entry| entry.status().readiness == Readiness::Ready)
+        let entries = self.entries.load();
+        let mut wanted = entries
+            .iter()
+            .filter(|entry| entry.origin == Origin::Config);
+        !entries.is_empty()
+            && wanted.all(|entry| entry.upstream.status().readiness == Readiness::Ready)
+    }
+
+    /// Why the server is not ready, of the models of the config: the gravest state.
+    #[must_use]
+    pub fn gravest(&self) -> Option<Readiness> {
+        let entries = self.entries.load();
+        let wanted = entries
+            .iter()
+            .filter(|entry| entry.origin == Origin::Config);
+        let states = wanted.map(|entry| entry.upstream.status().readiness);
+        states.max_by_key(gravity)
+    }
+}
+
+/// How much is wrong.
+const fn gravity(readiness: &Readiness) -> u8 {
+    match readiness {
+        Readiness::Ready => 0,
+        Readiness::Warming => 1,
+        Readiness::Loading => 2,
+        Readiness::Draining => 3,
+        Readiness::Stalled => 4,
+        Readiness::Failed(_) => 5,
+    }
+}
+
+impl fmt::Debug for Listed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Listed").field(&self.info.id).finish()
     }
 }
 
 impl fmt::Debug for Models {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list()
-            .entries(self.entries.iter().map(|entry| &entry.info.id))
+            .entries(self.entries.load().iter().map(|entry| &entry.info.id))
             .finish()
     }
 }
+
+#[cfg(test)]
+mod tests;

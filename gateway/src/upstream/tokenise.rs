@@ -39,7 +39,10 @@ fn encode(codec: &dyn TextCodec, request: &GenerateRequest) -> Result<Arc<[u32]>
         Prompt::Chat(messages) => {
             let chat = ChatInput {
                 messages,
-                tools: &[],
+                tools: request
+                    .tools
+                    .as_ref()
+                    .map_or(&[], |tools| &*tools.definitions),
                 add_generation_prompt: true,
                 template_time_s: request.template_time_s,
             };

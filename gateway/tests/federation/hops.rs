@@ -307,6 +307,29 @@ async fn another_make_gets_the_clients_bytes_and_its_own_key() {
 }
 
 #[tokio::test]
+async fn calls_that_another_make_found_reach_the_client() {
+    let mock = Mock::streaming(&[
+        r#"{"choices":[{"index":0,"delta":{"role":"assistant","content":null,"tool_calls":[{"index":0,"id":"c1","type":"function","function":{"name":"f","arguments":""}}]}}]}"#,
+        r#"{"choices":[{"index":0,"delta":{"tool_calls":[{"index":0,"function":{"arguments":"{\"a\":1}"}}]}}]}"#,
+        r#"{"choices":[{"index":0,"delta":{},"finish_reason":"tool_calls"}]}"#,
+    ])
+    .await;
+    let edge = Server::start(gateway(vec![foreign(mock.address)])).await;
+    let tools = r#""tools":[ {"type":"function","function":{"name":"f","parameters":{"type":"object","x":1.0}}} ]"#;
+    let answer = edge.post("/v1/chat/completions", &chat(tools)).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let choice = &answer.json()["choices"][0];
+    assert_eq!(choice["finish_reason"], "tool_calls");
+    let call = &choice["message"]["tool_calls"][0];
+    assert_eq!(
+        (&call["id"], &call["function"]["arguments"]),
+        (&json!("c1"), &json!(r#"{"a":1}"#))
+    );
+    assert!(mock.asked()[0].contains(tools), "{:?}", mock.asked());
+    edge.stop().await;
+}
+
+#[tokio::test]
 async fn a_slow_reader_holds_back_only_itself() {
     let mut fast = node();
     fast.models[0].sim.step_base_us = 200;

@@ -7,6 +7,7 @@
 mod methods;
 mod strftime;
 mod tojson;
+mod tools;
 
 use std::io;
 
@@ -17,7 +18,8 @@ use minijinja::{
 };
 
 use crate::limits;
-use crate::text::{ChatInput, TextError};
+use crate::text::{ChatInput, TextError, ToolSyntax};
+use tools::ToolSupport;
 
 const NAME: &str = "chat_template";
 
@@ -29,6 +31,7 @@ pub struct ChatTemplate {
     /// Only a namespace lets values grow from one turn of a loop to the next, list in list without end; dropping such a
     /// value recurses, and the stack has to be deep enough for all that the fuel can build.
     can_nest_deeply: bool,
+    tools: ToolSupport,
 }
 
 /// The texts of control tokens that templates print by name.
@@ -61,7 +64,14 @@ impl ChatTemplate {
             environment,
             special,
             can_nest_deeply: source.contains("namespace"),
+            tools: ToolSupport::of(source),
         })
+    }
+
+    /// The form in which a model that reads this template is shown calls.
+    #[must_use]
+    pub fn tool_syntax(&self) -> ToolSyntax {
+        self.tools.syntax()
     }
 
     /// Renders `chat` into the text of a prompt.
@@ -104,10 +114,12 @@ impl ChatTemplate {
 
     /// The names that Hugging Face puts before a template; absent tools and documents are `none`, not undefined.
     fn context(&self, chat: &ChatInput<'_>) -> Value {
-        let tools = (!chat.tools.is_empty()).then(|| Value::from(Serde(chat.tools)));
+        let has_tools = self.tools.is_own() && !chat.tools.is_empty();
+        let tools = has_tools.then(|| Value::from(Serde(chat.tools)));
+        let messages = self.tools.messages(chat);
         let time_s = chat.template_time_s;
         let fixed = context! {
-            messages => Value::from(Serde(chat.messages)),
+            messages => Value::from(Serde(&*messages)),
             tools => tools,
             documents => Value::from(()),
             add_generation_prompt => chat.add_generation_prompt,
@@ -141,6 +153,10 @@ fn environment() -> Result<Environment<'static>, Error> {
     environment.set_recursion_limit(limits::TEMPLATE_DEPTH_MAX);
     environment.set_fuel(Some(limits::TEMPLATE_FUEL));
     environment.add_filter("tojson", tojson::tojson);
+    // Python cannot go through `None`, and templates ask so before they take its length.
+    environment.add_test("iterable", |value: &Value| {
+        !value.is_none() && value.try_iter().is_ok()
+    });
     environment.add_function(
         "raise_exception",
         |message: String| -> Result<Value, Error> {

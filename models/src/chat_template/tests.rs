@@ -145,6 +145,8 @@ fn undefined_names_print_nothing_and_are_false_but_have_no_attributes() {
         render("{{ tools is none }}{{ tools }}", &hello).unwrap(),
         "TrueNone"
     );
+    let asks = "{{ tools is iterable and tools | length > 0 }}{{ messages is iterable }}";
+    assert_eq!(render(asks, &hello).unwrap(), "FalseTrue");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! The models that are known by name, out of the pinned file `catalogue.toml`.
 
+use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 use serde::Deserialize;
@@ -12,15 +13,16 @@ pub struct Entry {
     pub name: String,
     /// One line for people.
     pub about: String,
-    /// Name of the file in the cache folder.
+    /// Name in the cache folder: of a file, or of a folder where the parts name files.
     pub file: String,
-    /// Size of the file.
+    /// Size of the file, or of all files together.
     pub bytes: u64,
-    /// SHA-256 of the file, 64 lower-case hexadecimal digits.
+    /// SHA-256 of the file, or of all files one behind the other; 64 lower-case hexadecimal digits.
     pub sha256: String,
     /// Licence of the weights, an SPDX expression.
     pub licence: String,
-    /// The Python packages that carry it: one, or several whose files are put one behind the other.
+    /// The Python packages that carry it: one, or several whose files are put one behind the other, or one beside the other
+    /// in a folder.
     #[serde(rename = "part")]
     pub parts: Vec<Part>,
 }
@@ -37,6 +39,21 @@ pub struct Part {
     pub member: String,
     /// Size of that file.
     pub bytes: u64,
+    /// Where it lies in the model's folder; `None` where the model is one file.
+    pub file: Option<String>,
+}
+
+impl Entry {
+    /// The files of the model, in the order in which they are hashed, where the model lies at `path`.
+    pub(super) fn files(&self, path: &Path) -> Vec<PathBuf> {
+        let inside = self.parts.iter().filter_map(|part| part.file.as_ref());
+        let files: Vec<PathBuf> = inside.map(|file| path.join(file)).collect();
+        if files.is_empty() {
+            vec![path.to_owned()]
+        } else {
+            files
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -88,6 +105,10 @@ mod tests {
             for part in &entry.parts {
                 assert!(part.package.contains("=="), "{entry:?} floats");
                 assert!(part.bytes > 0 && part.package_bytes > 0);
+                let names = part.file.iter().flat_map(|file| file.split('/'));
+                assert!(names.into_iter().all(is_safe_name), "{entry:?}");
+                let is_folder = entry.parts[0].file.is_some();
+                assert_eq!(part.file.is_some(), is_folder, "{entry:?} is both");
             }
             let bytes: u64 = entry.parts.iter().map(|part| part.bytes).sum();
             assert_eq!(bytes, entry.bytes, "{entry:?}");

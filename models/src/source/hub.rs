@@ -144,7 +144,7 @@ fn check(
     if etag.len() != 64 {
         return Ok(());
     }
-    let found = verify::sha256_of(file)?;
+    let found = verify::sha256_of(&[file.to_owned()])?;
     if found.eq_ignore_ascii_case(etag) {
         return Ok(());
     }

@@ -125,8 +125,14 @@ pub fn resolve(reference: &str, options: &SourceOptions) -> Result<ModelFile, So
 #[must_use]
 pub fn cached(entry: &Entry, options: &SourceOptions) -> Option<PathBuf> {
     let path = options.cache_dir().ok()?.join(&entry.file);
-    let metadata = path.metadata().ok()?;
-    (metadata.is_file() && metadata.len() == entry.bytes).then_some(path)
+    let bytes = |file: &PathBuf| {
+        file.metadata()
+            .ok()
+            .filter(|it| it.is_file())
+            .map(|it| it.len())
+    };
+    let all: Option<u64> = entry.files(&path).iter().map(bytes).sum();
+    (all == Some(entry.bytes)).then_some(path)
 }
 
 fn from_path(path: &Path) -> Result<ModelFile, SourceError> {

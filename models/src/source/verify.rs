@@ -14,13 +14,15 @@ use sha2::{Digest, Sha256};
 use super::error::SourceError;
 use crate::limits;
 
-/// SHA-256 of a file, from the note beside it where the file has not changed since that was written.
-pub(super) fn known_sha256_of(path: &Path) -> Result<String, SourceError> {
-    let state = state_of(path)?;
+/// SHA-256 of the `files` of `path` one behind the other, from the note beside `path` where none of them has changed since
+/// that was written.
+pub(super) fn known_sha256_of(path: &Path, files: &[PathBuf]) -> Result<String, SourceError> {
+    let states: Result<Vec<String>, _> = files.iter().map(|file| state_of(file)).collect();
+    let state = states?.join(" ");
     if let Some(noted) = read_note(path, &state) {
         return Ok(noted);
     }
-    let found = sha256_of(path)?;
+    let found = sha256_of(files)?;
     // Where it cannot be written, the next start hashes again.
     let _ = fs::write(note_of(path), format!("{found} {state}\n"));
     Ok(found)
@@ -48,14 +50,20 @@ fn state_of(path: &Path) -> Result<String, SourceError> {
     Ok(format!("{} {changed_ns}", metadata.len()))
 }
 
-/// SHA-256 of a file, in lower-case hexadecimal digits.
-pub(super) fn sha256_of(path: &Path) -> Result<String, SourceError> {
-    let fault = |error| SourceError::io(path, error);
-    let mut file = File::open(path).map_err(fault)?;
-    copy_hashed(&mut file, &mut io::sink(), |_| ()).map_err(fault)
+/// SHA-256 of files one behind the other, in lower-case hexadecimal digits.
+pub(super) fn sha256_of(files: &[PathBuf]) -> Result<String, SourceError> {
+    let mut hash = Hash::default();
+    for path in files {
+        let fault = |error| SourceError::io(path, error);
+        let mut file = File::open(path).map_err(fault)?;
+        hash.copy(&mut file, &mut io::sink(), |_| ())
+            .map_err(fault)?;
+    }
+    Ok(hash.finish())
 }
 
 /// Copies `from` to its end, tells `progress` how many bytes each piece had, and returns their SHA-256.
+#[cfg(test)]
 pub(super) fn copy_hashed(
     from: &mut impl Read,
     to: &mut impl Write,

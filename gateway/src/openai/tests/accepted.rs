@@ -11,7 +11,7 @@ async fn neutral_values_and_nulls_pass() {
     let server = Server::saying(hello());
     for fields in [
         r#""frequency_penalty":0,"presence_penalty":0.0,"logit_bias":{},"logprobs":false,"top_logprobs":0"#,
-        r#""tools":[],"tool_choice":"none","functions":[],"parallel_tool_calls":true"#,
+        r#""tools":[],"tool_choice":"none","functions":[],"function_call":"auto","parallel_tool_calls":true"#,
         r#""response_format":{"type":"text"},"modalities":["text"],"store":false,"service_tier":"auto""#,
         r#""user":"u","metadata":{"a":"b"},"safety_identifier":"s","prompt_cache_key":"k""#,
         r#""n":null,"tools":null,"stop":null,"stream":null,"stream_options":null,"seed":null,"audio":null"#,

@@ -7,6 +7,7 @@ mod logprobs;
 mod mutations;
 mod refused;
 mod streams;
+mod tools;
 mod transport;
 
 use std::sync::atomic::{AtomicUsize, Ordering};

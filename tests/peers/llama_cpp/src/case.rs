@@ -1,12 +1,12 @@
 //! The loads, and what is read from a report.
 
 use std::fmt;
-use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
+use crate::Args;
 use crate::server::Server;
 
 /// A closed loop of users.
@@ -54,9 +54,16 @@ pub struct Figures {
 
 impl Case {
     /// Drives the server.
-    pub fn run(&self, loadtest: &Path, server: &Server) -> Result<Figures> {
+    pub fn run(&self, args: &Args, server: &Server) -> Result<Figures> {
+        let loadtest = &args.loadtest;
+        let endpoint = if args.completions {
+            "completions"
+        } else {
+            "chat"
+        };
         let output = Command::new(loadtest)
             .args(["drive", "--url", &server.url, "--model", &server.model])
+            .args(["--endpoint", endpoint])
             .args(["--concurrency", &self.users.to_string()])
             .args(["--requests", &self.requests.to_string()])
             .args(["--prompt-tokens", &self.prompt_tokens.to_string()])

@@ -2,6 +2,8 @@
 //! machine slows both. Prints tables of medians, spreads and ratios round by round.
 
 mod case;
+mod company;
+mod completion;
 mod server;
 mod stats;
 
@@ -11,6 +13,7 @@ use anyhow::Result;
 use clap::Parser;
 
 use case::{CASES, Case, Figures};
+use company::Company;
 use server::{Kind, Server};
 use stats::Samples;
 
@@ -37,6 +40,12 @@ pub struct Args {
     /// Only the cases whose name contains this.
     #[arg(long, default_value = "")]
     only: String,
+    /// Send completions instead of chats: for base models.
+    #[arg(long)]
+    completions: bool,
+    /// Instead of the cases: 16 streams beside a prompt of 1,500 tokens, and a prompt of 1,000 tokens sent twice.
+    #[arg(long)]
+    company: bool,
 }
 
 /// Everything that was measured of one case: ours and theirs, round by round.
@@ -48,6 +57,9 @@ struct Row {
 
 fn main() -> Result<()> {
     let args = Args::parse();
+    if args.company {
+        return measure_company(&args);
+    }
     let cases: Vec<&Case> = CASES
         .iter()
         .filter(|case| case.name.contains(&args.only))
@@ -55,13 +67,10 @@ fn main() -> Result<()> {
     let mut rows: Vec<Row> = cases.iter().map(|_| Row::default()).collect();
     let mut memory = [Samples::default(), Samples::default()];
     for round in 0..args.rounds {
-        // Who goes first alternates, so that neither always follows the other's heat.
-        let mut order = [Kind::Hansa, Kind::LlamaServer];
-        order.rotate_left(round % 2);
-        for kind in order {
+        for kind in order(round) {
             let server = Server::start(kind, &args)?;
             for (case, row) in cases.iter().zip(&mut rows) {
-                let figures = case.run(&args.loadtest, &server)?;
+                let figures = case.run(&args, &server)?;
                 eprintln!("round {round}, {kind:?}, {}: {figures}", case.name);
                 match kind {
                     Kind::Hansa => row.ours.push(figures),
@@ -83,6 +92,52 @@ fn main() -> Result<()> {
     println!(
         "Peak resident memory in MB: llama-server {}, Hansa {}",
         memory[1], memory[0]
+    );
+    Ok(())
+}
+
+/// Who goes first alternates, so that neither always follows the other's heat.
+fn order(round: usize) -> [Kind; 2] {
+    let mut order = [Kind::Hansa, Kind::LlamaServer];
+    order.rotate_left(round % 2);
+    order
+}
+
+fn measure_company(args: &Args) -> Result<()> {
+    println!(
+        "| | median gap before | p99 gap beside the prompt | ratio | the prompt's TTFT | new prefix | known prefix | ratio |"
+    );
+    println!("|---|---|---|---|---|---|---|---|");
+    let mut ratios = [Samples::default(), Samples::default()];
+    let mut speedups = [Samples::default(), Samples::default()];
+    for round in 0..args.rounds {
+        for kind in order(round) {
+            let server = Server::start(kind, args)?;
+            let company = Company::measure(&server, round)?;
+            let (first, again) = company::prefix(&server, round)?;
+            println!(
+                "| {kind:?} | {:.1} ms | {:.1} ms | {:.2} | {:.2} s ({} tokens) | {:.0} ms | {:.0} ms | {:.1} |",
+                company.median_gap_before_ms,
+                company.p99_gap_ms,
+                company.ratio(),
+                company.long_ttft_s,
+                company.long_tokens,
+                first * 1e3,
+                again * 1e3,
+                first / again,
+            );
+            let index = usize::from(kind == Kind::LlamaServer);
+            ratios[index].push(company.ratio());
+            speedups[index].push(first / again);
+        }
+    }
+    println!(
+        "p99 gap over median gap: llama-server {}, Hansa {}",
+        ratios[1], ratios[0]
+    );
+    println!(
+        "TTFT new over known: llama-server {}, Hansa {}",
+        speedups[1], speedups[0]
     );
     Ok(())
 }

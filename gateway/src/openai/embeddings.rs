@@ -1,0 +1,172 @@
+//! `/v1/embeddings`: texts or token ids in, vectors out, as numbers or as base64.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{Request, State};
+use axum::response::Response;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use serde::Serialize;
+use tokio::time::timeout;
+
+use super::answer::json;
+use super::error::ApiError;
+use super::fault::ParamFault;
+use super::json::{self, Kind, Node, Object};
+use super::params::count;
+use super::{Api, body, fields, request_id};
+use crate::federation::headers::Said;
+use crate::limits;
+use crate::upstream::{EmbedInput, EmbedRequest, Embeddings};
+
+/// `POST /v1/embeddings`
+pub(super) async fn serve(State(api): State<Api>, request: Request) -> Result<Response, ApiError> {
+    let started = api.shared.clock.now();
+    let Said { hops, .. } = Said::read(request.headers())?;
+    let id = request_id(&request);
+    let body = body::read(request, api.shared.limits.body_bytes_max).await?;
+    let bytes = body.len();
+    let ask = api.off_loop(bytes, move |_| parse(&body)).await?;
+    let model = Arc::clone(&ask.model);
+    let upstream = api.models().get(&model);
+    let upstream = upstream.ok_or_else(|| ApiError::model_not_found(&model))?;
+    let time = Duration::from_millis(api.shared.limits.request_timeout_ms);
+    let request = Arc::new(EmbedRequest {
+        id,
+        model: Arc::clone(&model),
+        inputs: ask.inputs,
+        dimensions: ask.dimensions,
+        deadline: Some(started + time),
+        hops,
+    });
+    let left = (started + time).saturating_sub(api.shared.clock.now());
+    let made = timeout(left, upstream.embed(request)).await;
+    let made = made.map_err(|_| ApiError::deadline_exceeded())??;
+    let numbers: usize = made.vectors.iter().map(Vec::len).sum();
+    api.off_loop(numbers, move |_| Ok(answer(&model, &made, ask.format)))
+        .await
+}
+
+/// What a body says.
+#[derive(Debug)]
+struct Ask {
+    model: Arc<str>,
+    inputs: Vec<EmbedInput>,
+    dimensions: Option<u32>,
+    format: Format,
+}
+
+/// How a vector is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Format {
+    /// An array of numbers.
+    Float,
+    /// Base64 of 32-bit floats, the lowest byte first.
+    Base64,
+}
+
+fn parse(body: &[u8]) -> Result<Ask, ApiError> {
+    let body = json::parse(body)?;
+    fields::check(&body, &[fields::EMBEDDINGS])?;
+    Ok(Ask {
+        model: Arc::from(&*body.require("model")?.string()?),
+        inputs: inputs(&body.require("input")?)?,
+        dimensions: count(&body, "dimensions", u32::MAX)?,
+        format: format(&body)?,
+    })
+}
+
+fn format(body: &Object<'_, '_>) -> Result<Format, ApiError> {
+    let Some(node) = body.get("encoding_format") else {
+        return Ok(Format::Float);
+    };
+    match &*node.string()? {
+        "float" => Ok(Format::Float),
+        "base64" => Ok(Format::Base64),
+        _ => Err(node.value_fault("'float' or 'base64'".to_owned())),
+    }
+}
+
+/// A string, an array of strings, an array of token ids, or an array of such arrays.
+fn inputs(node: &Node<'_, '_>) -> Result<Vec<EmbedInput>, ApiError> {
+    match (node.kind(), node.first_kind()) {
+        (Kind::Array, Some(Kind::Integer | Kind::Decimal)) => Ok(vec![input(node)?]),
+        (Kind::Array, _) => {
+            let elements = node.array(limits::EMBED_INPUTS_MAX)?;
+            let read = |(index, raw)| input(&Node::new(raw, node.at().index(index)));
+            elements.into_iter().enumerate().map(read).collect()
+        }
+        _ => Ok(vec![input(node)?]),
+    }
+}
+
+fn input(node: &Node<'_, '_>) -> Result<EmbedInput, ApiError> {
+    match node.kind() {
+        Kind::String => match node.string()? {
+            text if text.is_empty() => {
+                Err(node.value_fault("a string that is not empty".to_owned()))
+            }
+            text => Ok(EmbedInput::Text(Arc::from(&*text))),
+        },
+        Kind::Array => Ok(EmbedInput::Tokens(node.token_ids()?.into())),
+        _ => Err(node.fault(ParamFault::Type {
+            expected: "a string or an array of token ids",
+            got: node.kind().name(),
+        })),
+    }
+}
+
+fn answer(model: &str, made: &Embeddings, format: Format) -> Response {
+    let data = made.vectors.iter().zip(0..);
+    let data = data.map(|(vector, index)| Embedding {
+        object: "embedding",
+        index,
+        embedding: match format {
+            Format::Float => Written::Float(vector),
+            Format::Base64 => Written::Base64(base64(vector)),
+        },
+    });
+    json(&Body {
+        object: "list",
+        data: data.collect(),
+        model,
+        usage: Usage {
+            prompt_tokens: made.prompt_tokens,
+            total_tokens: made.prompt_tokens,
+        },
+    })
+}
+
+fn base64(vector: &[f32]) -> String {
+    let bytes: Vec<u8> = vector.iter().flat_map(|x| x.to_le_bytes()).collect();
+    BASE64.encode(bytes)
+}
+
+#[derive(Serialize)]
+struct Body<'a> {
+    object: &'static str,
+    data: Vec<Embedding<'a>>,
+    model: &'a str,
+    usage: Usage,
+}
+
+#[derive(Serialize)]
+struct Embedding<'a> {
+    object: &'static str,
+    index: u32,
+    embedding: Written<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Written<'a> {
+    Float(&'a [f32]),
+    Base64(String),
+}
+
+#[derive(Serialize)]
+struct Usage {
+    prompt_tokens: u32,
+    total_tokens: u32,
+}

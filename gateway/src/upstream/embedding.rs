@@ -1,0 +1,39 @@
+//! What a request for vectors is to whoever serves it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A request for vectors as every upstream takes it: parsed and checked against the limits.
+#[derive(Debug, Clone)]
+pub struct EmbedRequest {
+    /// Id of the request, ours or the client's.
+    pub id: Arc<str>,
+    /// Model as the client named it.
+    pub model: Arc<str>,
+    /// The texts, at least one.
+    pub inputs: Vec<EmbedInput>,
+    /// Numbers that a vector is to have; only the model's own are served.
+    pub dimensions: Option<u32>,
+    /// Moment on the server's clock after which the answer is of no use.
+    pub deadline: Option<Duration>,
+    /// Servers of ours that the request has crossed.
+    pub hops: u8,
+}
+
+/// One text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EmbedInput {
+    /// As it is.
+    Text(Arc<str>),
+    /// As the model's token ids, its own marks included.
+    Tokens(Arc<[u32]>),
+}
+
+/// The answer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Embeddings {
+    /// One vector for each text, in their order.
+    pub vectors: Vec<Vec<f32>>,
+    /// Tokens of all texts.
+    pub prompt_tokens: u32,
+}
