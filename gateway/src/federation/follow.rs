@@ -90,8 +90,12 @@ pub(crate) async fn follow(
         let was_there = stream.sequence > 0;
         picture.lost.store(true, Ordering::Relaxed);
         let upstream = forward.name();
-        // Once when it goes, and then only as often as it is asked.
-        tracing::warn!(upstream, reason = %ended, "no status of the upstream");
+        // Told when it goes, not at every attempt to have it back.
+        if was_there || wait == first {
+            tracing::warn!(upstream, reason = %ended, "no status of the upstream");
+        } else {
+            tracing::debug!(upstream, reason = %ended, "no status of the upstream");
+        }
         wait = if was_there {
             first
         } else {
