@@ -144,6 +144,7 @@ fn form(slot: Slot<'_>) -> Form {
         Slot::Country(_) => Form::Text("^[A-Z][A-Z]$".to_owned(), 2, None),
         Slot::Kind(at) => word(*at),
         Slot::Discover(at) => word(*at),
+        Slot::SelfTest(at) => word(*at),
     }
 }
 

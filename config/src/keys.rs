@@ -10,7 +10,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use crate::limits;
-use crate::schema::{Config, Device, Discover, Kind, KvType, Model, ModelName, Quantise, Runner};
+use crate::schema::{
+    Config, Device, Discover, Kind, KvType, Model, ModelName, Quantise, Runner, SelfTest,
+};
 use crate::secret::SecretSource;
 use crate::units::Range;
 
@@ -74,6 +76,7 @@ pub(crate) enum Slot<'a> {
     Country(&'a mut Option<String>),
     Kind(&'a mut Kind),
     Discover(&'a mut Discover),
+    SelfTest(&'a mut SelfTest),
 }
 
 /// Sections that later versions have; using one is refused by name.
@@ -266,6 +269,14 @@ pub(crate) const MODEL: &[Key<Model>] = &[
         "What the weights of a Hugging Face folder are quantised to while they are read: \
          \"q8_0\", \"q4_k\", or \"none\". GGUF files stay as they are.",
         |m: &mut Model| Slot::Quantise(&mut m.quantise),
+    )
+    .only(Runner::Candle),
+    key(
+        "self_test",
+        "What follows at start where a sequence gets other logits in company than alone: with \
+         \"require\" the model is not served, with \"warn\" it is, its answers change with the load, and no other node \
+         can continue them.",
+        |m: &mut Model| Slot::SelfTest(&mut m.self_test),
     )
     .only(Runner::Candle),
     key(

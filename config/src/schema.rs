@@ -95,6 +95,8 @@ pub struct Model {
     pub kv_type: KvType,
     /// What the weights of a folder are quantised to; only for `candle`.
     pub quantise: Quantise,
+    /// What follows where its self-test fails; only for `candle`.
+    pub self_test: SelfTest,
     /// Bytes of KV cache; what device and memory suggest where unset.
     pub kv_bytes_max: Option<u64>,
     /// Share of the device's time beside its other models.
@@ -200,6 +202,26 @@ impl Choice for KvType {
         match self {
             Self::F16 => "f16",
             Self::F32 => "f32",
+        }
+    }
+}
+
+/// What follows where a model fails its self-test.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SelfTest {
+    /// `"require"`: it is not served.
+    Require,
+    /// `"warn"`: it is served, and the log says so.
+    Warn,
+}
+
+impl Choice for SelfTest {
+    const ALL: &'static [Self] = &[Self::Require, Self::Warn];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Require => "require",
+            Self::Warn => "warn",
         }
     }
 }
@@ -325,6 +347,7 @@ impl Default for Model {
             device: Device::Cpu,
             kv_type: KvType::F16,
             quantise: Quantise::None,
+            self_test: SelfTest::Require,
             kv_bytes_max: None,
             device_share: 1,
             block_tokens: 16,

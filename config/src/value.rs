@@ -39,6 +39,7 @@ pub(crate) fn fill(slot: Slot<'_>, value: &DeValue<'_>) -> Result<(), Fault> {
         Slot::Country(at) => *at = Some(country(value)?),
         Slot::Kind(at) => *at = choice(value)?,
         Slot::Discover(at) => *at = choice(value)?,
+        Slot::SelfTest(at) => *at = choice(value)?,
     }
     Ok(())
 }

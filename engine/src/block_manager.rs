@@ -82,22 +82,6 @@ impl BlockManager {
         true
     }
 
-    /// The key of a block: see [`PrefixCache::key`].
-    pub(crate) fn key(&self, pool: u64, parent: Option<BlockKey>, tokens: &[u32]) -> BlockKey {
-        self.cache.key(pool, parent, tokens)
-    }
-
-    /// The block that holds `tokens` right after `parent`, for `pool`.
-    pub(crate) fn find(
-        &self,
-        pool: u64,
-        parent: Option<u32>,
-        key: BlockKey,
-        tokens: &[u32],
-    ) -> Option<u32> {
-        self.cache.find(pool, parent, key, tokens)
-    }
-
     /// Begins an empty table with blocks that were found for it.
     pub(crate) fn adopt(&mut self, found: &[u32], table: &mut BlockTable) {
         debug_assert!(table.blocks.is_empty(), "a table begins with found blocks");
@@ -170,7 +154,7 @@ impl BlockManager {
         &self.references
     }
 
-    /// The blocks that may be found, for the audit.
+    /// The blocks that may be found.
     pub(crate) fn cache(&self) -> &PrefixCache {
         &self.cache
     }
@@ -257,7 +241,7 @@ mod tests {
     fn key(manager: &BlockManager, pool: u64, text: u32, index: u32) -> BlockKey {
         let blocks = 0..=index;
         let key = blocks.fold(None, |key, i| {
-            Some(manager.key(pool, key, &tokens(text, i)))
+            Some(manager.cache().key(pool, key, &tokens(text, i)))
         });
         key.expect("at least one block")
     }
@@ -277,7 +261,9 @@ mod tests {
         let next = |found: &Vec<u32>| {
             let index = found.len() as u32;
             let key = key(manager, pool, text, index);
-            manager.find(pool, found.last().copied(), key, &tokens(text, index))
+            manager
+                .cache()
+                .find(pool, found.last().copied(), key, &tokens(text, index))
         };
         while let Some(block) = next(&found) {
             found.push(block);

@@ -10,15 +10,17 @@ use std::sync::Arc;
 use candle_core::Device;
 use hansa_models::kernels::cpu::Isa;
 use hansa_models::text::TextCodec;
-use hansa_models::{Batch, LoadOptions, LoadedModel, PagedKv, ThreadPool};
+use hansa_models::{Batch, KvType, LoadOptions, LoadedModel, PagedKv, ThreadPool};
 
 use crate::api::MemoryUse;
 use crate::device::Device as Home;
-use crate::limits::{KV_OF_FREE_MEMORY, WARM_UP_PREFILL_TOKENS, WARM_UP_SEQUENCES};
+use crate::limits::KV_OF_FREE_MEMORY;
 use crate::memory;
+use crate::numerics::Numerics;
 use crate::options::{CandleOptions, EngineOptions};
 use crate::runner::{RowOutcome, Runner, RunnerError, RunnerProfile, SampleRow, kv_blocks};
 use crate::sampler::Sampler;
+use crate::self_test::{self, Room, Verdict};
 
 /// A loaded model, its cache and its threads.
 pub(crate) struct CandleRunner {
@@ -30,6 +32,9 @@ pub(crate) struct CandleRunner {
     samplers: Vec<Sampler>,
     profile: RunnerProfile,
     resident: MemoryUse,
+    kv_type: KvType,
+    allow_inexact: bool,
+    numerics: Numerics,
 }
 
 impl CandleRunner {
@@ -89,6 +94,9 @@ impl CandleRunner {
                 weights: memory::file_bytes(&options.model_path),
                 kv: kv_bytes,
             },
+            kv_type: options.kv_type,
+            allow_inexact: options.allow_inexact,
+            numerics: Numerics::unrepeatable(),
         })
     }
 
@@ -107,25 +115,34 @@ impl CandleRunner {
         logits.map_err(|error: candle_core::Error| RunnerError::Step(error.to_string()))
     }
 
-    /// One pass over `sequences` new sequences of `q_len` tokens, in blocks from the first on.
-    fn pass(&mut self, sequences: u32, q_len: u32) -> Result<(), RunnerError> {
-        let block_size = self.kv.block_size;
-        let table_len = q_len.div_ceil(block_size);
-        let mut batch = Batch::default();
-        for sequence in 0..sequences {
-            let first_block = sequence * table_len;
-            let first_slot = first_block * block_size;
-            batch.tokens.extend((0..q_len).map(|_| 0));
-            batch.positions.extend(0..q_len);
-            batch.slots.extend(first_slot..first_slot + q_len);
-            batch.q_lens.push(q_len);
-            batch.kv_lens.push(q_len);
-            batch
-                .block_tables
-                .push((first_block..first_block + table_len).collect());
-            batch.logit_rows.push((sequence + 1) * q_len - 1);
+    /// What follows from the self-test.
+    fn judge(&self, verdict: Verdict) -> Result<Numerics, RunnerError> {
+        let arithmetic = self.loaded.model.arithmetic();
+        match verdict {
+            Verdict::Same(logits) if arithmetic.batch_invariant => Ok(self.name(logits)),
+            Verdict::Differs if arithmetic.batch_invariant && !self.allow_inexact => {
+                let kernels = arithmetic.kernels.clone();
+                Err(RunnerError::SelfTest { kernels })
+            }
+            verdict => {
+                tracing::warn!(kernels = %arithmetic.kernels, ?verdict, "answers may change with the load, and no other node can continue them");
+                Ok(Numerics::unrepeatable())
+            }
         }
-        self.forward(&batch).map(drop)
+    }
+
+    /// The name of a model whose self-test gave `logits`.
+    fn name(&self, logits: u128) -> Numerics {
+        let arithmetic = self.loaded.model.arithmetic();
+        let hex = |fingerprint: u128| format!("{fingerprint:032x}");
+        Numerics::of(&[
+            ("weights", &hex(arithmetic.weights)),
+            ("metadata", &hex(self.loaded.metadata)),
+            ("kernels", &arithmetic.kernels),
+            ("kv", &format!("{:?}", self.kv_type)),
+            ("logits", &hex(logits)),
+            ("sampler", &hex(self_test::sampler_fingerprint())),
+        ])
     }
 }
 
@@ -142,20 +159,20 @@ impl Runner for CandleRunner {
         self.resident
     }
 
-    fn warm_up(&mut self, step_tokens_max: u32) -> Result<(), RunnerError> {
-        let room = self.profile.kv_blocks.saturating_mul(self.kv.block_size);
-        let prefill = WARM_UP_PREFILL_TOKENS
-            .min(step_tokens_max)
-            .min(room)
-            .min(self.profile.context_len);
-        self.pass(1, prefill)?;
-        self.pass(1, 1)?;
-        self.pass(
-            WARM_UP_SEQUENCES
-                .min(step_tokens_max)
-                .min(self.profile.kv_blocks),
-            1,
-        )
+    fn warm_up(&mut self, _step_tokens_max: u32) -> Result<(), RunnerError> {
+        let room = Room {
+            vocab_size: self.profile.vocab_size,
+            context_len: self.profile.context_len,
+            block_size: self.kv.block_size,
+            kv_blocks: self.profile.kv_blocks,
+        };
+        let verdict = self_test::run(room, |batch| self.forward(batch))?;
+        self.numerics = self.judge(verdict)?;
+        Ok(())
+    }
+
+    fn numerics(&self) -> Numerics {
+        self.numerics.clone()
     }
 
     fn step(
@@ -234,9 +251,9 @@ fn within_memory(engine: &EngineOptions, device: &Device) -> EngineOptions {
 
 fn say_instructions(isa: Isa) {
     let name = isa.name();
-    if isa == Isa::Portable {
+    if isa == Isa::PORTABLE {
         tracing::warn!(
-            "this processor has neither AVX-512 VNNI nor AVX2: the {name} kernels are several times slower"
+            "this processor has none of AVX-512 VNNI, AVX2 and NEON with dot products: the {name} kernels are several times slower"
         );
     } else {
         tracing::info!("kernels use {name}");

@@ -75,7 +75,7 @@ pub struct Grammars {
     text: Arc<dyn TextCodec>,
     /// Tokens of the model, which is the width of its logits.
     vocab_size: u32,
-    /// Made when the first grammar comes, since most models never see one.
+    /// Made aside while the model warms up; a grammar that comes earlier waits for it.
     factory: OnceLock<Result<ParserFactory, GrammarError>>,
     cache: Mutex<Cache>,
 }
@@ -88,6 +88,26 @@ impl Grammars {
             vocab_size,
             factory: OnceLock::new(),
             cache: Mutex::default(),
+        }
+    }
+
+    /// Prepares for the first grammar on a thread of its own, since the tokens of a large vocabulary take some hundred
+    /// milliseconds. Without a thread the first grammar does it.
+    pub(crate) fn prepare_aside(self: &Arc<Self>) {
+        let grammars = Arc::clone(self);
+        let thread = thread::Builder::new().name("hansa-grammar".to_owned());
+        let spawned = thread.spawn(move || {
+            let prepare = || {
+                grammars
+                    .factory
+                    .get_or_init(|| grammars.make_factory())
+                    .is_ok()
+            };
+            let prepared = catch_unwind(AssertUnwindSafe(prepare));
+            tracing::debug!(prepared = prepared.unwrap_or(false), "grammars");
+        });
+        if let Err(error) = spawned {
+            tracing::warn!(%error, "no thread to prepare for grammars: the first one takes longer");
         }
     }
 

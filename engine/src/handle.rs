@@ -17,6 +17,7 @@ use crate::events::{Link, open};
 use crate::grammar::Grammars;
 use crate::limits::QUEUE_MAX;
 use crate::loading::{self, LoadOn};
+use crate::numerics::Numerics;
 use crate::options::{EngineOptions, RunnerOptions};
 use crate::request::{Request, choices};
 use crate::runner::{Runner, RunnerError};
@@ -178,6 +179,12 @@ impl EngineHandle {
     pub fn grammars(&self) -> Option<Arc<Grammars>> {
         let loaded = self.shared.loaded();
         loaded.map(|loaded| Arc::clone(&loaded.grammars))
+    }
+
+    /// Names what this model's tokens depend on, once loaded: an engine of the same name can continue its sequences exactly.
+    #[must_use]
+    pub fn numerics(&self) -> Option<Numerics> {
+        self.shared.loaded().map(|loaded| loaded.numerics.clone())
     }
 
     /// Tokens of prompt and completion together, once loaded: the least of the model's own, `context_max` and what the KV

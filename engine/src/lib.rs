@@ -44,9 +44,12 @@ mod sequence;
 mod candle_runner;
 pub mod grammar;
 mod history;
+pub mod numerics;
 mod random;
 pub mod runner;
 pub mod sampler;
+#[cfg(any(test, feature = "candle"))]
+mod self_test;
 pub mod sim_runner;
 
 mod choice;

@@ -48,10 +48,10 @@ pub const CALLS_FUNCTIONS_MAX: usize = 128; // functions; OpenAI's own bound
 pub const CALLS_BYTES_MAX: usize = 256 << 10; // bytes; the tools of large agents have a third, most of it words
 
 /// Text of one Lark grammar.
-pub const LARK_BYTES_MAX: usize = 8 << 10; // bytes; compiling takes up to its square
+pub const LARK_BYTES_MAX: usize = 4 << 10; // bytes; one mask takes up to its square, here 25 ms
 
 /// Text of one regular expression, in a schema too.
-pub const REGEX_BYTES_MAX: usize = 4 << 10; // bytes; compiling takes up to its square, here 100 ms
+pub const REGEX_BYTES_MAX: usize = 2 << 10; // bytes; compiling takes up to its square, here 50 ms
 
 /// Nested brackets in a regular expression or a Lark grammar, whose parsers recurse.
 pub const GRAMMAR_DEPTH_MAX: usize = 100; // levels; people write ten
@@ -62,14 +62,33 @@ pub const SCHEMA_NODES_MAX: usize = 10_000; // values; counting is all that more
 /// Sum over the objects of a schema of their fields' number squared, which is what optional properties cost.
 pub const SCHEMA_SQUARES_MAX: usize = 160_000; // fields squared; an object of 400, or 16 of 100; about 100 ms
 
+/// Objects of a schema that bound a number or name a format.
+pub const SCHEMA_RANGES_MAX: usize = 100; // objects; each costs about a millisecond
+
+/// Patterns, and references that may lead to one, under one `allOf` of a schema.
+pub const SCHEMA_PATTERNS_MET_MAX: usize = 8; // patterns; time doubles with each of them
+
+/// Sum of the digits that count in every `multipleOf` of a schema, which costs a state for every remainder: without a bound
+/// one number of eight digits computes for minutes.
+pub const SCHEMA_DIVISORS_MAX: usize = 4_096; // remainders; about 50 ms
+
+/// Text that a schema or a regular expression may force at once, to be looked for.
+pub const FORCED_TEXT_BYTES_MAX: usize = 1 << 10; // bytes; about 4 ms when it is met first
+
+/// The longest of many texts that a grammar may force one after another.
+pub const FORCED_LEXEME_BYTES_MAX: usize = 64; // bytes; 60 ms with as many as a mask may see
+
+/// Text that must come of which tokens are made at a time.
+pub const FORCED_TOKENISED_BYTES_MAX: usize = 512; // bytes; more than the tokens that are taken
+
 /// Stack of the thread that compiles a grammar, which recurses along chains of rules; only what is touched takes memory.
 pub const GRAMMAR_STACK_BYTES: usize = 64 << 20; // bytes; the longest chain that a text can hold, several times
 
 /// Work that compiling the regular expressions of a grammar may cost.
-pub const GRAMMAR_COMPILE_FUEL: u64 = 1_000_000; // units of llguidance; about 20 ms
+pub const GRAMMAR_COMPILE_FUEL: u64 = 500_000; // units of llguidance; up to 90 ms, and the largest published schemas need so much
 
 /// Work that the regular expressions of a grammar may cost in one mask; all sequences of a step wait for it.
-pub const GRAMMAR_STEP_FUEL: u64 = 100_000; // units of llguidance; about 7 ms
+pub const GRAMMAR_STEP_FUEL: u64 = 40_000; // units of llguidance; 3 to 25 ms
 
 /// States that the regular expressions of one grammar may grow to.
 pub const GRAMMAR_STATES_MAX: usize = 16_000; // states of 1 to 2 kB; 32 MB for one submission at worst
@@ -84,7 +103,7 @@ pub const GRAMMAR_SYMBOLS_MAX: usize = 30_000; // symbols; schemas that people w
 pub const GRAMMAR_ROW_MAX: usize = 2_000; // items; an object of 400 optional properties
 
 /// Items of the parser that one mask may cost; all sequences of a step wait for it.
-pub const GRAMMAR_STEP_ITEMS: usize = 20_000; // items; about 1 ms
+pub const GRAMMAR_STEP_ITEMS: usize = 10_000; // items; 1 to 20 ms
 
 /// Tokens that a grammar is tried on before it is taken, since what is too complex is mostly so from the start.
 pub const GRAMMAR_TRIAL_TOKENS: usize = 4; // tokens; past the opening of an object and into its first name
@@ -96,10 +115,10 @@ pub const GRAMMAR_VOCABULARY_MAX: u32 = 1 << 20; // tokens; four times the large
 pub const GRAMMAR_CACHE_BYTES_MAX: usize = 32 << 20; // bytes, estimated; some hundred schemas of usual size
 
 /// What a compiled grammar takes whatever its text.
-pub const GRAMMAR_BASE_BYTES: usize = 128 << 10; // bytes; measured
+pub const GRAMMAR_BASE_BYTES: usize = 256 << 10; // bytes; 20 to 100 kB of usual ones and 700 kB at worst, measured over 50 of them
 
 /// What it takes for each byte of its text.
-pub const GRAMMAR_BYTES_PER_BYTE: usize = 64; // bytes; measured
+pub const GRAMMAR_BYTES_PER_BYTE: usize = 32; // bytes; 10 to 30, measured over schemas of 4 to 50 kB
 
 /// The compiler's words that a refusal repeats.
 pub const GRAMMAR_REASON_CHARS_MAX: usize = 300; // characters; a sentence
@@ -127,12 +146,6 @@ pub const SIM_VOCAB_SIZE: u32 = 1 << 31; // tokens; above any index of a complet
 
 /// Text that the simulated codec tokenises.
 pub const SIM_TEXT_BYTES_MAX: usize = 64 << 20; // bytes; above any body a gateway takes
-
-/// Tokens of the prefill that warms a model up.
-pub const WARM_UP_PREFILL_TOKENS: u32 = 64; // tokens; touches every weight and kernel, and is over in a blink
-
-/// Sequences of the decode that warms a model up.
-pub const WARM_UP_SEQUENCES: u32 = 8; // sequences; enough for the kernels that take several rows at once
 
 /// Weight of a produced token in fair shares; a prompt token weighs 1.
 pub const FLOW_OUTPUT_WEIGHT: u64 = 2; // ratio; a decode reads all weights for one token, a prefill for many

@@ -94,6 +94,8 @@ pub struct CandleOptions {
     pub quantise: Option<hansa_models::Quantise>,
     /// Threads for kernels on a CPU; `None` takes the physical cores.
     pub threads: Option<usize>,
+    /// Whether a model is served that fails its self-test: its answers change with the load, and nobody can continue them.
+    pub allow_inexact: bool,
 }
 
 /// Where the tensors live.

@@ -12,6 +12,7 @@ use crate::api::{MemoryUse, SamplingParams, StopParams};
 use crate::grammar::{Guide, GuideFault};
 use crate::history::History;
 use crate::limits::KV_SLOTS_MAX;
+use crate::numerics::Numerics;
 use crate::options::EngineOptions;
 
 /// A model that runs ragged steps. It lives on the thread of its device, and may be made on another one.
@@ -32,6 +33,12 @@ pub trait Runner: Send {
     /// # Errors
     /// [`RunnerError::Step`] where a pass failed: the engine does not become ready.
     fn warm_up(&mut self, step_tokens_max: u32) -> Result<(), RunnerError>;
+
+    /// Names what its tokens depend on, once it is warm. [`Numerics::unrepeatable`] where they depend on who else is in
+    /// the batch.
+    fn numerics(&self) -> Numerics {
+        Numerics::unrepeatable()
+    }
 
     /// Runs one step: computes keys and values of every token of `batch`, and draws the next token for each of `rows`,
     /// which stand for `batch.logit_rows` one by one. Appends exactly one outcome a row to `outcomes`.
@@ -135,6 +142,15 @@ pub enum RunnerError {
         kv_bytes_max: u64,
         /// Bytes of one block.
         block_bytes: u64,
+    },
+    /// The start-up self-test failed.
+    #[error(
+        "the self-test failed: on this processor ({kernels}) the model gives a sequence other logits in company than \
+         alone, so that answers change with the load; report it, or serve the model all the same with self_test = \"warn\""
+    )]
+    SelfTest {
+        /// The code that computes.
+        kernels: String,
     },
     /// A step failed; the text is the device's.
     #[error("the step failed: {0}")]

@@ -96,6 +96,20 @@ impl Step {
         self.prefill_tokens + self.decodes + self.forced_tokens
     }
 
+    /// Forgets the tokens of a sequence that leaves the step.
+    fn take_out(&mut self, sequence: &Sequence) {
+        if sequence.scheduled == 0 {
+            return;
+        }
+        if sequence.is_decoding() {
+            // Whoever goes on by more than one token was forced to.
+            self.decodes -= 1;
+            self.forced_tokens -= sequence.scheduled - 1;
+        } else {
+            self.prefill_tokens -= sequence.scheduled;
+        }
+    }
+
     /// Whether there is nothing to do.
     pub(crate) fn is_empty(&self) -> bool {
         self.tokens() == 0
@@ -402,4 +416,59 @@ fn say(
         }
     }
     fate
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::tests::model::submission;
+
+    #[test]
+    fn who_leaves_a_step_takes_its_own_tokens_along() {
+        let whole = Step {
+            prefill_tokens: 20,
+            decodes: 2,
+            forced_tokens: 6,
+            preemptions: 0,
+        };
+        let left = |produced: usize, forced: u32, scheduled: u32| {
+            let mut submission = submission(1, 9, 40);
+            submission.resume = vec![vec![1; produced]];
+            let id = SequenceId {
+                request: 0,
+                choice: 0,
+            };
+            let mut sequence = Sequence::new(id, Arc::new(submission), Duration::ZERO);
+            if forced > 0 {
+                sequence.scheduled = sequence.remaining();
+                sequence.advance();
+                sequence.push(1, None);
+                (1..forced).for_each(|_| sequence.append(1));
+            }
+            sequence.scheduled = scheduled;
+            let mut step = whole;
+            step.take_out(&sequence);
+            step
+        };
+        // One that is prefilled while others were forced.
+        let step = left(0, 0, 8);
+        assert_eq!(
+            (step.prefill_tokens, step.decodes, step.forced_tokens),
+            (12, 2, 6)
+        );
+        // One that goes on by a token, and by three of which two were forced.
+        let step = left(0, 1, 1);
+        assert_eq!(
+            (step.prefill_tokens, step.decodes, step.forced_tokens),
+            (20, 1, 6)
+        );
+        let step = left(0, 3, 3);
+        assert_eq!(
+            (step.prefill_tokens, step.decodes, step.forced_tokens),
+            (20, 1, 4)
+        );
+        assert_eq!(left(0, 3, 0), whole);
+    }
 }

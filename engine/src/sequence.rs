@@ -236,7 +236,10 @@ impl Sequence {
         for index in 0..usable {
             let key = self.block(index, blocks, &mut tokens);
             let parent = found.last().copied();
-            match blocks.find(self.submission.pool, parent, key, &tokens) {
+            match blocks
+                .cache()
+                .find(self.submission.pool, parent, key, &tokens)
+            {
                 Some(block) => found.push(block),
                 None => break,
             }
@@ -276,7 +279,7 @@ impl Sequence {
             return key;
         }
         let parent = self.block_keys.last().copied();
-        let key = blocks.key(self.submission.pool, parent, tokens);
+        let key = blocks.cache().key(self.submission.pool, parent, tokens);
         self.block_keys.push(key);
         key
     }

@@ -9,6 +9,7 @@ use tokio::sync::watch;
 
 use crate::api::{EngineState, MemoryUse, Stats};
 use crate::grammar::Grammars;
+use crate::numerics::Numerics;
 
 /// State between the two sides.
 #[derive(Debug)]
@@ -35,6 +36,8 @@ pub(crate) struct Loaded {
     pub(crate) text: Arc<dyn TextCodec>,
     /// Compiles the grammars of its submissions.
     pub(crate) grammars: Arc<Grammars>,
+    /// What its tokens depend on.
+    pub(crate) numerics: Numerics,
     /// Every token id of a prompt is below it.
     pub(crate) vocab_size: u32,
     /// Tokens of prompt and completion together: the least of the model's, the option's and what the KV cache holds.

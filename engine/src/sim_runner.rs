@@ -20,6 +20,7 @@ use hansa_models::Batch;
 use hansa_models::text::{ChatInput, Detokenizer, SpecialTokens, TextCodec, TextError};
 
 use crate::limits::{SIM_TEXT_BYTES_MAX, SIM_VOCAB_SIZE};
+use crate::numerics::Numerics;
 use crate::options::{EngineOptions, SimOptions};
 use crate::random::{draw, splitmix64};
 use crate::runner::{RowOutcome, Runner, RunnerError, RunnerProfile, SampleRow, Scores, kv_blocks};
@@ -77,6 +78,11 @@ impl Runner for SimRunner {
 
     fn warm_up(&mut self, _step_tokens_max: u32) -> Result<(), RunnerError> {
         Ok(())
+    }
+
+    /// Its tokens depend on the formula alone.
+    fn numerics(&self) -> Numerics {
+        Numerics::of(&[("formula", "splitmix64")])
     }
 
     fn step(

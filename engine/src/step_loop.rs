@@ -53,12 +53,16 @@ fn start(
     mut runner: Box<dyn Runner>,
 ) -> Result<Core, RunnerError> {
     shared.set_state(EngineState::Warming);
+    let profile = runner.profile();
+    let text = runner.text();
+    let grammars = Arc::new(Grammars::new(Arc::clone(&text), profile.vocab_size));
+    grammars.prepare_aside();
     // Others of the device wait for it, and their watchdogs must see if it hangs.
     shared.begin_step((options.clock)());
     let warm = runner.warm_up(options.step_tokens_max);
     shared.end_step();
     warm?;
-    let profile = runner.profile();
+    let numerics = runner.numerics();
     let blocks = BlockManager::new(profile.kv_blocks, options.block_size);
     let in_cache = u64::from(profile.kv_blocks) * u64::from(options.block_size);
     let context_len = profile
@@ -68,15 +72,17 @@ fn start(
     tracing::info!(
         context_len,
         kv_blocks = profile.kv_blocks,
+        %numerics,
         "the engine is ready"
     );
-    let (text, resident) = (runner.text(), runner.resident());
+    let resident = runner.resident();
     let pace = Pace::new(options.inter_token_target);
     let scheduler = Scheduler::new(options.sequences_max, options.step_tokens_max, blocks, pace);
     let core = Core::new(runner, scheduler);
     shared.publish(core.stats());
     shared.set_loaded(Loaded {
-        grammars: Arc::new(Grammars::new(Arc::clone(&text), profile.vocab_size)),
+        grammars,
+        numerics,
         text,
         vocab_size: profile.vocab_size,
         context_len,

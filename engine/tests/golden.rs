@@ -141,6 +141,7 @@ fn setup(kv_type: KvType) -> (EngineOptions, RunnerOptions) {
         kv_type,
         quantise: None,
         threads: None,
+        allow_inexact: false,
     };
     (options, RunnerOptions::Candle(candle))
 }

@@ -9,7 +9,7 @@ use crate::batch::Batch;
 use crate::spec::{KvType, ModelSpec};
 use crate::text::TextCodec;
 use crate::tokenizer::{FileTokenizer, TokenizerError};
-use crate::weights::folder::FolderError;
+use crate::weights::folder::{self, FolderError};
 use crate::weights::gguf::{GgufError, GgufFile};
 
 /// A causal language model over a ragged batch and a paged cache.
@@ -17,17 +17,32 @@ pub trait CausalLm: Send {
     /// The model's dimensions.
     fn spec(&self) -> &ModelSpec;
 
+    /// What its logits depend on beside the batch.
+    fn arithmetic(&self) -> &Arithmetic;
+
     /// Runs one ragged step: writes keys and values of every token to its slot, attends each token to its sequence's
     /// context, and returns the logits of the wanted rows, `[R, vocab_size]` in F32.
     ///
-    /// On a CPU, for heads of a multiple of 16 numbers, a row's logits are bit for bit the same whatever else is in the
-    /// batch and however its prompt was cut into chunks.
+    /// Where [`Arithmetic::batch_invariant`] says so, a row's logits are bit for bit the same whatever else is in the batch
+    /// and however its prompt was cut into chunks.
     ///
     /// # Errors
     /// A batch whose parts do not fit together is refused before anything is written. Otherwise whatever Candle
     /// reports: a bad shape or a device that failed; the cache's content is then undefined for the sequences of the
     /// batch, and for no other.
     fn forward(&mut self, batch: &Batch, kv: &mut PagedKv) -> candle_core::Result<Tensor>;
+}
+
+/// What the logits of a loaded model depend on beside the batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Arithmetic {
+    /// Fingerprint of every tensor as it was read, with its name, type and shape.
+    pub weights: u128,
+    /// The code that computes: the instructions of the kernels, or that Candle's own operations do.
+    pub kernels: String,
+    /// Whether every operation promises that a row does not depend on its company: on a CPU, for heads of a multiple of 16
+    /// numbers and weights of the types that our kernels know.
+    pub batch_invariant: bool,
 }
 
 /// Keys and values of all sequences, outside the model: for each layer two tensors `[slots, kv_heads * head_dim]`, where
@@ -70,6 +85,8 @@ pub struct LoadedModel {
     pub model: Box<dyn CausalLm>,
     /// Its tokenizer and chat template.
     pub text: Arc<dyn TextCodec>,
+    /// Fingerprint of what its files say beside the tensors: sizes, tokenizer, template.
+    pub metadata: u128,
 }
 
 impl std::fmt::Debug for LoadedModel {
@@ -207,8 +224,11 @@ pub fn load_folder(path: &Path, options: &LoadOptions) -> Result<LoadedModel, Lo
             weights: weights as usize,
         });
     }
-    let text = Arc::new(text);
-    Ok(LoadedModel { model, text })
+    Ok(LoadedModel {
+        model,
+        text: Arc::new(text),
+        metadata: folder::fingerprint(path)?,
+    })
 }
 
 /// Loads a GGUF file: weights read into one resident copy, quantised as they are; tokenizer and chat template from its
@@ -219,8 +239,11 @@ pub fn load_folder(path: &Path, options: &LoadOptions) -> Result<LoadedModel, Lo
 pub fn load_gguf(path: &Path, options: &LoadOptions) -> Result<LoadedModel, LoadError> {
     let gguf = GgufFile::open(path)?;
     let model = load_tensors(&gguf, options)?;
-    let text = Arc::new(FileTokenizer::from_gguf(&gguf)?);
-    Ok(LoadedModel { model, text })
+    Ok(LoadedModel {
+        model,
+        text: Arc::new(FileTokenizer::from_gguf(&gguf)?),
+        metadata: gguf.fingerprint(),
+    })
 }
 
 /// Loads the tensors of a GGUF file, without its tokenizer.

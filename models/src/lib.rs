@@ -19,6 +19,7 @@ mod threads;
 
 pub mod batch;
 pub mod chat_template;
+pub mod fingerprint;
 pub mod source;
 pub mod spec;
 pub mod text;
@@ -33,8 +34,8 @@ pub mod limits;
 pub use batch::{Batch, BatchError};
 #[cfg(feature = "candle")]
 pub use causal_lm::{
-    CausalLm, LoadError, LoadOptions, LoadedModel, PagedKv, Quantise, load, load_folder,
-    load_folder_tensors, load_gguf, load_tensors,
+    Arithmetic, CausalLm, LoadError, LoadOptions, LoadedModel, PagedKv, Quantise, load,
+    load_folder, load_folder_tensors, load_gguf, load_tensors,
 };
 pub use spec::{KvType, ModelSpec};
 #[cfg(feature = "candle")]

@@ -124,3 +124,78 @@ proptest! {
         }
     }
 }
+
+/// Token `i` is byte `i`; a character is printed when its last byte is there, as real detokenizers do.
+struct Bytes;
+
+#[derive(Default)]
+struct OfBytes(Vec<u8>);
+
+impl TextCodec for Bytes {
+    fn encode(&self, _text: &str, _special: SpecialTokens) -> Result<Vec<u32>, TextError> {
+        Err(TextError::Tokenizer)
+    }
+
+    fn render_chat(&self, _chat: &ChatInput<'_>) -> Result<String, TextError> {
+        Err(TextError::NoTemplate)
+    }
+
+    fn detokenizer(&self, _seed: u64, _choice: u32) -> Box<dyn Detokenizer> {
+        Box::<OfBytes>::default()
+    }
+
+    fn piece(&self, _seed: u64, _choice: u32, id: u32) -> Cow<'_, [u8]> {
+        vec![id as u8].into()
+    }
+
+    fn vocab_size(&self) -> u32 {
+        256
+    }
+
+    fn end_of_generation(&self) -> &[u32] {
+        &[]
+    }
+}
+
+impl Detokenizer for OfBytes {
+    fn push(&mut self, id: u32, out: &mut String) {
+        self.0.push(id as u8);
+        if let Ok(text) = std::str::from_utf8(&self.0) {
+            out.push_str(text);
+            self.0.clear();
+        }
+    }
+
+    fn finish(&mut self, out: &mut String) {
+        out.push_str(&String::from_utf8_lossy(&self.0));
+    }
+}
+
+proptest! {
+    /// Wherever a choice is cut, in the middle of a character or of what may be a stop string, the one that resumes says
+    /// exactly what the whole one said after it.
+    #[test]
+    fn a_choice_resumes_wherever_it_was_cut(
+        text in "[abé😀]{1,12}",
+        strings in prop::collection::vec("[abé😀]{1,4}", 0..3),
+        min_tokens in 0_u32..6,
+        cut in 0_usize..40,
+    ) {
+        let mut submission = submission(1, 3, 30);
+        submission.stop.strings = strings;
+        submission.stop.min_tokens = min_tokens;
+        let codec: Arc<dyn TextCodec> = Arc::new(Bytes);
+        let fresh = || Choice::new(&submission, 0, &codec, 1000);
+        let tokens: Vec<u32> = text.bytes().map(u32::from).collect();
+        let cut = cut.min(tokens.len());
+        let (whole, _, why) = said(fresh(), &tokens);
+        let (before, _, ended) = said(fresh(), &tokens[..cut]);
+        let mut resumed = fresh();
+        prop_assert_eq!(resumed.replay(&tokens[..cut]), ended.is_none());
+        if ended.is_none() {
+            let (after, _, why_after) = said(resumed, &tokens[cut..]);
+            prop_assert_eq!(before + &after, whole);
+            prop_assert_eq!(why_after, why);
+        }
+    }
+}

@@ -70,7 +70,7 @@ impl Cache {
     }
 }
 
-/// The library does not tell what a grammar takes; it was measured against the length of its text.
+/// The library does not tell what a grammar takes; this is above what most of them were seen to take.
 fn estimated_bytes(spec: &GrammarSpec) -> usize {
     let bytes = match spec {
         GrammarSpec::JsonSchema(text) | GrammarSpec::Regex(text) | GrammarSpec::Lark(text) => {

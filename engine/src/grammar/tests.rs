@@ -215,6 +215,19 @@ fn bombs() -> Vec<(&'static str, GrammarSpec)> {
     };
     let product: Vec<String> = (0..8).map(three).collect();
     let product = format!("{{\"type\":\"object\",\"allOf\":[{}]}}", product.join(","));
+    let pattern = |i| format!(r#"{{"pattern":"[a-z]{{{i},60}}x.*y{{{i}}}"}}"#);
+    let all_patterns: Vec<String> = (0..40).map(pattern).collect();
+    let all_patterns = format!(
+        r#"{{"type":"string","allOf":[{}]}}"#,
+        all_patterns.join(",")
+    );
+    let range = |i| format!(r#"{{"type":"integer","minimum":{i}7919,"maximum":98765432{i}}}"#);
+    let ranges: Vec<String> = (1..600).map(range).collect();
+    let ranges = format!(r#"{{"anyOf":[{}]}}"#, ranges.join(","));
+    let twice = |i| format!("r{i}: r{} r{}", i + 1, i + 1);
+    let doubling: Vec<String> = (0..20).map(twice).collect();
+    let text = "c".repeat(60);
+    let doubling = format!("start: r0\n{}\nr20: \"{text}\"", doubling.join("\n"));
     let rules: Vec<String> = (0..500).map(|i| format!("r{i}: r{}", i + 1)).collect();
     let chain = format!("start: r0\n{}\nr500: \"a\"", rules.join("\n"));
     vec![
@@ -253,33 +266,120 @@ fn bombs() -> Vec<(&'static str, GrammarSpec)> {
         ("long", regex(&"a".repeat(300_000))),
         (
             "backwards",
-            lark(&format!("start: {}\"a\"", "\"a\"? ".repeat(1_500))),
+            lark(&format!("start: {}\"a\"", "\"a\"? ".repeat(650))),
         ),
+        (
+            "remainders",
+            schema(r#"{"type":"integer","multipleOf":99999989}"#),
+        ),
+        (
+            "remainders in Lark",
+            lark(r#"start: %json {"type":"integer","multipleOf":99999989}"#),
+        ),
+        ("patterns that meet", schema(&all_patterns)),
+        ("ranges", schema(&ranges)),
+        ("long repetition", regex("((abcdefghij){200}){200}")),
+        ("doubling", lark(&doubling)),
     ]
 }
 
+/// CPU time of this thread in milliseconds, where the system tells.
+fn thread_cpu_ms() -> f64 {
+    let schedule = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    let nanos = schedule
+        .split(' ')
+        .next()
+        .and_then(|n| n.parse::<f64>().ok());
+    nanos.unwrap_or(0.0) / 1e6
+}
+
+/// What a bomb costs: to be compiled or refused, and at worst in one of its first masks, which is what others wait for.
+fn cost_of(grammars: &Grammars, spec: &GrammarSpec) -> (f64, f64) {
+    let begun = thread_cpu_ms();
+    let compiled = vet::check(spec).and_then(|()| grammars.compile_here(spec));
+    let compiling = thread_cpu_ms() - begun;
+    let mut masking = 0.0_f64;
+    if let Ok((matcher, _)) = compiled {
+        let guide = Guide::new(matcher);
+        for _ in 0..20 {
+            let begun = thread_cpu_ms();
+            let mut logits = vec![0.0; VOCAB as usize];
+            let masked = guide.mask(&mut logits);
+            let token = (0..VOCAB).zip(&logits).find(|(_, l)| **l == 0.0);
+            if let (Ok(()), Some((token, _))) = (masked, token) {
+                guide.push(token);
+                guide.force(END);
+            }
+            masking = masking.max(thread_cpu_ms() - begun);
+        }
+    }
+    (compiling, masking)
+}
+
+/// Bounds are on work, not on time: one that does not hold shows as a test that does not end. `HANSA_SOAK_BOMBS` holds the
+/// cost against the clock too, in a release build.
 #[test]
 fn bombs_are_refused_or_harmless() {
-    let grammars = grammars();
-    for (name, spec) in bombs() {
-        // A bound that does not hold shows as a test that does not end.
-        let compiled = grammars.compile(&spec);
-        if let Ok(grammar) = compiled {
-            let guide = grammar.guide();
-            for _ in 0..4 {
-                let mut logits = vec![0.0; VOCAB as usize];
-                let Ok(()) = guide.mask(&mut logits) else {
-                    break;
-                };
-                let token = (0..VOCAB)
-                    .zip(&logits)
-                    .find(|(_, l)| **l == 0.0)
-                    .map(|(id, _)| id);
-                guide.push(token.expect("a mask allows something"));
+    let compile_all = || {
+        let grammars = grammars();
+        assert!(grammars.compile_here(&regex("a")).is_ok());
+        for (name, spec) in bombs() {
+            let (compiling, masking) = cost_of(&grammars, &spec);
+            println!("{name}: {compiling:.0} ms to compile, {masking:.0} ms in a mask");
+            if std::env::var_os("HANSA_SOAK_BOMBS").is_some() {
+                assert!(compiling <= 100.0 && masking <= 100.0, "{name}");
             }
         }
-        println!("{name}");
+    };
+    let thread = thread::Builder::new().stack_size(limits::GRAMMAR_STACK_BYTES);
+    let compiled = thread.spawn(compile_all).map(thread::JoinHandle::join);
+    assert!(matches!(compiled, Ok(Ok(()))));
+}
+
+#[test]
+fn what_would_be_said_for_long_is_not_looked_for() {
+    for (spec, forces) in [
+        (regex("ab"), true),
+        (regex("(ab){9999}"), false),
+        (lark("start: \"ab\""), true),
+        (lark(&format!("start: \"{}\"", "ab".repeat(100))), false),
+        (schema(r#"{"const":"ab"}"#), true),
+        (
+            schema(&format!(r#"{{"const":"{}"}}"#, "ab".repeat(1_000))),
+            false,
+        ),
+    ] {
+        let guide = grammars().compile(&spec).unwrap().guide();
+        let forced = guide.force(END);
+        assert_eq!(!forced.is_empty(), forces, "{forced:?}");
+        // Either way it can be said.
+        guide.mask(&mut vec![0.0; VOCAB as usize]).unwrap();
     }
+}
+
+#[test]
+fn a_long_text_is_forced_piece_by_piece() {
+    let text = "true".repeat(200);
+    let spec = regex(&text);
+    let guide = grammars().compile(&spec).unwrap().guide();
+    let mut said = Vec::new();
+    while said.last() != Some(&END) {
+        let forced = guide.force(END);
+        assert!(!forced.is_empty() && forced.len() <= limits::FORCED_TOKENS_MAX + 1);
+        said.extend(forced);
+    }
+    assert_eq!(said[..200], [256; 200]);
+}
+
+#[test]
+fn a_schema_of_a_hundred_thousand_nodes_is_refused_by_name() {
+    // As many nodes as the bytes of a schema hold.
+    let schema = schema(&format!("{{\"enum\":[{}]}}", vec!["1"; 30_000].join(",")));
+    let refused = grammars().compile(&schema).unwrap_err();
+    assert!(refused.to_string().contains("nodes"), "{refused}");
+    let larger = GrammarSpec::JsonSchema(format!("[{}]", vec!["1"; 100_000].join(",")).into());
+    let refused = grammars().compile(&larger).unwrap_err();
+    assert!(refused.to_string().contains("bytes"), "{refused}");
 }
 
 #[test]

@@ -6,7 +6,7 @@ use hansa_models::text::{SpecialTokens, TextCodec};
 use llguidance::toktrie::{TokEnv, TokRxInfo, TokTrie, TokenId, TokenizerEnv};
 
 use super::GrammarError;
-use crate::limits::GRAMMAR_VOCABULARY_MAX;
+use crate::limits::{FORCED_TOKENISED_BYTES_MAX, GRAMMAR_VOCABULARY_MAX};
 
 /// Tokens of one model.
 pub(super) struct Tokens {
@@ -79,9 +79,15 @@ impl TokenizerEnv for Tokens {
         &self.trie
     }
 
+    /// Of a long text only the beginning, which is all that is taken at a time; its last token might be longer.
     fn tokenize_bytes(&self, bytes: &[u8]) -> Vec<TokenId> {
-        self.trie
-            .tokenize_with_greedy_fallback(bytes, |text| self.tokenize(text))
+        let beginning = &bytes[..bytes.len().min(FORCED_TOKENISED_BYTES_MAX)];
+        let tokenize = |text: &str| self.tokenize(text);
+        let mut ids = self.trie.tokenize_with_greedy_fallback(beginning, tokenize);
+        if beginning.len() < bytes.len() {
+            ids.pop();
+        }
+        ids
     }
 
     fn tokenize_is_canonical(&self) -> bool {

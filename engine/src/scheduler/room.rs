@@ -114,12 +114,7 @@ impl Scheduler {
     /// Puts a running sequence back in line, at its place; what it had computed is computed again, unless it is found.
     fn preempt(&mut self, running_index: usize, step: &mut Step) {
         let mut sequence = self.running.remove(running_index);
-        let decodes = sequence.scheduled.min(u32::from(sequence.is_decoding()));
-        let others = sequence.scheduled - decodes;
-        let forced = others.min(step.forced_tokens);
-        step.decodes -= decodes;
-        step.forced_tokens -= forced;
-        step.prefill_tokens -= others - forced;
+        step.take_out(&sequence);
         step.preemptions += 1;
         self.blocks.release(&mut sequence.table);
         sequence.forget();

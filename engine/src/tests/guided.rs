@@ -134,3 +134,27 @@ fn log_probabilities_come_with_their_tokens() {
         assert_eq!(top, scores(token).top);
     }
 }
+
+#[test]
+fn choices_resume_at_lengths_of_their_own() {
+    let mut bench = Bench::new(4, 64, 100);
+    let mut asked = Submission {
+        n: 3,
+        ..submission(6, 9, 20)
+    };
+    asked.stop.ignore_eos = true;
+    let whole = [0, 1, 2].map(|choice| completion(&asked, choice, bench.context_len));
+    let cuts = [5, 0, 19];
+    asked.resume = cuts
+        .iter()
+        .zip(&whole)
+        .map(|(&cut, ids)| ids[..cut].to_vec())
+        .collect();
+    let mut stream = bench.submit(asked);
+    bench.finish();
+    let events = take_all(&mut stream);
+    for (choice, (cut, ids)) in cuts.iter().zip(&whole).enumerate() {
+        assert_eq!(ids_of(&events, choice as u32), ids[*cut..]);
+    }
+    assert_eq!(usage(&events).completion_tokens, 15 + 20 + 1);
+}

@@ -1,6 +1,8 @@
 //! Tests of the engine as a whole: over simulated time turn by turn, and over its real thread.
 
 mod devices;
+#[cfg(feature = "candle")]
+mod exact;
 mod faults;
 mod guided;
 pub(crate) mod model;

@@ -232,6 +232,7 @@ pub(crate) struct Bench {
     pub(crate) core: Core,
     pub(crate) now: Duration,
     pub(crate) context_len: u32,
+    text: Arc<dyn TextCodec>,
     admissions: Arc<Admissions>,
     bell: Doorbell,
     door: Door,
@@ -240,14 +241,29 @@ pub(crate) struct Bench {
 impl Bench {
     /// `kv_blocks` blocks of 4 tokens.
     pub(crate) fn new(sequences_max: u32, step_tokens_max: u32, kv_blocks: u32) -> Self {
-        let context_len = kv_blocks * 4;
-        let model = HashModel::new(kv_blocks, 4, context_len);
-        let blocks = BlockManager::new(kv_blocks, 4);
+        let model = HashModel::new(kv_blocks, 4, kv_blocks * 4);
+        Self::over(Box::new(model), 4, sequences_max, step_tokens_max)
+    }
+
+    /// Over a model of the caller's own, with blocks of `block_size` tokens.
+    pub(crate) fn over(
+        model: Box<dyn Runner>,
+        block_size: u32,
+        sequences_max: u32,
+        step_tokens_max: u32,
+    ) -> Self {
+        let RunnerProfile {
+            kv_blocks,
+            context_len,
+            ..
+        } = model.profile();
+        let blocks = BlockManager::new(kv_blocks, block_size);
         let pace = Pace::new(Duration::from_millis(50));
         let scheduler = Scheduler::new(sequences_max, step_tokens_max, blocks, pace);
         let (bell, door) = door(10_000, Alarm::default());
         Self {
-            core: Core::new(Box::new(model), scheduler),
+            text: model.text(),
+            core: Core::new(model, scheduler),
             now: Duration::ZERO,
             context_len,
             admissions: Admissions::new(10_000, u64::MAX),
@@ -267,8 +283,7 @@ impl Bench {
                 submission.prompt.len() as u64,
             )
             .expect("a seat");
-        let text: Arc<dyn TextCodec> = Arc::new(NumberCodec);
-        let choices = choices(&submission, &text, self.context_len).expect("choices go on");
+        let choices = choices(&submission, &self.text, self.context_len).expect("choices go on");
         let (outlet, stream) = open(link, admission, self.bell.clone());
         let request = Request::new(Arc::new(submission), choices, outlet);
         assert!(self.bell.submit(Box::new(request)));

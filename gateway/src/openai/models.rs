@@ -1,5 +1,7 @@
 //! `/v1/models`: what can be asked for.
 
+use std::sync::Arc;
+
 use axum::extract::rejection::PathRejection;
 use axum::extract::{OriginalUri, Path, State};
 use axum::response::Response;
@@ -8,14 +10,17 @@ use serde::Serialize;
 use super::Api;
 use super::answer::json;
 use super::error::ApiError;
-use crate::upstream::registry::ModelInfo;
+use crate::upstream::registry::{ModelInfo, Models};
 
 /// `GET /v1/models`
 pub(super) async fn list(State(api): State<Api>) -> Response {
     let models = api.models().list();
     json(&List {
         object: "list",
-        data: models.iter().map(Model::from).collect(),
+        data: models
+            .iter()
+            .map(|info| Model::of(info, api.models()))
+            .collect(),
     })
 }
 
@@ -32,7 +37,7 @@ pub(super) async fn get(
     let models = api.models().list();
     let model = models.iter().find(|model| *model.id == *id);
     let model = model.ok_or_else(|| ApiError::model_not_found(&id))?;
-    Ok(json(&Model::from(model)))
+    Ok(json(&Model::of(model, api.models())))
 }
 
 #[derive(Serialize)]
@@ -47,15 +52,27 @@ struct Model<'a> {
     object: &'static str,
     created: i64,
     owned_by: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hansa: Option<Extension>,
 }
 
-impl<'a> From<&'a ModelInfo> for Model<'a> {
-    fn from(model: &'a ModelInfo) -> Self {
+/// What OpenAI's clients do not know.
+#[derive(Serialize)]
+struct Extension {
+    /// Servers that say the same here continue each other's streams exactly.
+    numerics: Arc<str>,
+}
+
+impl<'a> Model<'a> {
+    fn of(model: &'a ModelInfo, models: &Models) -> Self {
         Self {
             id: &model.id,
             object: "model",
             created: model.created_s,
             owned_by: model.owned_by,
+            hansa: models
+                .numerics(&model.id)
+                .map(|numerics| Extension { numerics }),
         }
     }
 }

@@ -324,6 +324,7 @@ impl Upstream for LocalUpstream {
             kv_tokens_total: self.tokens_of(stats.blocks_total),
             kv_tokens_free: self.tokens_of(stats.blocks_free),
             queued_tokens: stats.waiting_prefill_tokens,
+            numerics: self.shared.numerics().into_iter().collect(),
             ..UpstreamStatus::default()
         }
     }
@@ -388,6 +389,12 @@ impl Shared {
         engine
             .or_else(|| self.embedder.get().map(LocalEmbedder::stats))
             .unwrap_or_default()
+    }
+
+    /// The digest of what the model's tokens depend on; none for an embedder.
+    fn numerics(&self) -> Option<String> {
+        let numerics = self.engine.get().and_then(EngineHandle::numerics)?;
+        Some(numerics.as_str().to_owned())
     }
 
     fn watch_state(&self) -> Option<watch::Receiver<EngineState>> {

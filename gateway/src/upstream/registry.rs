@@ -169,6 +169,16 @@ impl Models {
             .collect()
     }
 
+    /// What the tokens of the model depend on, where that is known and the same wherever it is served: see
+    /// [`UpstreamStatus::numerics`].
+    #[must_use]
+    pub fn numerics(&self, id: &str) -> Option<Arc<str>> {
+        match &self.get(id)?.status().numerics[..] {
+            [one] => Some(one.as_str().into()),
+            _ => None,
+        }
+    }
+
     /// Work of each model since its start.
     #[must_use]
     pub fn totals(&self) -> Vec<(Arc<str>, UpstreamTotals)> {

@@ -5,7 +5,8 @@ use candle_core::{DType, Result, Tensor};
 use super::config::Config;
 use super::variant::Variant;
 use crate::batch::Batch;
-use crate::causal_lm::{CausalLm, LoadError, PagedKv};
+use crate::causal_lm::{Arithmetic, CausalLm, LoadError, PagedKv};
+use crate::kernels::cpu;
 use crate::layers::attention::{AttentionKind, AttentionPath, AttentionShape, AttentionStep};
 use crate::layers::embedding::Embedding;
 use crate::layers::linear::{Linear, Weight};
@@ -20,6 +21,7 @@ use crate::weights::tensors::Tensors;
 #[derive(Debug)]
 pub(crate) struct Decoder {
     spec: ModelSpec,
+    arithmetic: Arithmetic,
     /// How layers attend: without a window, and with one where some layers have it.
     kinds: Vec<AttentionKind>,
     embedding: Embedding,
@@ -48,6 +50,10 @@ struct Layer {
 impl CausalLm for Decoder {
     fn spec(&self) -> &ModelSpec {
         &self.spec
+    }
+
+    fn arithmetic(&self) -> &Arithmetic {
+        &self.arithmetic
     }
 
     fn forward(&mut self, batch: &Batch, kv: &mut PagedKv) -> Result<Tensor> {
@@ -84,6 +90,16 @@ impl CausalLm for Decoder {
 }
 
 impl Layer {
+    fn is_batch_invariant(&self) -> bool {
+        let linears = [
+            &self.qkv,
+            &self.attention_output,
+            &self.mlp.gate_up,
+            &self.mlp.down,
+        ];
+        linears.into_iter().all(Linear::is_batch_invariant)
+    }
+
     /// `cache` is keys and values.
     fn attend(
         &self,
@@ -149,17 +165,23 @@ impl Decoder {
         };
         let layers = (0..config.spec.layers)
             .map(|i| Layer::load(tensors, &config, variant, i))
-            .collect::<Loaded<_>>()?;
+            .collect::<Loaded<Vec<_>>>()?;
+        let norm = RmsNorm::load(tensors, "output_norm.weight", width, eps)?;
         if let Some(tensor) = tensors.first_unread() {
             return Err(LoadError::Feature {
                 feature: format!("the tensor `{tensor}`, foreign to its architecture"),
             });
         }
+        let kinds = attention_kinds(&config, tensors);
+        let batch_invariant = kinds.iter().all(|kind| kind.path == AttentionPath::Cpu)
+            && layers.iter().all(Layer::is_batch_invariant)
+            && output.is_batch_invariant();
         Ok(Self {
-            kinds: attention_kinds(&config, tensors),
+            arithmetic: arithmetic(tensors, batch_invariant),
+            kinds,
             embedding: Embedding::new(table, width),
             embedding_scale: variant.scaled_embeddings.then(|| (width as f64).sqrt()),
-            norm: RmsNorm::load(tensors, "output_norm.weight", width, eps)?,
+            norm,
             spec: config.spec,
             layers,
             output,
@@ -173,6 +195,20 @@ impl Decoder {
             kind.path = path;
         }
         self
+    }
+}
+
+/// What the results of the tensors that were read depend on.
+fn arithmetic(tensors: &Tensors<'_>, batch_invariant: bool) -> Arithmetic {
+    let kernels = if batch_invariant {
+        cpu::instructions()
+    } else {
+        format!("plain operations on {:?}", tensors.device().location())
+    };
+    Arithmetic {
+        weights: tensors.fingerprint(),
+        kernels,
+        batch_invariant,
     }
 }
 

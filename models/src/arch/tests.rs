@@ -11,6 +11,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::testing::GgufWriter;
+use crate::weights::folder::Names;
 use crate::weights::gguf::GgufFile;
 use crate::{
     Batch, CausalLm, KvType, LoadError, LoadOptions, PagedKv, Quantise, load_folder_tensors,
@@ -214,6 +215,7 @@ impl Case {
             other => other,
         };
         let mut writer = self.gguf_keys(family);
+        let names = Names::new(family == "gemma3");
         for (name, shape) in &self.tensors {
             let mut numbers = weights(name, shape, self.offset(name));
             let rotated = name.contains("q_proj") || name.contains("k_proj");
@@ -229,7 +231,7 @@ impl Case {
                 let scale = scalar.map_or(1.0, |scalar| (32.0 / scalar).sqrt() as f32);
                 numbers.iter_mut().for_each(|x| *x *= scale);
             }
-            writer = writer.tensor(&gguf_name(name, family), shape, 0, &le_bytes(&numbers));
+            writer = writer.tensor(&names.gguf(name).unwrap(), shape, 0, &le_bytes(&numbers));
         }
         let rope = &self.config["rope_parameters"];
         if rope["rope_type"] == "llama3" {
@@ -293,35 +295,6 @@ impl Case {
             _ => writer,
         }
     }
-}
-
-fn gguf_name(name: &str, family: &str) -> String {
-    let post_attention = if family == "gemma3" {
-        "post_attention_norm"
-    } else {
-        "ffn_norm"
-    };
-    [
-        ("model.layers", "blk"),
-        ("model.embed_tokens", "token_embd"),
-        ("model.norm", "output_norm"),
-        ("lm_head", "output"),
-        ("self_attn.q_proj", "attn_q"),
-        ("self_attn.k_proj", "attn_k"),
-        ("self_attn.v_proj", "attn_v"),
-        ("self_attn.o_proj", "attn_output"),
-        ("self_attn.q_norm", "attn_q_norm"),
-        ("self_attn.k_norm", "attn_k_norm"),
-        ("mlp.gate_proj", "ffn_gate"),
-        ("mlp.up_proj", "ffn_up"),
-        ("mlp.down_proj", "ffn_down"),
-        ("input_layernorm", "attn_norm"),
-        ("post_attention_layernorm", post_attention),
-        ("pre_feedforward_layernorm", "ffn_norm"),
-        ("post_feedforward_layernorm", "post_ffw_norm"),
-    ]
-    .iter()
-    .fold(name.to_owned(), |name, (from, to)| name.replace(from, to))
 }
 
 /// Rows `i` and `i + half` of each head become rows `2i` and `2i + 1`.

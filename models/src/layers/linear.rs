@@ -69,6 +69,11 @@ impl Linear {
         Self::Parts(parts)
     }
 
+    /// Whether a row's product does not depend on the other rows.
+    pub(crate) fn is_batch_invariant(&self) -> bool {
+        matches!(self, Self::Cpu(_))
+    }
+
     /// `[T, in]` to `[T, out]`.
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         match self {

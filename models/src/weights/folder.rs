@@ -21,9 +21,10 @@ pub use error::FolderError;
 use super::gguf::TensorType;
 use super::tensors::Checkpoint;
 use crate::causal_lm::{LoadError, Quantise};
+use crate::fingerprint::Fingerprint;
 use crate::layers::linear::ggml_dtype;
 use crate::limits::{FOLDER_FILES_MAX, FOLDER_JSON_BYTES_MAX};
-use names::Names;
+pub(crate) use names::Names;
 use safetensors::{Entry, SafetensorsFile};
 
 const CONFIG: &str = "config.json";
@@ -78,6 +79,27 @@ pub(crate) fn parse_json<T: for<'de> Deserialize<'de>>(
     let path = dir.join(name);
     let text = read_json(dir, name)?.ok_or_else(|| FolderError::Missing { path: path.clone() })?;
     serde_json::from_str(&text).map_err(|error| FolderError::malformed(&path, error.to_string()))
+}
+
+/// Files of a folder that say what its model is beside the weights.
+const METADATA: [&str; 5] = [
+    CONFIG,
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+    "generation_config.json",
+];
+
+/// Fingerprint of what the folder says beside the weights.
+pub(crate) fn fingerprint(dir: &Path) -> Result<u128, FolderError> {
+    let mut all = Fingerprint::default();
+    for name in METADATA {
+        all.add(name.as_bytes());
+        if let Some(text) = read_json(dir, name)? {
+            all.add(text.as_bytes());
+        }
+    }
+    Ok(all.finish())
 }
 
 /// What `config.json` says.

@@ -68,6 +68,12 @@ impl GgufFile {
         })
     }
 
+    /// Fingerprint of the whole header: metadata, tokenizer and template among them, and the directory of tensors.
+    #[must_use]
+    pub fn fingerprint(&self) -> u128 {
+        self.header.fingerprint
+    }
+
     /// The value of a metadata key.
     #[must_use]
     pub fn metadata(&self, key: &str) -> Option<&Value> {

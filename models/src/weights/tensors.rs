@@ -1,7 +1,7 @@
 //! Tensors of a checkpoint on their way to a device, checked for shape and quantised as they are.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use candle_core::quantized::{QStorage, QTensor};
 use candle_core::{DType, Device, Tensor};
@@ -9,6 +9,7 @@ use candle_core::{DType, Device, Tensor};
 use super::gguf::{GgufFile, TensorType};
 use super::heads::interleave;
 use crate::causal_lm::LoadError;
+use crate::fingerprint::Fingerprint;
 use crate::layers::linear::ggml_dtype;
 
 /// Where weights come from. Tensors are known by their names in GGUF.
@@ -46,8 +47,8 @@ pub(crate) struct Tensors<'a> {
     checkpoint: &'a dyn Checkpoint,
     device: &'a Device,
     halves: Option<Halves>,
-    /// Names that were read, to find those that nobody asked for.
-    read: RefCell<BTreeSet<String>>,
+    /// What was read by name, and its fingerprint: to find what nobody asked for, and to name what was.
+    read: RefCell<BTreeMap<String, u128>>,
 }
 
 /// Heads whose rotated numbers lie in halves.
@@ -136,13 +137,27 @@ impl<'a> Tensors<'a> {
     pub(crate) fn first_unread(&self) -> Option<String> {
         let read = self.read.borrow();
         let mut names = self.checkpoint.names().into_iter();
-        names.find(|name| name.starts_with("blk.") && !read.contains(name))
+        names.find(|name| name.starts_with("blk.") && !read.contains_key(name))
+    }
+
+    /// Fingerprint of all that was read.
+    pub(crate) fn fingerprint(&self) -> u128 {
+        let mut all = Fingerprint::default();
+        for (name, &tensor) in &*self.read.borrow() {
+            all.add(name.as_bytes());
+            all.add_fingerprint(tensor);
+        }
+        all.finish()
     }
 
     /// A tensor of so many rows, its heads reordered where that is needed.
     fn bytes(&self, name: &str, rows: usize) -> Result<Vec<u8>, LoadError> {
-        self.read.borrow_mut().insert(name.to_owned());
         let bytes = self.checkpoint.read(name)?;
+        let mut fingerprint = Fingerprint::default();
+        fingerprint.add(format!("{:?}", self.info(name)?).as_bytes());
+        fingerprint.add(&bytes);
+        let fingerprint = fingerprint.finish();
+        self.read.borrow_mut().insert(name.to_owned(), fingerprint);
         Ok(match self.halves {
             Some(halves) if is_rotated(name) => {
                 interleave(&bytes, rows, halves.head_dim, halves.dims)

@@ -98,6 +98,7 @@ async fn candle_options(model: schema::Model) -> Result<Runs, String> {
             schema::KvType::F16 => hansa_models::KvType::F16,
             schema::KvType::F32 => hansa_models::KvType::F32,
         },
+        allow_inexact: model.self_test == schema::SelfTest::Warn,
         quantise: match model.quantise {
             schema::Quantise::None => None,
             schema::Quantise::Q8_0 => Some(hansa_models::Quantise::Q8_0),

@@ -73,6 +73,16 @@ impl QuantizedRows {
         });
     }
 
+    /// # Panics
+    /// Where the rows are not for products with `w`.
+    pub(crate) fn assert_fit(&self, w: &PackedMatrix) {
+        assert_eq!(self.k, w.k, "inner dimensions");
+        assert_eq!(
+            self.groups, w.layout.groups,
+            "rows quantised for another layout"
+        );
+    }
+
     fn reset(&mut self, m: usize, k: usize, groups: usize) {
         (self.m, self.k, self.groups) = (m, k, groups);
         let blocks = m * k / BLOCK;

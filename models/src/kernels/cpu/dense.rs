@@ -6,7 +6,8 @@
 
 use half::{bf16, f16};
 
-use super::matmul::{Finish, OutPtr, ROWS};
+use super::isa::ROWS;
+use super::out::{Finish, OutPtr};
 use super::packed::TILE;
 use super::pool::for_ranges;
 use super::simd::{LANES, Simd, simd_dispatch};
@@ -158,23 +159,26 @@ fn widen_bf16(from: &[bf16; LANES], to: &mut [f32; LANES]) {
     }
 }
 
-/// Up to [`ROWS`] rows times one tile.
+/// Up to [`ROWS`] rows times one tile, as many at a time as their two sums have registers.
 #[inline(always)]
 fn multiply_rows<S: Simd, T>(
     x: &[f32],
     w: &[[T; TILE]],
-    widen: impl Fn(&[T; LANES], &mut [f32; LANES]),
+    widen: impl Fn(&[T; LANES], &mut [f32; LANES]) + Copy,
     sums: &mut [[f32; TILE]; ROWS],
 ) {
-    match x.len() / w.len() {
-        1 => multiply_exactly::<S, T, 1>(x, w, widen, sums),
-        2 => multiply_exactly::<S, T, 2>(x, w, widen, sums),
-        3 => multiply_exactly::<S, T, 3>(x, w, widen, sums),
-        4 => multiply_exactly::<S, T, 4>(x, w, widen, sums),
-        5 => multiply_exactly::<S, T, 5>(x, w, widen, sums),
-        6 => multiply_exactly::<S, T, 6>(x, w, widen, sums),
-        7 => multiply_exactly::<S, T, 7>(x, w, widen, sums),
-        _ => multiply_exactly::<S, T, ROWS>(x, w, widen, sums),
+    let rows = ROWS.min(S::SUMS_MAX / 2);
+    for (x, sums) in x.chunks(rows * w.len()).zip(sums.chunks_mut(rows)) {
+        match x.len() / w.len() {
+            1 => multiply_exactly::<S, T, 1>(x, w, widen, sums),
+            2 => multiply_exactly::<S, T, 2>(x, w, widen, sums),
+            3 => multiply_exactly::<S, T, 3>(x, w, widen, sums),
+            4 => multiply_exactly::<S, T, 4>(x, w, widen, sums),
+            5 => multiply_exactly::<S, T, 5>(x, w, widen, sums),
+            6 => multiply_exactly::<S, T, 6>(x, w, widen, sums),
+            7 => multiply_exactly::<S, T, 7>(x, w, widen, sums),
+            _ => multiply_exactly::<S, T, ROWS>(x, w, widen, sums),
+        }
     }
 }
 
@@ -183,7 +187,7 @@ fn multiply_exactly<S: Simd, T, const M: usize>(
     x: &[f32],
     w: &[[T; TILE]],
     widen: impl Fn(&[T; LANES], &mut [f32; LANES]),
-    sums: &mut [[f32; TILE]; ROWS],
+    sums: &mut [[f32; TILE]],
 ) {
     let k = w.len();
     let mut rows = [x; M];
@@ -221,7 +225,7 @@ fn multiply_exactly<S: Simd, T, const M: usize>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::cpu::matmul::written;
+    use crate::kernels::cpu::out::written;
 
     const N: usize = 21;
     const K: usize = 35;

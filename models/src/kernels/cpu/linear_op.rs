@@ -7,7 +7,9 @@ use candle_core::{CpuStorage, CustomOp1, InplaceOp2, Layout, Result, Shape, Tens
 use super::activations::QuantizedRows;
 use super::dense::DenseMatrix;
 use super::elementwise::{Activation, RmsNorm, f32_slice};
-use super::matmul::{Finish, Isa, OutPtr, matmul_gated, matmul_into, written};
+use super::isa::Isa;
+use super::matmul::{matmul_gated, matmul_into};
+use super::out::{Finish, OutPtr, written};
 use super::packed::{PackedMatrix, TILE};
 
 /// The quantised rows of the product in hand. One for the process: products run one at a time anyway, since they share one

@@ -2,10 +2,12 @@
 
 use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{Device, Tensor};
+use half::f16;
 
 use super::activations::QuantizedRows;
 use super::ggml::BlockKind;
-use super::matmul::{Isa, matmul};
+use super::isa::Isa;
+use super::matmul::matmul;
 use super::packed::PackedMatrix;
 
 const KINDS: [(BlockKind, GgmlDType); 8] = [
@@ -103,7 +105,7 @@ fn every_path_gives_the_same_products() -> candle_core::Result<()> {
     let x = noise(3, 11 * K);
     for (kind, dtype) in KINDS {
         let (packed, _) = matrix(kind, dtype)?;
-        let portable = product(Isa::Portable, &x, &packed);
+        let portable = product(Isa::PORTABLE, &x, &packed);
         for isa in Isa::all() {
             for (portable, got) in portable.iter().zip(product(isa, &x, &packed)) {
                 assert!(
@@ -114,6 +116,76 @@ fn every_path_gives_the_same_products() -> candle_core::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Blocks of random codes whose scales are whole numbers, so that weights are, too.
+fn whole_numbers(kind: BlockKind) -> PackedMatrix {
+    let scale = f16::ONE.to_le_bytes();
+    let mut raw: Vec<u8> = noise(6, N * K / kind.weights() * kind.bytes())
+        .iter()
+        .map(|x| (x * 32_768.0) as i32 as u8)
+        .collect();
+    for block in raw.chunks_exact_mut(kind.bytes()) {
+        match kind {
+            BlockKind::Q4_0 | BlockKind::Q5_0 | BlockKind::Q8_0 => {
+                block[..2].copy_from_slice(&scale);
+            }
+            BlockKind::Q4_1 | BlockKind::Q5_1 | BlockKind::Q4K | BlockKind::Q5K => {
+                block[..2].copy_from_slice(&scale);
+                block[2..4].copy_from_slice(&scale);
+            }
+            BlockKind::Q6K => block[208..].copy_from_slice(&scale),
+        }
+    }
+    PackedMatrix::pack(kind, &raw, N, K).expect("the bytes fit the shape")
+}
+
+#[test]
+fn whole_numbers_are_multiplied_exactly_on_every_path() {
+    // The largest of each run of 32 is 127, so that its scale is 1.
+    let x: Vec<f32> = noise(7, 11 * K)
+        .iter()
+        .enumerate()
+        .map(|(i, x)| {
+            if i % 32 == 9 {
+                -127.0
+            } else {
+                (x * 12.0).round()
+            }
+        })
+        .collect();
+    for (kind, _) in KINDS {
+        let packed = whole_numbers(kind);
+        for isa in Isa::all() {
+            let got = product(isa, &x, &packed);
+            for (n, column) in (0..N).map(|n| (n, got.iter().skip(n).step_by(N))) {
+                let mut weights = vec![0.0; K];
+                packed.dequantize_row(n, &mut weights);
+                for (row, &got) in x.chunks_exact(K).zip(column) {
+                    let products = row.iter().zip(&weights).map(|(x, w)| *x as i64 * *w as i64);
+                    assert_eq!(got, products.sum::<i64>() as f32, "{kind:?} {isa:?} {n}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_largest_codes_do_not_overflow_on_any_path() {
+    for (code, weight) in [(0x80u8, -128i64), (0x7f, 127)] {
+        let mut raw = vec![code; N * K / 32 * 34];
+        for block in raw.chunks_exact_mut(34) {
+            block[..2].copy_from_slice(&f16::ONE.to_le_bytes());
+        }
+        let packed =
+            PackedMatrix::pack(BlockKind::Q8_0, &raw, N, K).expect("the bytes fit the shape");
+        for x in [-127.0, 127.0] {
+            for isa in Isa::all() {
+                let expected = (x as i64 * weight * K as i64) as f32;
+                assert_eq!(product(isa, &[x; K], &packed), [expected; N], "{isa:?}");
+            }
+        }
+    }
 }
 
 #[test]
@@ -137,7 +209,7 @@ fn a_row_that_is_no_number_poisons_itself_alone() -> candle_core::Result<()> {
     for (bad, isa) in [
         (f32::NAN, Isa::detect()),
         (f32::INFINITY, Isa::detect()),
-        (f32::NAN, Isa::Portable),
+        (f32::NAN, Isa::PORTABLE),
     ] {
         let mut x = noise(5, 2 * K);
         let clean = product(isa, &x[..K], &packed);

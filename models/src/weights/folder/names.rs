@@ -24,12 +24,12 @@ const POST_NORMS: [(&str, &str); 3] = [
 
 /// The names of one architecture.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Names {
+pub(crate) struct Names {
     norms: &'static [(&'static str, &'static str)],
 }
 
 impl Names {
-    pub(super) fn new(post_norms: bool) -> Self {
+    pub(crate) fn new(post_norms: bool) -> Self {
         Self {
             norms: if post_norms { &POST_NORMS } else { &PRE_NORMS },
         }
@@ -37,7 +37,7 @@ impl Names {
 
     /// The GGUF name of a tensor. A part of a layer that has none keeps its own behind `blk.`, so that somebody notices that
     /// nobody reads it; tensors that are no weights have none.
-    pub(super) fn gguf(self, name: &str) -> Option<String> {
+    pub(crate) fn gguf(self, name: &str) -> Option<String> {
         let layer = match name {
             "model.embed_tokens.weight" => return Some("token_embd.weight".to_owned()),
             "model.norm.weight" => return Some("output_norm.weight".to_owned()),

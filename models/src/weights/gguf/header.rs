@@ -5,6 +5,7 @@ use std::collections::btree_map::Entry;
 use std::io::{ErrorKind, Read};
 
 use super::{GgufError, TensorType, Value};
+use crate::fingerprint::Fingerprint;
 use crate::limits::{
     GGUF_ALIGNMENT_BYTES_MAX, GGUF_ARRAY_LEN_MAX, GGUF_DIMS_MAX, GGUF_HEADER_BYTES_MAX,
     GGUF_KEYS_MAX, GGUF_STRING_BYTES_MAX, GGUF_TENSORS_MAX,
@@ -15,6 +16,8 @@ use crate::limits::{
 pub(super) struct Header {
     pub(super) metadata: BTreeMap<String, Value>,
     pub(super) tensors: BTreeMap<String, TensorInfo>,
+    /// Of all its bytes.
+    pub(super) fingerprint: u128,
 }
 
 /// Where a tensor lies in its file and what it is.
@@ -38,6 +41,7 @@ impl Header {
             position: 0,
             end: file_bytes.min(GGUF_HEADER_BYTES_MAX),
             file_bytes,
+            read: Fingerprint::default(),
         };
         if cursor.array::<4>("the magic number")? != *b"GGUF" {
             return Err(GgufError::NotGguf);
@@ -56,7 +60,11 @@ impl Header {
             alignment(&metadata)?,
             file_bytes,
         )?;
-        Ok(Self { metadata, tensors })
+        Ok(Self {
+            metadata,
+            tensors,
+            fingerprint: cursor.read.finish(),
+        })
     }
 }
 
@@ -118,6 +126,8 @@ struct Cursor<R> {
     /// The header may not go beyond this byte.
     end: u64,
     file_bytes: u64,
+    /// Of the bytes read so far.
+    read: Fingerprint,
 }
 
 impl<R: Read> Cursor<R> {
@@ -148,7 +158,9 @@ impl<R: Read> Cursor<R> {
                     what: what.to_owned(),
                 },
                 _ => GgufError::Read(error),
-            })
+            })?;
+        self.read.add(buffer);
+        Ok(())
     }
 
     fn array<const N: usize>(&mut self, what: &str) -> Result<[u8; N], GgufError> {

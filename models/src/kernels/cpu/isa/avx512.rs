@@ -7,31 +7,36 @@ use std::arch::x86_64::{
     _mm512_storeu_ps,
 };
 
-use super::activations::QuantizedRows;
-use super::matmul::{ROWS, assert_rows};
-use super::packed::{BLOCK, PackedMatrix, TILE};
+use super::super::activations::QuantizedRows;
+use super::super::packed::{BLOCK, PackedMatrix, TILE};
+use super::{ROWS, Sums, TileJob};
 
 /// Registers of codes in a block: one for each four positions.
 const STEPS: usize = BLOCK / 4;
 
-/// Rows `row .. row + rows` times tile `tile`.
+/// Whether this processor has AVX-512 F, BW and VNNI.
+pub(super) fn detected() -> bool {
+    is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512vnni")
+}
+
+/// Writes the products of a job to `sums`.
 ///
-/// # Panics
-/// Where `rows` is 0 or above [`ROWS`], or the rows are not there.
-#[expect(unsafe_code, reason = "the only way to the instructions; see SAFETY")]
-pub(crate) fn multiply(
-    x: &QuantizedRows,
-    row: usize,
-    rows: usize,
-    w: &PackedMatrix,
-    tile: usize,
-    sums: &mut [[f32; TILE]; ROWS],
-) {
-    assert_rows(x, row, rows, w);
+/// # Safety
+/// [`detected`] says yes, and the job is whole.
+#[expect(unsafe_code, reason = "the only way to the instructions; see Safety")]
+pub(super) unsafe fn multiply(job: &TileJob<'_>, sums: &mut Sums) {
+    let TileJob {
+        x,
+        row,
+        rows,
+        w,
+        tile,
+    } = *job;
     macro_rules! rows {
         ($bits:literal, $groups:literal, $minimums:literal) => {
-            // SAFETY: `Isa::Avx512Vnni` is only made where the processor has AVX-512 F, BW and VNNI; the assertion above
-            // and `PackedMatrix::tile` bound everything that is read.
+            // SAFETY: by contract; a whole job has all rows that it names.
             unsafe {
                 match rows {
                     1 => multiply_rows::<1, $bits, $groups, $minimums>(x, row, w, tile, sums),

@@ -7,9 +7,9 @@ use std::arch::x86_64::{
     _mm256_set1_ps, _mm256_srli_epi16, _mm256_storeu_ps, _mm256_storeu_si256,
 };
 
-use super::activations::QuantizedRows;
-use super::matmul::{ROWS, assert_rows};
-use super::packed::{BLOCK, PackedMatrix, TILE};
+use super::super::activations::QuantizedRows;
+use super::super::packed::{BLOCK, PackedMatrix, TILE};
+use super::{Sums, TileJob};
 
 /// Runs of 4 positions in a block.
 const STEPS: usize = BLOCK / 4;
@@ -22,28 +22,31 @@ const LANES: usize = 8;
 #[repr(align(32))]
 struct Codes([u8; TILE * BLOCK]);
 
-/// Rows `row .. row + rows` times tile `tile`.
+/// Whether this processor has AVX2, FMA and F16C.
+pub(super) fn detected() -> bool {
+    is_x86_feature_detected!("avx2")
+        && is_x86_feature_detected!("fma")
+        && is_x86_feature_detected!("f16c")
+}
+
+/// Writes the products of a job to `sums`.
 ///
-/// # Panics
-/// Where `rows` is 0 or above [`ROWS`], or the rows are not there.
-#[expect(unsafe_code, reason = "the only way to the instructions; see SAFETY")]
-pub(crate) fn multiply(
-    x: &QuantizedRows,
-    row: usize,
-    rows: usize,
-    w: &PackedMatrix,
-    tile: usize,
-    sums: &mut [[f32; TILE]; ROWS],
-) {
-    assert_rows(x, row, rows, w);
-    // SAFETY: `Isa::Avx2` is only made where the processor has AVX2, FMA and F16C; the assertion and `PackedMatrix::tile`
-    // bound everything that is read.
+/// # Safety
+/// [`detected`] says yes, and the job is whole.
+#[expect(unsafe_code, reason = "the only way to the instructions; see Safety")]
+pub(super) unsafe fn multiply(job: &TileJob<'_>, sums: &mut Sums) {
+    let TileJob {
+        x, row, w, tile, ..
+    } = *job;
+    let sums = &mut sums[..job.rows];
+    sums.fill([0.0; TILE]);
+    // SAFETY: by contract; a whole job has all rows that it names.
     unsafe {
         // Two products of a code above 127 do not fit into 16 bits.
         if w.layout.zero > 63 {
-            multiply_rows::<true>(x, row, w, tile, &mut sums[..rows]);
+            multiply_rows::<true>(x, row, w, tile, sums);
         } else {
-            multiply_rows::<false>(x, row, w, tile, &mut sums[..rows]);
+            multiply_rows::<false>(x, row, w, tile, sums);
         }
     }
 }

@@ -7,7 +7,7 @@
 use std::array::from_fn;
 use std::ops::Range;
 
-use super::simd::{LANES, Simd, exp, simd_dispatch};
+use super::super::simd::{LANES, Simd, exp, simd_dispatch};
 
 /// Registers of positions in a tile.
 const VECTORS: usize = 2;
@@ -164,7 +164,11 @@ fn attend_rows<S: Simd, const R: usize>(tile: &Tile, rows: &mut Rows, row: usize
     }
     let width = head_dim / LANES;
     let out = &mut rows.out[row * width..(row + R) * width];
-    let wide = width / COLUMNS * COLUMNS;
+    let wide = if R * COLUMNS <= S::SUMS_MAX {
+        width / COLUMNS * COLUMNS
+    } else {
+        0
+    };
     for column in (0..wide).step_by(COLUMNS) {
         add_values::<S, R, COLUMNS>(&weights, keeps, &tile.values, last, column, out);
     }
@@ -184,27 +188,44 @@ fn scores<S: Simd, const R: usize>(
         queries.iter().all(|query| query.len() == keys.len()),
         "one head"
     );
-    let mut sums = [[S::splat(0.0); VECTORS]; R];
+    let mut scores = [[0.0; Tile::POSITIONS]; R];
+    if R * VECTORS <= S::SUMS_MAX {
+        score::<S, R, VECTORS>(queries, keys, 0, &mut scores);
+    } else {
+        for vector in 0..VECTORS {
+            score::<S, R, 1>(queries, keys, vector, &mut scores);
+        }
+    }
+    scores
+}
+
+/// The same with the keys of `V` registers from `first` on.
+#[inline(always)]
+fn score<S: Simd, const R: usize, const V: usize>(
+    queries: [&[f32]; R],
+    keys: &[[[f32; LANES]; VECTORS]],
+    first: usize,
+    scores: &mut [[f32; Tile::POSITIONS]; R],
+) {
+    let mut sums = [[S::splat(0.0); V]; R];
     for (d, key) in keys.iter().enumerate() {
-        let mut lanes = [S::splat(0.0); VECTORS];
-        for v in 0..VECTORS {
-            lanes[v] = S::load(&key[v]);
+        let mut lanes = [S::splat(0.0); V];
+        for v in 0..V {
+            lanes[v] = S::load(&key[first + v]);
         }
         for r in 0..R {
             let query = S::splat(queries[r][d]);
-            for v in 0..VECTORS {
+            for v in 0..V {
                 sums[r][v] = S::mul_add_lanes(query, lanes[v], sums[r][v]);
             }
         }
     }
-    let mut scores = [[0.0; Tile::POSITIONS]; R];
     for r in 0..R {
         let (scores, _) = scores[r].as_chunks_mut::<LANES>();
-        for v in 0..VECTORS {
-            S::store(sums[r][v], &mut scores[v]);
+        for v in 0..V {
+            S::store(sums[r][v], &mut scores[first + v]);
         }
     }
-    scores
 }
 
 /// Scores to weights relative to the largest score so far. Returns what earlier weights must be multiplied with.

@@ -1,44 +1,30 @@
 //! The product in plain Rust: the reference for every other path, and what runs where there is none.
 
-use super::activations::QuantizedRows;
-use super::matmul::ROWS;
-use super::packed::{BLOCK, Layout, PackedMatrix, TILE, read_f16};
-use super::simd::{Simd, simd_dispatch};
+use super::super::activations::QuantizedRows;
+use super::super::packed::{BLOCK, Layout, TILE, read_f16};
+use super::super::simd::{Simd, simd_dispatch};
+use super::{Sums, TileJob};
 
 simd_dispatch! {
-    /// Rows `row .. row + rows` times tile `tile`.
-    fn multiply = multiply_body(
-        x: &QuantizedRows,
-        row: usize,
-        rows: usize,
-        w: &PackedMatrix,
-        tile: usize,
-        sums: &mut [[f32; TILE]; ROWS],
-    )
+    /// Writes the products of a whole job to `sums`.
+    fn multiply = multiply_body(job: &TileJob<'_>, sums: &mut Sums)
 }
 
 #[inline(always)]
-fn multiply_body<S: Simd>(
-    x: &QuantizedRows,
-    row: usize,
-    rows: usize,
-    w: &PackedMatrix,
-    tile: usize,
-    sums: &mut [[f32; TILE]; ROWS],
-) {
+fn multiply_body<S: Simd>(job: &TileJob<'_>, sums: &mut Sums) {
+    let TileJob {
+        x, row, w, tile, ..
+    } = *job;
     let layout = w.layout;
+    let sums = &mut sums[..job.rows];
+    sums.fill([0.0; TILE]);
     let mut codes = [[0u8; TILE]; BLOCK];
     for (block, bytes) in w.tile(tile).chunks_exact(layout.block_bytes()).enumerate() {
         unpack(layout, bytes, &mut codes);
-        for (i, sums) in sums.iter_mut().take(rows).enumerate() {
-            add_block(
-                x,
-                (row + i) * (x.k / BLOCK) + block,
-                layout,
-                &bytes[layout.code_bytes()..],
-                &codes,
-                sums,
-            );
+        for (i, sums) in sums.iter_mut().enumerate() {
+            let scales = &bytes[layout.code_bytes()..];
+            let index = (row + i) * (x.k / BLOCK) + block;
+            add_block(x, index, layout, scales, &codes, sums);
         }
     }
 }
