@@ -144,7 +144,12 @@ fn form(slot: Slot<'_>) -> Form {
         Slot::Country(_) => Form::Text("^[A-Z][A-Z]$".to_owned(), 2, None),
         Slot::Kind(at) => word(*at),
         Slot::Discover(at) => word(*at),
+        Slot::Policy(at) => word(*at),
+        Slot::MaybeId(_) => Form::Text("^[!-~]+$".to_owned(), limits::ID_BYTES_MAX, None),
+        Slot::Countries(_) => Form::List("^[A-Z][A-Z]$", limits::ALLOW_LIST_MAX),
+        Slot::Sites(_) => Form::List("^[!-~]+$", limits::ALLOW_LIST_MAX),
         Slot::SelfTest(at) => word(*at),
+        Slot::Speculation(at) => word(*at),
     }
 }
 

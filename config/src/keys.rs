@@ -4,6 +4,7 @@
 //!
 //! It must not know TOML or JSON.
 
+mod route;
 mod upstream;
 
 use std::net::SocketAddr;
@@ -11,11 +12,13 @@ use std::path::PathBuf;
 
 use crate::limits;
 use crate::schema::{
-    Config, Device, Discover, Kind, KvType, Model, ModelName, Quantise, Runner, SelfTest,
+    Config, Device, Discover, Kind, KvType, Model, ModelName, Policy, Quantise, Runner, SelfTest,
+    Speculation,
 };
 use crate::secret::SecretSource;
 use crate::units::Range;
 
+pub(crate) use route::ROUTE;
 pub(crate) use upstream::{PEER, UPSTREAM};
 
 /// A section of the file.
@@ -73,21 +76,31 @@ pub(crate) enum Slot<'a> {
     Words(&'a mut Vec<String>),
     Url(&'a mut String),
     Models(&'a mut Vec<ModelName>),
-    Country(&'a mut Option<String>),
     Kind(&'a mut Kind),
     Discover(&'a mut Discover),
+    Policy(&'a mut Policy),
+    MaybeId(&'a mut Option<String>),
+    Country(&'a mut Option<String>),
+    Countries(&'a mut Vec<String>),
+    /// Names of sites.
+    Sites(&'a mut Vec<String>),
     SelfTest(&'a mut SelfTest),
+    Speculation(&'a mut Speculation),
 }
 
 /// Sections that later versions have; using one is refused by name.
-pub(crate) const RESERVED: [&str; 5] = ["tenant", "key", "quota", "route", "energy"];
+pub(crate) const RESERVED: [&str; 4] = ["tenant", "key", "quota", "energy"];
 
-pub(crate) const SECTIONS: [Section; 8] = [
+pub(crate) const SECTIONS: [Section; 9] = [
     section("server", "The listener for clients."),
     section("admin", "The listener for operators: metrics and health."),
     section(
         "limits",
         "What one request may ask for; more is refused with 400, or 413 for the body.",
+    ),
+    section(
+        "route",
+        "Where requests go that several upstreams could serve, and what happens when one of them fails.",
     ),
     Section {
         many: true,
@@ -329,6 +342,18 @@ pub(crate) const MODEL: &[Key<Model>] = &[
         |m| Slot::U64(&mut m.inter_token_target_ms, limits::INTER_TOKEN_MS),
     ),
     key(
+        "speculation",
+        "Guesses next tokens where a text repeats itself (\"ngram\"), as when code is edited or \
+         fields are extracted, and checks them in the step that they are part of: what is said is \
+         the same, sooner. It stops by itself where it does not pay. \"off\" never guesses.",
+        |m| Slot::Speculation(&mut m.speculation),
+    ),
+    key(
+        "draft_tokens_max",
+        "Tokens that one sequence guesses at most in a step.",
+        |m| Slot::U32(&mut m.draft_tokens_max, limits::DRAFT_TOKENS),
+    ),
+    key(
         "stall_after_ms",
         "A step that takes longer counts as hanging: the model is not ready until it ends.",
         |m| Slot::U64(&mut m.stall_after_ms, limits::STALL_MS),
@@ -419,7 +444,7 @@ impl<S> Key<S> {
 
 /// All keys of the sections that are there once.
 pub(crate) fn root() -> impl Iterator<Item = &'static Key<Config>> {
-    ROOT.iter().chain(PEER)
+    ROOT.iter().chain(ROUTE).chain(PEER)
 }
 
 /// Paths of all keys from the root of the file: `"model.sim.context_tokens"`.

@@ -27,6 +27,8 @@ pub const PASS_FIELDS_MAX: usize = 64;
 pub const URL_BYTES_MAX: usize = 1_024;
 /// Bytes of a secret: API keys that are signed tokens reach some kilobytes.
 pub const SECRET_BYTES_MAX: usize = 4_096;
+/// Names of one list of allowed countries or sites: there are some 250 countries.
+pub const ALLOW_LIST_MAX: usize = 256;
 /// Bytes of a model's source: a path is at most this long on Linux.
 pub const SOURCE_BYTES_MAX: usize = 4_096;
 /// Largest ordinal of a CUDA device: twice the GPUs of the largest machines sold as one.
@@ -72,6 +74,8 @@ pub const QUEUE: Range = Range::new(1, 1 << 20, "sequences");
 pub const QUEUE_TOKENS: Range = Range::new(1, 1 << 32, "tokens");
 /// Of `model.inter_token_target_ms`: no step is shorter, and above ten seconds nobody reads along.
 pub const INTER_TOKEN_MS: Range = Range::new(1, 10_000, "milliseconds");
+/// Of `model.draft_tokens_max`: longer guesses are hardly ever right to their end.
+pub const DRAFT_TOKENS: Range = Range::new(1, 64, "tokens");
 /// Of `model.stall_after_ms`: the slowest machines take seconds for a large step, none takes an hour.
 pub const STALL_MS: Range = Range::new(1_000, 3_600_000, "milliseconds");
 /// Of every key that counts a context's tokens: the longest contexts in use are 10 million.
@@ -87,3 +91,31 @@ pub const SIM_COST_US: Range = Range::new(0, 60_000_000, "microseconds");
 pub const UPSTREAM_TIMEOUT_MS: Range = Range::new(10, 86_400_000, "milliseconds");
 /// Of `node.rtt_ms`: around the earth and by satellite it stays under ten seconds.
 pub const RTT_MS: Range = Range::new(0, 10_000, "milliseconds");
+/// Of the keys that are a share: a whole at most.
+pub const PERCENT: Range = Range::new(0, 100, "percent");
+/// Of `route.band_percent`: ten times the lowest cost makes every upstream as good as any.
+pub const BAND_PERCENT: Range = Range::new(0, 1_000, "percent");
+/// Of `route.hysteresis_ms`: who would wait longer than a minute for being at home wants no other site at all.
+pub const HYSTERESIS_MS: Range = Range::new(0, 60_000, "milliseconds");
+/// Of `route.carbon_ms_per_gram`: an hour of waiting for a gram outweighs everything else.
+pub const CARBON_MS: Range = Range::new(0, 3_600_000, "milliseconds");
+/// Of `route.prefix_index_bytes`: a gibibyte remembers more text than any site caches.
+pub const PREFIX_INDEX_BYTES: Range = Range::new(1 << 12, 1 << 30, "bytes");
+/// Of `route.attempts_max`: whom so many upstreams fail, the next one fails as well.
+pub const ATTEMPTS: Range = Range::new(1, 16, "attempts");
+/// Of `route.retry_per_s`: more is no bound.
+pub const RETRIES_PER_S: Range = Range::new(0, 10_000, "retries");
+/// Of `route.moves_in_flight_max`: a dead site leaves some thousands of streams behind.
+pub const MOVES: Range = Range::new(1, 65_536, "requests");
+/// Of `route.resumes_max`: an answer that loses its upstream more often meets no accident.
+pub const RESUMES: Range = Range::new(0, 16, "times");
+/// Of `route.hedge_after_ms`: sooner than 10 ms every request would be sent twice.
+pub const HEDGE_AFTER_MS: Range = Range::new(10, 600_000, "milliseconds");
+/// Of `route.hedge_prompt_bytes_max`: above a mebibyte no prompt is short.
+pub const HEDGE_PROMPT_BYTES: Range = Range::new(1, 1 << 20, "bytes");
+/// Of `route.eject_failures`: who waits for a thousand never ejects.
+pub const EJECT_FAILURES: Range = Range::new(1, 1_000, "failures");
+/// Of `route.eject_ms`: the n-th lasts up to twelve times as long.
+pub const EJECT_MS: Range = Range::new(100, 600_000, "milliseconds");
+/// Of `route.slow_start_ms`: 0 comes back at once.
+pub const SLOW_START_MS: Range = Range::new(0, 600_000, "milliseconds");

@@ -105,10 +105,10 @@ impl Reader {
                         parent: "",
                         below: "",
                     };
-                    let table = if text == "peer" {
-                        keys::PEER
-                    } else {
-                        keys::ROOT
+                    let table = match text {
+                        "peer" => keys::PEER,
+                        "route" => keys::ROUTE,
+                        _ => keys::ROOT,
                     };
                     self.entry(place, table, (name, value), &mut config);
                 }

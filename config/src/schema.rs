@@ -2,12 +2,14 @@
 //!
 //! What the keys are called, allow and mean stands in `keys.rs`; these types must not know TOML.
 
+mod route;
 mod upstream;
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
+pub use route::{Policy, Route};
 pub use upstream::{Discover, Kind, ModelName, Peer, Upstream};
 
 /// The whole config.
@@ -19,6 +21,8 @@ pub struct Config {
     pub admin: Admin,
     /// `[limits]`: what one request may ask for.
     pub limits: Limits,
+    /// `[route]`: where requests go.
+    pub route: Route,
     /// `[[model]]`: models that this process serves itself.
     pub models: Vec<Model>,
     /// `[peer]`: how servers of ours know each other.
@@ -113,6 +117,10 @@ pub struct Model {
     pub queue_tokens_max: u64,
     /// Milliseconds between two tokens of a stream while prompts are computed beside it.
     pub inter_token_target_ms: u64,
+    /// Whether tokens are guessed ahead.
+    pub speculation: Speculation,
+    /// Tokens that one sequence guesses at most in a step.
+    pub draft_tokens_max: u32,
     /// Milliseconds after which a step counts as hanging.
     pub stall_after_ms: u64,
     /// Tokens of prompt and completion together; the model's own where unset.
@@ -250,6 +258,37 @@ impl Choice for Quantise {
     }
 }
 
+/// Whether and how tokens are guessed ahead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Speculation {
+    /// `"ngram"`: as the text went on where its latest tokens stood before.
+    Ngram,
+    /// `"off"`
+    Off,
+}
+
+impl Model {
+    /// Tokens that one sequence guesses at most in a step; 0 where none is to be guessed.
+    #[must_use]
+    pub fn drafts_max(&self) -> u32 {
+        match self.speculation {
+            Speculation::Ngram => self.draft_tokens_max,
+            Speculation::Off => 0,
+        }
+    }
+}
+
+impl Choice for Speculation {
+    const ALL: &'static [Self] = &[Self::Ngram, Self::Off];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Ngram => "ngram",
+            Self::Off => "off",
+        }
+    }
+}
+
 /// `[model.sim]`: a step takes `step_base_us + prefill tokens x prefill_token_us + decoding
 /// sequences x decode_sequence_us`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -291,6 +330,7 @@ impl Default for Config {
             server: Server::default(),
             admin: Admin::default(),
             limits: Limits::default(),
+            route: Route::default(),
             models: vec![Model::default()],
             peer: Peer::default(),
             nodes: Vec::new(),
@@ -356,6 +396,8 @@ impl Default for Model {
             queue_max: 256,
             queue_tokens_max: 1 << 20,
             inter_token_target_ms: 50,
+            speculation: Speculation::Ngram,
+            draft_tokens_max: 15,
             stall_after_ms: 60_000,
             context_max: None,
             default_max_tokens: None,

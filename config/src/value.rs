@@ -1,6 +1,7 @@
 //! One value of the file into its place, or what is wrong with it and the way out.
 
 mod remote;
+mod route;
 
 use std::net::SocketAddr;
 
@@ -11,7 +12,7 @@ use crate::limits;
 use crate::problems::{Fault, quote};
 use crate::schema::{Choice, Device};
 use crate::units::{Range, parse_size, show_size};
-use remote::{country, flag, list, model_name, path, secret, url};
+use remote::{flag, list, model_name, path, secret, url};
 
 /// Puts `value` into `slot`; leaves the place as it is where the value will not do.
 pub(crate) fn fill(slot: Slot<'_>, value: &DeValue<'_>) -> Result<(), Fault> {
@@ -36,10 +37,15 @@ pub(crate) fn fill(slot: Slot<'_>, value: &DeValue<'_>) -> Result<(), Fault> {
         Slot::Words(at) => *at = list(value, limits::PASS_FIELDS_MAX, id)?,
         Slot::Url(at) => *at = url(value)?,
         Slot::Models(at) => *at = list(value, limits::UPSTREAM_MODELS_MAX, model_name)?,
-        Slot::Country(at) => *at = Some(country(value)?),
         Slot::Kind(at) => *at = choice(value)?,
         Slot::Discover(at) => *at = choice(value)?,
+        Slot::Policy(at) => *at = choice(value)?,
+        Slot::MaybeId(at) => *at = Some(id(value)?),
+        Slot::Country(at) => *at = Some(route::country(value)?),
+        Slot::Countries(at) => *at = route::countries(value)?,
+        Slot::Sites(at) => *at = route::sites(value)?,
         Slot::SelfTest(at) => *at = choice(value)?,
+        Slot::Speculation(at) => *at = choice(value)?,
     }
     Ok(())
 }

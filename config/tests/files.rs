@@ -48,6 +48,7 @@ fn schema_keys() -> Vec<(&'static str, String, serde_json::Value)> {
         ("[server]", &top["server"]["properties"]),
         ("[admin]", &top["admin"]["properties"]),
         ("[limits]", &top["limits"]["properties"]),
+        ("[route]", &top["route"]["properties"]),
         ("[[model]]", model),
         ("# [model.sim]", &model["sim"]["properties"]),
         ("[peer]", &top["peer"]["properties"]),
@@ -69,7 +70,7 @@ fn schema_keys() -> Vec<(&'static str, String, serde_json::Value)> {
 fn every_key_stands_in_the_reference_with_a_description_and_bounds_in_the_schema() {
     let reference = text("examples/reference.toml");
     let keys = schema_keys();
-    assert_eq!(keys.len(), 76);
+    assert_eq!(keys.len(), 98);
     for (section, key, schema) in keys {
         let (_, rest) = reference
             .split_once(&format!("\n{section}\n"))

@@ -308,7 +308,7 @@ fn keys_of_the_other_runner_are_refused() {
 
 #[test]
 fn sections_of_later_versions_are_refused_by_name() {
-    for section in ["quota", "route", "energy"] {
+    for section in ["quota", "key", "energy"] {
         check(
             &format!("{MODEL}[{section}]\nx = 1\n"),
             &[(3, 2, section, "does not have this section yet", "remove")],

@@ -38,6 +38,9 @@ pub struct Submission {
     pub deadline: Option<Duration>,
     /// Whether token events carry ids.
     pub want_token_ids: bool,
+    /// Whether the prompt's tokens come with their log-probabilities too, with as many beside each as
+    /// `sampling.logprobs` says, which must be given. Such a submission may have a `stop.max_tokens` of 0.
+    pub prompt_logprobs: bool,
 }
 
 /// Classes of work, the higher one first. A lower one is never starved: see the scheduler.
@@ -107,7 +110,7 @@ impl Default for SamplingParams {
 /// When a choice ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StopParams {
-    /// Tokens to produce at most, at least 1.
+    /// Tokens to produce at most, at least 1; 0 where only the prompt is to be weighed.
     pub max_tokens: u32,
     /// Strings that end the choice; neither they nor a part of them is emitted.
     pub strings: Vec<String>,
@@ -137,6 +140,9 @@ impl StopParams {
 /// What the engine says about a submission, in order. The stream ends after [`Event::Done`] or [`Event::Failed`].
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
+    /// Log-probabilities of the prompt, where wanted; before all other events. The first token has none, so that the first
+    /// of these is of the second one.
+    Prompt(Vec<TokenLogprob>),
     /// A choice went on.
     Delta {
         /// Index of the choice.
@@ -309,6 +315,10 @@ pub struct Stats {
     pub prefill_tokens: u64,
     /// Tokens produced since the start.
     pub decode_tokens: u64,
+    /// Tokens guessed since the start.
+    pub drafted_tokens: u64,
+    /// Of these, guessed right: produced without a step of their own.
+    pub accepted_tokens: u64,
     /// Sequences preempted since the start.
     pub preemptions: u64,
     /// Duration of the last step.

@@ -14,7 +14,8 @@ pub(crate) struct BatchBuilder {
 }
 
 impl BatchBuilder {
-    /// The batch of the sequences of a step, and one row for each that samples.
+    /// The batch of the sequences of a step, and its rows: of each sequence those that weigh its prompt, then those that
+    /// draw its next tokens, one after the last token and one after each that is guessed.
     pub(crate) fn build<'a>(
         &mut self,
         scheduled: impl Iterator<Item = &'a Sequence>,
@@ -23,12 +24,18 @@ impl BatchBuilder {
         self.clear();
         let mut rows = Vec::new();
         for sequence in scheduled {
+            let start = self.batch.tokens.len() as u32;
             self.push(sequence, block_size);
+            let wanted = &mut self.batch.logit_rows;
+            for position in sequence.prompt_rows() {
+                wanted.push(start + position - sequence.computed());
+                rows.push(prompt_row(sequence, position));
+            }
             if sequence.samples() {
-                self.batch
-                    .logit_rows
-                    .push(self.batch.tokens.len() as u32 - 1);
-                rows.push(sample_row(sequence));
+                let drafted = sequence.drafted();
+                let last = start + sequence.scheduled - drafted - 1;
+                wanted.extend(last..=last + drafted);
+                rows.extend((0..=drafted).map(|ahead| sample_row(sequence, ahead)));
             }
         }
         (&self.batch, rows)
@@ -61,7 +68,8 @@ impl BatchBuilder {
     }
 }
 
-fn sample_row(sequence: &Sequence) -> SampleRow<'_> {
+/// The draw of the token after the first `ahead` guessed ones.
+fn sample_row(sequence: &Sequence, ahead: u32) -> SampleRow<'_> {
     SampleRow {
         sampling: &sequence.submission.sampling,
         stop: &sequence.submission.stop,
@@ -69,6 +77,24 @@ fn sample_row(sequence: &Sequence) -> SampleRow<'_> {
         guide: sequence.guide(),
         seed: sequence.submission.seed,
         choice: sequence.id.choice,
-        index: sequence.produced(),
+        index: sequence.produced() + ahead,
+        drafted: &sequence.draft()[..ahead as usize],
+        given: None,
+    }
+}
+
+/// How likely the token of the prompt after `position` was.
+fn prompt_row(sequence: &Sequence, position: u32) -> SampleRow<'_> {
+    SampleRow {
+        history: None,
+        guide: None,
+        index: 0,
+        drafted: &[],
+        given: sequence
+            .submission
+            .prompt
+            .get(position as usize + 1)
+            .copied(),
+        ..sample_row(sequence, 0)
     }
 }

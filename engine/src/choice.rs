@@ -138,16 +138,21 @@ impl Choice {
         stopped
     }
 
-    fn hold(&mut self, token: u32, scores: &Scores) {
+    /// A token and its scores, with the texts that they have.
+    pub(crate) fn scored(&self, token: u32, scores: &Scores) -> TokenLogprob {
         let likely = |token: u32, logprob: f32| Likely {
             token,
             bytes: self.text.piece(self.seed, self.index, token).into_owned(),
             logprob,
         };
-        let logprob = TokenLogprob {
+        TokenLogprob {
             chosen: likely(token, scores.logprob),
             top: scores.top.iter().map(|&(t, p)| likely(t, p)).collect(),
-        };
+        }
+    }
+
+    fn hold(&mut self, token: u32, scores: &Scores) {
+        let logprob = self.scored(token, scores);
         self.held.push_back(Held {
             starts: self.printed_bytes,
             ends: self.printed_bytes + self.printed.len(),

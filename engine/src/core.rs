@@ -18,7 +18,7 @@ use crate::invariants;
 use crate::limits::FAILED_STEPS_MAX;
 use crate::request::Request;
 use crate::runner::{RowOutcome, Runner, RunnerError, SampleRow, Scores};
-use crate::scheduler::{Fate, Scheduler, Step};
+use crate::scheduler::{Fate, Scheduler, Step, Word};
 use crate::sequence::{RequestId, Sequence, SequenceId};
 use crate::stats::Meter;
 
@@ -253,15 +253,20 @@ impl Core {
         let mut after = Aftermath::default();
         let (requests, meter) = (&mut self.requests, &mut self.meter);
         let end = self.end_of_generation;
-        let settle = |sequence: &Sequence, outcome: &RowOutcome| {
+        let settle = |sequence: &Sequence, word: Word<'_>| {
             let id = sequence.id;
             let Some(request) = requests.get_mut(&id.request) else {
                 return Fate::Ends;
             };
+            let (Word::Prompt(outcome) | Word::Next(outcome)) = word;
             let Some(token) = outcome.token() else {
                 after.failed.push((id.request, fault_of(outcome)));
                 return Fate::Ends;
             };
+            if let (Word::Prompt(_), Some(scores)) = (word, outcome.scores()) {
+                request.weigh(token, scores);
+                return Fate::GoesOn;
+            }
             meter.produced();
             if id.choice == 0 {
                 request.note_cached(sequence.cached());

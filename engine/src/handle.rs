@@ -15,7 +15,7 @@ use crate::doorbell::{Doorbell, door};
 pub use crate::events::EventStream;
 use crate::events::{Link, open};
 use crate::grammar::Grammars;
-use crate::limits::QUEUE_MAX;
+use crate::limits::{DRAFT_TOKENS_MAX, QUEUE_MAX};
 use crate::loading::{self, LoadOn};
 use crate::numerics::Numerics;
 use crate::options::{EngineOptions, RunnerOptions};
@@ -259,6 +259,7 @@ fn sane(mut options: EngineOptions) -> EngineOptions {
     // Each running sequence must have room to decode in each step.
     options.sequences_max = options.sequences_max.clamp(1, options.step_tokens_max);
     options.queue_max = options.queue_max.min(QUEUE_MAX);
+    options.draft_tokens_max = options.draft_tokens_max.min(DRAFT_TOKENS_MAX);
     options
 }
 

@@ -41,9 +41,25 @@ impl History {
         self.entry(token).produced += 1;
     }
 
-    /// Every token that it holds, once.
-    pub(crate) fn tokens(&self) -> &[Counted] {
-        &self.tokens
+    /// Every token that it holds, once, as if `drafted` had been produced too.
+    pub(crate) fn tokens_with<'a>(
+        &'a self,
+        drafted: &'a [u32],
+    ) -> impl Iterator<Item = Counted> + 'a {
+        let drafts_of = |token| drafted.iter().filter(|&&other| other == token).count() as u32;
+        let held = self.tokens.iter().map(move |counted| Counted {
+            produced: counted.produced + drafts_of(counted.token),
+            ..*counted
+        });
+        let is_new = |&(place, token): &(usize, &u32)| {
+            !self.places.contains_key(token) && !drafted[..place].contains(token)
+        };
+        let new = drafted.iter().enumerate().filter(is_new);
+        let new = new.map(move |(_, &token)| Counted {
+            token,
+            produced: drafts_of(token),
+        });
+        held.chain(new)
     }
 
     fn entry(&mut self, token: u32) -> &mut Counted {
@@ -52,5 +68,38 @@ impl History {
             self.tokens.push(Counted { token, produced: 0 });
         }
         &mut self.tokens[place]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// What is drafted counts as if it had been produced, and nothing is kept of it.
+        #[test]
+        fn drafts_count_like_what_was_said(
+            prompt in prop::collection::vec(0..6_u32, 1..10),
+            said in prop::collection::vec(0..9_u32, 0..10),
+            drafted in prop::collection::vec(0..12_u32, 0..8),
+        ) {
+            let sampling = SamplingParams { repetition_penalty: 1.1, ..SamplingParams::default() };
+            let history = |said: &[u32]| {
+                let mut history = History::of(&prompt, &sampling).expect("there is a penalty");
+                said.iter().for_each(|&token| history.push(token));
+                history
+            };
+            let sorted = |history: &History, drafted: &[u32]| {
+                let mut all: Vec<_> = history.tokens_with(drafted).map(|c| (c.token, c.produced)).collect();
+                all.sort_unstable();
+                all
+            };
+            let drafting = history(&said);
+            let whole = history(&[said.clone(), drafted.clone()].concat());
+            prop_assert_eq!(sorted(&drafting, &drafted), sorted(&whole, &[]));
+            prop_assert_eq!(sorted(&drafting, &[]), sorted(&history(&said), &[]));
+        }
     }
 }

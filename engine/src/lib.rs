@@ -4,8 +4,8 @@
 //! must not know HTTP, a tenant, a config file or a clock of its own: time comes in through [`api::Clock`].
 //!
 //! In reading order: a [`handle::EngineHandle`] validates a submission and passes it through the `doorbell` to the one
-//! thread of `step_loop`. There `core` takes turns: the `scheduler` says which sequences go into the step (`flows`, `pace`) and which KV
-//! blocks are theirs (`block_manager`, `prefix_cache`), `batch` lays their tokens end to end, the [`runner::Runner`] computes them and
+//! thread of `step_loop`. There `core` takes turns: the `scheduler` says which sequences go into the step (`flows`, `pace`), which KV
+//! blocks are theirs (`block_manager`, `prefix_cache`) and which next tokens are guessed (`speculate`, `draft`), `batch` lays their tokens end to end, the [`runner::Runner`] computes them and
 //! draws the next ones (`sampler`), a `request` turns tokens into text (`choice`, `stop`), and `events` carry it out to a
 //! reader that may be slow or gone.
 
@@ -34,11 +34,13 @@ mod watchdog;
 
 mod batch;
 mod block_manager;
+mod draft;
 mod flows;
 mod pace;
 mod prefix_cache;
 mod scheduler;
 mod sequence;
+mod speculate;
 
 #[cfg(feature = "candle")]
 mod candle_runner;

@@ -126,6 +126,21 @@ pub const GRAMMAR_REASON_CHARS_MAX: usize = 300; // characters; a sentence
 /// Tokens that a grammar may force after one that was drawn; what must follow them waits for the next draw.
 pub const FORCED_TOKENS_MAX: usize = 32; // tokens; more would stand in the way of the others in a step
 
+/// Tokens of one sequence that are guessed ahead in one step, whatever the options say.
+pub const DRAFT_TOKENS_MAX: u32 = 64; // tokens; a hundred rows of logits are as much as a prompt's chunk may cost
+
+/// Slots of the table in which a sequence looks up what followed its latest tokens.
+pub const DRAFT_SLOTS_MAX: usize = 1 << 16; // slots of 4 bytes; 10,000 tokens are all known, of longer texts the latest
+
+/// Guesses that do not pay before one is made after all, to see whether they do by now.
+pub const DRAFT_PROBE_EVERY: u32 = 32; // guesses; a probe costs a few per cent of so many steps
+
+/// Tokens of such a guess.
+pub const DRAFT_PROBE_TOKENS: u32 = 2; // tokens; one would not show that long guesses pay
+
+/// Rows of a step whose logits say how likely tokens of prompts were; each is as wide as the vocabulary.
+pub const PROMPT_ROWS_MAX: u32 = 64; // rows; 13 MB for 50,000 tokens, 67 MB for the largest vocabularies
+
 /// Events that wait for the reader of one submission before its sequences pause.
 pub const EVENTS_MAX: usize = 64; // events; a second of fast decoding, a few kilobytes
 

@@ -35,6 +35,9 @@ pub struct EngineOptions {
     pub kv_bytes_max: u64,
     /// How far apart the tokens of a stream should be at most while prompts are prefilled beside it.
     pub inter_token_target: Duration,
+    /// Tokens that a sequence guesses ahead at most in a step, from where its text stood before; 0 guesses nothing. What is
+    /// said is the same either way.
+    pub draft_tokens_max: u32,
     /// A step that takes longer makes the engine [`crate::api::EngineState::Stalled`] until it ends.
     pub stall_after: Duration,
 }
@@ -50,6 +53,7 @@ impl fmt::Debug for EngineOptions {
             .field("context_max", &self.context_max)
             .field("kv_bytes_max", &self.kv_bytes_max)
             .field("inter_token_target", &self.inter_token_target)
+            .field("draft_tokens_max", &self.draft_tokens_max)
             .field("stall_after", &self.stall_after)
             .finish_non_exhaustive()
     }

@@ -1,6 +1,6 @@
 //! How many prompt tokens a step may take, so that those who decode in it do not wait long for their next token.
 //!
-//! The time of a step is fitted online as `a + b x prefill tokens + c x decodes`: least squares over the recent steps,
+//! The time of a step is fitted online as `a + b x prefill tokens + c x decodes + d x guessed tokens`: least squares over the recent steps,
 //! each step weighing a little less with every later one. A direction that the recent steps do not show (no prefill for a
 //! while) keeps its last estimate. It must not know sequences; times come in, a number of tokens goes out.
 
@@ -9,12 +9,14 @@ use std::time::Duration;
 use crate::limits::{DECODE_STRETCH_MAX, PREFILL_CHUNK_MIN, STEP_WITHOUT_DECODES};
 use crate::scheduler::Step;
 
+/// What the time of a step is made of: itself, prompt tokens, decodes, guessed tokens.
+const FEATURES: usize = 4;
 /// Weight that a step keeps when the next one comes: some 30 steps count.
 const MEMORY: f64 = 0.97;
 /// How strongly an estimate stays where it is for want of evidence, in steps.
 const INERTIA: f64 = 0.05;
 /// Tokens and sequences that a step is taken to have, so that the three numbers are of one size.
-const SCALE: [f64; 3] = [1.0, 64.0, 8.0];
+const SCALE: [f64; FEATURES] = [1.0, 64.0, 8.0, 8.0];
 /// A step that took longer than this many times what was expected counts as that long: a hiccup of the machine.
 const HICCUP: f64 = 4.0;
 
@@ -23,13 +25,15 @@ const HICCUP: f64 = 4.0;
 pub(crate) struct Pace {
     target_s: f64,
     /// Sums of products of the scaled features.
-    xx: [[f64; 3]; 3],
+    xx: [[f64; FEATURES]; FEATURES],
     /// Sums of products of the scaled features and the time.
-    xy: [f64; 3],
+    xy: [f64; FEATURES],
     /// Seconds by feature, scaled.
-    estimate: [f64; 3],
+    estimate: [f64; FEATURES],
     /// Prompt tokens of the largest step so far: no step goes far beyond what is known.
     prefill_seen: u32,
+    /// Whether a step had guessed tokens.
+    drafts_seen: bool,
 }
 
 impl Pace {
@@ -37,10 +41,11 @@ impl Pace {
     pub(crate) fn new(target: Duration) -> Self {
         Self {
             target_s: target.as_secs_f64(),
-            xx: [[0.0; 3]; 3],
-            xy: [0.0; 3],
-            estimate: [0.0; 3],
+            xx: [[0.0; FEATURES]; FEATURES],
+            xy: [0.0; FEATURES],
+            estimate: [0.0; FEATURES],
             prefill_seen: 0,
+            drafts_seen: false,
         }
     }
 
@@ -56,7 +61,7 @@ impl Pace {
             (self.target_s, self.prefill_seen.saturating_mul(2))
         };
         let token_s = self.estimate[1].max(0.0) / SCALE[1];
-        let alone_s = self.step_s(0, decodes).max(0.0);
+        let alone_s = self.step_s([0, decodes, 0]).max(0.0);
         // Where a step takes the target and more without any prompt, prompts still get a share of the time.
         let allowed_s = target_s.max(alone_s * DECODE_STRETCH_MAX);
         // Where a token seems to cost nothing the quotient is infinite, and saturates.
@@ -64,29 +69,55 @@ impl Pace {
         tokens.min(largest).max(PREFILL_CHUNK_MIN)
     }
 
+    /// The likelihood from which a guessed token is worth its time in a step with `decodes` decodes: what it costs, in units
+    /// of what a token costs there without guesses. The wider a step, the cheaper are its tokens already.
+    pub(crate) fn draft_price(&self, decodes: u32) -> f64 {
+        let alone_s = self.step_s([0, decodes, 0]);
+        if alone_s <= 0.0 {
+            return 0.0;
+        }
+        self.draft_s() * f64::from(decodes) / alone_s
+    }
+
+    /// Guessed tokens for which there is time in `step`, so that streams stay as even as beside prompts.
+    pub(crate) fn draft_tokens_max(&self, step: Step) -> u32 {
+        let alone_s = self.step_s([0, step.decodes, 0]).max(0.0);
+        let allowed_s = self.target_s.max(alone_s * DECODE_STRETCH_MAX);
+        let left_s = allowed_s - self.step_s(counted(step));
+        // Where they seem to cost nothing the quotient is infinite, and saturates.
+        (left_s.max(0.0) / self.draft_s()) as u32
+    }
+
+    /// Seconds of a guessed token; before one was seen, those of a prompt's.
+    fn draft_s(&self) -> f64 {
+        let of = |feature: usize| self.estimate[feature].max(0.0) / SCALE[feature];
+        if self.drafts_seen { of(3) } else { of(1) }
+    }
+
     /// Takes note of a step and how long it took.
     pub(crate) fn observe(&mut self, step: Step, took: Duration) {
-        // What a grammar forces is computed as a prompt is.
-        let prefill_tokens = step.prefill_tokens + step.forced_tokens;
-        let expected_s = self.step_s(prefill_tokens, step.decodes);
+        let counted = counted(step);
+        let prefill_tokens = counted[0];
+        let expected_s = self.step_s(counted);
         let mut took_s = took.as_secs_f64();
         if self.knows(prefill_tokens) && expected_s > 0.0 {
             took_s = took_s.min(HICCUP * expected_s);
         }
-        let x = features(prefill_tokens, step.decodes);
-        for row in 0..3 {
-            for column in 0..3 {
+        let x = features(counted);
+        for row in 0..FEATURES {
+            for column in 0..FEATURES {
                 self.xx[row][column] = MEMORY * self.xx[row][column] + x[row] * x[column];
             }
             self.xy[row] = MEMORY * self.xy[row] + x[row] * took_s;
         }
         self.prefill_seen = self.prefill_seen.max(prefill_tokens);
+        self.drafts_seen |= step.drafted_tokens > 0;
         self.fit();
     }
 
     /// Expected time of a step.
-    fn step_s(&self, prefill_tokens: u32, decodes: u32) -> f64 {
-        let x = features(prefill_tokens, decodes);
+    fn step_s(&self, counted: [u32; 3]) -> f64 {
+        let x = features(counted);
         x.iter().zip(self.estimate).map(|(x, e)| x * e).sum()
     }
 
@@ -99,7 +130,7 @@ impl Pace {
     fn fit(&mut self) {
         let mut left = self.xx;
         let mut right = self.xy;
-        for i in 0..3 {
+        for i in 0..FEATURES {
             left[i][i] += INERTIA;
             right[i] += INERTIA * self.estimate[i];
         }
@@ -107,18 +138,26 @@ impl Pace {
     }
 }
 
-fn features(prefill_tokens: u32, decodes: u32) -> [f64; 3] {
+/// Prompt tokens, decodes and guessed tokens of a step. What a grammar forces is computed as a prompt is.
+fn counted(step: Step) -> [u32; 3] {
+    let prefill_tokens = step.prefill_tokens + step.forced_tokens;
+    [prefill_tokens, step.decodes, step.drafted_tokens]
+}
+
+fn features([prefill_tokens, decodes, drafted_tokens]: [u32; 3]) -> [f64; FEATURES] {
+    let [base, prefill, decode, draft] = SCALE;
     [
-        1.0 / SCALE[0],
-        f64::from(prefill_tokens) / SCALE[1],
-        f64::from(decodes) / SCALE[2],
+        base.recip(),
+        f64::from(prefill_tokens) / prefill,
+        f64::from(decodes) / decode,
+        f64::from(drafted_tokens) / draft,
     ]
 }
 
 /// Gaussian elimination; the matrix is symmetric and positive definite, so no pivot is 0.
-fn solve(mut left: [[f64; 3]; 3], mut right: [f64; 3]) -> [f64; 3] {
-    for pivot in 0..3 {
-        for row in pivot + 1..3 {
+fn solve(mut left: [[f64; FEATURES]; FEATURES], mut right: [f64; FEATURES]) -> [f64; FEATURES] {
+    for pivot in 0..FEATURES {
+        for row in pivot + 1..FEATURES {
             let factor = left[row][pivot] / left[pivot][pivot];
             let above = left[pivot];
             for (cell, above) in left[row].iter_mut().zip(above).skip(pivot) {
@@ -127,8 +166,8 @@ fn solve(mut left: [[f64; 3]; 3], mut right: [f64; 3]) -> [f64; 3] {
             right[row] -= factor * right[pivot];
         }
     }
-    for row in (0..3).rev() {
-        let known: f64 = (row + 1..3).map(|i| left[row][i] * right[i]).sum();
+    for row in (0..FEATURES).rev() {
+        let known: f64 = (row + 1..FEATURES).map(|i| left[row][i] * right[i]).sum();
         right[row] = (right[row] - known) / left[row][row];
     }
     right
@@ -190,6 +229,28 @@ mod tests {
             pace.observe(step, took(step));
         }
         assert!(worst <= Duration::from_millis(100), "{worst:?}");
+    }
+
+    #[test]
+    fn a_guess_costs_what_it_took_in_units_of_a_token() {
+        let mut pace = Pace::new(Duration::from_millis(50));
+        // 2 ms a guessed token.
+        for i in 0..200 {
+            let step = Step {
+                drafted_tokens: i % 5,
+                ..step(i % 30, 1 + i % 11)
+            };
+            let drafts = Duration::from_millis(2) * step.drafted_tokens;
+            pace.observe(step, took(step) + drafts);
+        }
+        // 6 ms for one token, 15 ms for ten.
+        assert!((pace.draft_price(1) - 2.0 / 6.0).abs() < 0.02);
+        assert!((pace.draft_price(10) - 2.0 / 1.5).abs() < 0.05);
+        // 50 ms hold 5 + 1 + 2 x 22.
+        let most = pace.draft_tokens_max(step(0, 1));
+        assert!((21..=22).contains(&most), "{most}");
+        let beside_a_prompt = pace.draft_tokens_max(step(22, 1));
+        assert!(beside_a_prompt <= 1, "{beside_a_prompt}");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use hansa_models::text::TextCodec;
 
-use crate::api::{EngineError, Event, Submission, SubmitError, Usage};
+use crate::api::{EngineError, Event, FinishReason, Submission, SubmitError, TokenLogprob, Usage};
 use crate::choice::{Choice, Said};
 use crate::events::Outlet;
 use crate::runner::Scores;
@@ -18,6 +18,8 @@ pub(crate) struct Request {
     choices: Vec<Choice>,
     choices_open: u32,
     usage: Usage,
+    /// Log-probabilities of the prompt, until they are told.
+    prompt: Vec<TokenLogprob>,
     outlet: Outlet,
 }
 
@@ -49,15 +51,32 @@ impl Request {
                 ..Usage::default()
             },
             choices_open: choices.len() as u32,
+            prompt: Vec::new(),
             submission,
             choices,
             outlet,
         }
     }
 
-    /// Takes the next token of a choice and tells the reader.
+    /// Takes how likely the next token of the prompt was.
+    pub(crate) fn weigh(&mut self, token: u32, scores: &Scores) {
+        self.prompt.extend(
+            self.choices
+                .first()
+                .map(|choice| choice.scored(token, scores)),
+        );
+    }
+
+    /// Takes the next token of a choice and tells the reader. The first one comes after all of the prompt was weighed.
     pub(crate) fn push(&mut self, choice: u32, token: u32, scores: Option<&Scores>) -> Fate {
         self.outlet.is_prefilled();
+        if !self.prompt.is_empty() {
+            let prompt = std::mem::take(&mut self.prompt);
+            self.outlet.send(Event::Prompt(prompt));
+        }
+        if self.submission.stop.max_tokens == 0 {
+            return self.finish(choice, FinishReason::Length);
+        }
         self.usage.completion_tokens += 1;
         let mut said = Said::default();
         let finished = self.choices[choice as usize].push(token, scores, &mut said);
@@ -75,9 +94,13 @@ impl Request {
                 logprobs,
             });
         }
-        let Some(reason) = finished else {
-            return Fate::GoesOn;
-        };
+        match finished {
+            None => Fate::GoesOn,
+            Some(reason) => self.finish(choice, reason),
+        }
+    }
+
+    fn finish(&mut self, choice: u32, reason: FinishReason) -> Fate {
         self.outlet.send(Event::Finished { choice, reason });
         self.choices_open -= 1;
         if self.is_done() {

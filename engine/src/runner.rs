@@ -41,7 +41,7 @@ pub trait Runner: Send {
     }
 
     /// Runs one step: computes keys and values of every token of `batch`, and draws the next token for each of `rows`,
-    /// which stand for `batch.logit_rows` one by one. Appends exactly one outcome a row to `outcomes`.
+    /// which stand for `batch.logit_rows` one by one; a sequence may have several, in order of position. Appends exactly one outcome a row to `outcomes`.
     ///
     /// # Errors
     /// [`RunnerError::Step`]: the cache's content is then undefined in the slots of the batch, and nowhere else. A panic
@@ -65,7 +65,7 @@ pub struct RunnerProfile {
     pub kv_blocks: u32,
 }
 
-/// One token to draw. The draw depends on `(seed, choice, index)`, the parameters and the logits alone.
+/// One token to draw, or to weigh. The draw depends on `(seed, choice, index)`, the parameters and the logits alone.
 #[derive(Debug, Clone, Copy)]
 pub struct SampleRow<'a> {
     /// How to draw.
@@ -82,6 +82,10 @@ pub struct SampleRow<'a> {
     pub choice: u32,
     /// Index of the token in the completion.
     pub index: u32,
+    /// Tokens that were guessed after those of `history` and `guide`, and that this one comes after.
+    pub drafted: &'a [u32],
+    /// The token, where it is known already and only its log-probability is wanted; then `sampling.logprobs` is given too.
+    pub given: Option<u32>,
 }
 
 /// What came of one row.

@@ -48,6 +48,10 @@ impl Sampler {
         if row.sampling.logprobs.is_some() {
             self.scoring.read(logits, raw);
         }
+        if let Some(token) = row.given {
+            let top = row.sampling.logprobs.unwrap_or(0);
+            return RowOutcome::Scored(token, Box::new(self.scoring.of(token, top)));
+        }
         let best = match self.adjust(logits, row) {
             Ok(false) => Some(raw),
             Ok(true) => arg_max(logits),
@@ -77,7 +81,7 @@ impl Sampler {
         }
         penalise(logits, row);
         if let Some(guide) = row.guide {
-            guide.mask(logits)?;
+            guide.mask_after(row.drafted, logits)?;
         }
         let has_state = row.history.is_some() || row.guide.is_some();
         Ok(too_early || !bias.is_empty() || has_state)
@@ -105,7 +109,7 @@ impl Sampler {
 fn penalise(logits: &mut [f32], row: &SampleRow<'_>) {
     let Some(history) = row.history else { return };
     let sampling = row.sampling;
-    for counted in history.tokens() {
+    for counted in history.tokens_with(row.drafted) {
         #[expect(
             clippy::cast_precision_loss,
             reason = "a context has fewer than 2^24 tokens"

@@ -12,7 +12,9 @@
 //! in, it counts as of the highest class. A prompt gets all its blocks when it is admitted, so two half-prefilled prompts
 //! cannot wait for each other; only a decode can run out of blocks.
 
+mod drafts;
 mod room;
+mod settle;
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -20,7 +22,7 @@ use std::time::Duration;
 use crate::api::Priority;
 use crate::block_manager::{BlockManager, BlockTable};
 use crate::flows::Flows;
-use crate::limits::{AGES_AFTER, PASSED_OVER_MAX};
+use crate::limits::{AGES_AFTER, PASSED_OVER_MAX, PROMPT_ROWS_MAX};
 use crate::pace::Pace;
 use crate::runner::RowOutcome;
 use crate::sequence::{RequestId, Sequence, SequenceId};
@@ -40,6 +42,16 @@ pub(crate) struct Scheduler {
     /// Steps with prefills since the oldest sequence had the first pick.
     passed_over: u32,
     counts: Counts,
+    speculation: Speculation,
+}
+
+/// Bounds of what is guessed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Speculation {
+    /// Tokens that one sequence guesses at most in a step; 0 guesses nothing.
+    pub(crate) draft_tokens_max: u32,
+    /// Tokens of prompt and completion together: nothing is guessed beyond.
+    pub(crate) context_len: u32,
 }
 
 /// What a step holds in all; each sequence's own share is its `scheduled`.
@@ -51,17 +63,34 @@ pub(crate) struct Step {
     pub(crate) decodes: u32,
     /// Further tokens of these, which their grammars forced.
     pub(crate) forced_tokens: u32,
+    /// Further tokens of these, which are guessed.
+    pub(crate) drafted_tokens: u32,
+    /// Rows that say how likely tokens of prompts were.
+    pub(crate) prompt_rows: u32,
     /// Sequences that lost their blocks to it.
     pub(crate) preemptions: u32,
 }
 
-/// Prompt tokens since the start, counted when a sequence first starts.
+/// Tokens since the start; those of prompts counted when a sequence first starts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Counts {
     /// Looked for in the prefix cache.
     pub(crate) looked_up: u64,
     /// Found there.
     pub(crate) found: u64,
+    /// Tokens guessed.
+    pub(crate) drafted: u64,
+    /// Of these, guessed right.
+    pub(crate) accepted: u64,
+}
+
+/// What became of a row, as its request takes it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Word<'a> {
+    /// How likely the next token of the prompt was.
+    Prompt(&'a RowOutcome),
+    /// The next token of the completion.
+    Next(&'a RowOutcome),
 }
 
 /// What becomes of a sequence after its token.
@@ -93,7 +122,7 @@ enum Candidate {
 impl Step {
     /// Tokens of the step.
     pub(crate) fn tokens(&self) -> u32 {
-        self.prefill_tokens + self.decodes + self.forced_tokens
+        self.prefill_tokens + self.decodes + self.forced_tokens + self.drafted_tokens
     }
 
     /// Forgets the tokens of a sequence that leaves the step.
@@ -101,6 +130,7 @@ impl Step {
         if sequence.scheduled == 0 {
             return;
         }
+        self.prompt_rows -= sequence.prompt_rows().len() as u32;
         if sequence.is_decoding() {
             // Whoever goes on by more than one token was forced to.
             self.decodes -= 1;
@@ -137,6 +167,15 @@ impl Scheduler {
             pace,
             passed_over: 0,
             counts: Counts::default(),
+            speculation: Speculation::default(),
+        }
+    }
+
+    /// The same, with sequences that guess.
+    pub(crate) fn with_speculation(self, speculation: Speculation) -> Self {
+        Self {
+            speculation,
+            ..self
         }
     }
 
@@ -146,6 +185,7 @@ impl Scheduler {
         self.schedule_decodes(&mut step);
         self.schedule_forced(&mut step);
         self.schedule_prefills(now, &mut step);
+        self.schedule_drafts(&mut step);
         step
     }
 
@@ -187,7 +227,7 @@ impl Scheduler {
         // Where decodes fought for room nobody is let in.
         let mut admits = step.preemptions == 0;
         while step.prefill_tokens < budget {
-            let index = match self.next_prefill(order, admits) {
+            let index = match self.next_prefill(order, admits, step) {
                 None => break,
                 Some(Candidate::Running(index)) => index,
                 Some(Candidate::Waiting(id)) if self.make_room(id, now, step) => {
@@ -204,28 +244,35 @@ impl Scheduler {
         self.note_order(order, oldest.map(|(id, _)| id), step);
     }
 
-    /// The sequence that picks next; none of the waiting ones where nobody is let in.
-    fn next_prefill(&self, order: Order, admits: bool) -> Option<Candidate> {
+    /// The sequence that picks next; none of the waiting ones where nobody is let in, and none that weighs its prompt where
+    /// no rows are left for that.
+    fn next_prefill(&self, order: Order, admits: bool, step: &Step) -> Option<Candidate> {
+        let has_rows = step.prompt_rows < PROMPT_ROWS_MAX;
         let key = |s: &Sequence| match order {
             Order::ByShare => (s.priority, self.flows.served(s.submission.flow), s.id),
             Order::ByArrival => (Priority::Interactive, 0, s.id),
         };
         let running = self.running.iter().enumerate();
         let running = running.filter(|(_, s)| s.scheduled == 0 && is_prefilling(s));
+        let running = running.filter(|(_, s)| has_rows || !s.weighs_prompt());
         let running = running.map(|(index, s)| (key(s), Candidate::Running(index)));
         let waiting = self.waiting.iter().filter(|s| admits && self.may_start(s));
+        let waiting = waiting.filter(|s| has_rows || !s.submission.prompt_logprobs);
         let waiting = waiting.map(|s| (key(s), Candidate::Waiting(s.id)));
         let first = running.chain(waiting).min_by_key(|&(key, _)| key);
         first.map(|(_, candidate)| candidate)
     }
 
-    /// Whether a waiting sequence has a reader, and no other choice of its submission is computing what both can share.
+    /// Whether a waiting sequence has a reader, and no other choice of its submission is computing what both can share, or
+    /// weighing the prompt for both.
     fn may_start(&self, sequence: &Sequence) -> bool {
         let shareable = sequence.shareable(self.blocks.block_size());
         let sibling = |other: &Sequence| {
-            other.id.request == sequence.id.request && other.computed() < shareable
+            let is_busy = other.computed() < shareable || other.weighs_prompt();
+            other.id.request == sequence.id.request && is_busy
         };
-        let is_first = sequence.id.choice == 0 || shareable == 0;
+        let shares = shareable > 0 || sequence.submission.prompt_logprobs;
+        let is_first = sequence.id.choice == 0 || !shares;
         !sequence.is_paused() && (is_first || !self.running.iter().any(sibling))
     }
 
@@ -233,6 +280,11 @@ impl Scheduler {
     fn take_chunk(&mut self, index: usize, budget: u32, step: &mut Step) {
         let sequence = &mut self.running[index];
         sequence.scheduled = sequence.remaining().min(budget - step.prefill_tokens);
+        if sequence.weighs_prompt() {
+            let rows_left = PROMPT_ROWS_MAX - step.prompt_rows;
+            sequence.scheduled = sequence.scheduled.min(rows_left);
+            step.prompt_rows += sequence.prompt_rows().len() as u32;
+        }
         step.prefill_tokens += sequence.scheduled;
         let due = sequence.charge_until(sequence.computed() + sequence.scheduled);
         self.flows.charge_input(sequence.submission.flow, due);
@@ -286,7 +338,7 @@ impl Scheduler {
     /// Takes a sequence out of the step in hand.
     pub(crate) fn unschedule(&mut self, id: SequenceId) {
         let sequence = self.running.iter_mut().find(|s| s.id == id);
-        sequence.into_iter().for_each(|s| s.scheduled = 0);
+        sequence.into_iter().for_each(Sequence::unschedule);
     }
 
     /// Lends a free block that nobody can find; `None` where there is none.
@@ -296,39 +348,6 @@ impl Scheduler {
         let result = granted.then(|| f(table.blocks()[0]));
         self.blocks.release(&mut table);
         result
-    }
-
-    /// Books a step that went well: `outcomes` are those of the sequences that sampled, in the order of
-    /// [`Scheduler::scheduled`]; `settle` says for each what becomes of it, and for each token that a grammar forces after
-    /// it too. `end` is the token that ends a generation.
-    pub(crate) fn advance(
-        &mut self,
-        outcomes: &[RowOutcome],
-        end: Option<u32>,
-        mut settle: impl FnMut(&Sequence, &RowOutcome) -> Fate,
-    ) {
-        let mut outcomes = outcomes.iter();
-        let (blocks, flows) = (&mut self.blocks, &mut self.flows);
-        self.running.retain_mut(|sequence| {
-            let samples = sequence.samples();
-            sequence.advance();
-            sequence.publish(blocks);
-            let Some(outcome) = samples.then(|| outcomes.next()).flatten() else {
-                return true;
-            };
-            if *outcome == RowOutcome::InvalidLogits {
-                blocks.hide(&sequence.table);
-            }
-            let before = sequence.produced();
-            let goes_on = say(sequence, outcome, end, &mut settle) == Fate::GoesOn;
-            let said = sequence.produced() - before;
-            flows.charge_output(sequence.submission.flow, said);
-            if !goes_on {
-                blocks.release(&mut sequence.table);
-                flows.leave(sequence.submission.flow);
-            }
-            goes_on
-        });
     }
 
     /// Forgets all sequences of a submission and frees their blocks.
@@ -397,27 +416,6 @@ impl Scheduler {
     }
 }
 
-/// Gives a sequence what was drawn for it, and what must follow, until it ends.
-fn say(
-    sequence: &mut Sequence,
-    outcome: &RowOutcome,
-    end: Option<u32>,
-    settle: &mut impl FnMut(&Sequence, &RowOutcome) -> Fate,
-) -> Fate {
-    let Some(token) = outcome.token() else {
-        return settle(sequence, outcome);
-    };
-    let forced = sequence.push(token, end);
-    let mut fate = settle(sequence, outcome);
-    for token in forced {
-        if fate == Fate::GoesOn {
-            sequence.append(token);
-            fate = settle(sequence, &RowOutcome::Token(token));
-        }
-    }
-    fate
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -431,7 +429,7 @@ mod tests {
             prefill_tokens: 20,
             decodes: 2,
             forced_tokens: 6,
-            preemptions: 0,
+            ..Step::default()
         };
         let left = |produced: usize, forced: u32, scheduled: u32| {
             let mut submission = submission(1, 9, 40);

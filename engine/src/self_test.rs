@@ -127,6 +127,8 @@ pub(crate) fn sampler_fingerprint() -> u128 {
                 stop: &stop,
                 history: None,
                 guide: None,
+                drafted: &[],
+                given: None,
                 seed: 1,
                 choice: 0,
                 index,

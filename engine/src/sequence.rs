@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use crate::api::{Priority, Submission};
 use crate::block_manager::{BlockManager, BlockTable};
+use crate::draft::Text;
 use crate::grammar::{Grammar, Guide};
 use crate::history::History;
 use crate::prefix_cache::BlockKey;
+use crate::speculate::Speculator;
 
 /// Number of a submission in order of arrival.
 pub(crate) type RequestId = u64;
@@ -34,7 +36,7 @@ pub(crate) struct Sequence {
     pub(crate) submission: Arc<Submission>,
     /// Its KV blocks.
     pub(crate) table: BlockTable,
-    /// Tokens that it brings to the step in hand.
+    /// Tokens that it brings to the step in hand, the guessed ones included.
     pub(crate) scheduled: u32,
     /// When it came, on the engine's clock.
     pub(crate) arrived: Duration,
@@ -48,6 +50,10 @@ pub(crate) struct Sequence {
     /// Tokens that the last draw brought, those that a grammar forces after it included.
     drawn: u32,
     computed: u32,
+    /// What it guesses.
+    speculator: Speculator,
+    /// Leading tokens of the prompt whose log-probabilities were told, or are not wanted.
+    weighed: u32,
     /// Names of its full blocks, as far as they were asked for.
     block_keys: Vec<BlockKey>,
     /// Prompt tokens that it found computed when it first started.
@@ -78,6 +84,8 @@ impl Sequence {
             priority: submission.priority,
             output: emitted.cloned().unwrap_or_default(),
             computed: 0,
+            speculator: Speculator::default(),
+            weighed: weighed_from_the_start(id, &submission),
             block_keys: Vec::new(),
             cached: None,
             charged: 0,
@@ -128,7 +136,7 @@ impl Sequence {
 
     /// Whether the step in hand computes its last token, so that the next one is drawn.
     pub(crate) fn samples(&self) -> bool {
-        self.scheduled > 0 && self.scheduled == self.remaining()
+        self.scheduled > 0 && self.scheduled - self.drafted() == self.remaining()
     }
 
     /// Whether its reader is behind.
@@ -153,7 +161,9 @@ impl Sequence {
 
     /// The tokens that the step in hand computes, in order, appended to `out`.
     pub(crate) fn extend_with_scheduled(&self, out: &mut Vec<u32>) {
-        self.extend_with(self.computed..self.computed + self.scheduled, out);
+        let own = self.scheduled - self.drafted();
+        self.extend_with(self.computed..self.computed + own, out);
+        out.extend_from_slice(self.draft());
     }
 
     fn extend_with(&self, positions: Range<u32>, out: &mut Vec<u32>) {
@@ -164,9 +174,16 @@ impl Sequence {
         out.extend_from_slice(&self.output[output]);
     }
 
-    /// The step went well: what it brought is computed.
+    /// The step went well: what it brought is computed, but for what was guessed.
     pub(crate) fn advance(&mut self) {
-        self.computed += std::mem::take(&mut self.scheduled);
+        self.weighed = self.weighed.max(self.prompt_rows().end + 1);
+        self.computed += std::mem::take(&mut self.scheduled) - self.drafted();
+    }
+
+    /// Takes it out of the step in hand.
+    pub(crate) fn unschedule(&mut self) {
+        self.scheduled = 0;
+        self.speculator.truncate(0);
     }
 
     /// The model's next token, which is paid for as output. Returns those that its grammar forces after it, where `end` is the one that ends a
@@ -217,6 +234,93 @@ impl Sequence {
         self.computed = 0;
         self.scheduled = 0;
         self.drawn = 0;
+        self.speculator.forget();
+    }
+}
+
+/// Tokens that are guessed.
+impl Sequence {
+    /// Guesses up to `max` tokens after its last one, as far as each is worth `price`.
+    pub(crate) fn guess(&mut self, max: u32, price: f64) {
+        let text = Text {
+            prompt: &self.submission.prompt,
+            output: &self.output,
+        };
+        self.speculator.guess(text, max, price);
+        if let Some(guide) = self.guide.as_ref().filter(|_| self.drafted() > 0) {
+            let allowed = guide.allowed(self.speculator.draft());
+            self.speculator.truncate(allowed);
+        }
+    }
+
+    /// Keeps the first `count` tokens of the guess and brings them to the step in hand.
+    pub(crate) fn schedule_draft(&mut self, count: u32) {
+        self.speculator.truncate(count as usize);
+        self.scheduled += self.drafted();
+    }
+
+    /// The tokens that are guessed in the step in hand.
+    pub(crate) fn draft(&self) -> &[u32] {
+        self.speculator.draft()
+    }
+
+    /// Their number.
+    pub(crate) fn drafted(&self) -> u32 {
+        self.draft().len() as u32
+    }
+
+    /// Where all that was said after the first `before` tokens was guessed, how many these are: so many rows further the
+    /// next draw stands on what was really said.
+    pub(crate) fn confirmed(&self, before: u32) -> Option<usize> {
+        let said = &self.output[before as usize..];
+        self.draft().starts_with(said).then_some(said.len())
+    }
+
+    /// Ends the guess in hand, after which everything beyond the first `before` tokens was said. What was guessed right is
+    /// computed, but for the last token said: the model must still say what comes next. Returns the tokens guessed right.
+    pub(crate) fn check(&mut self, before: u32) -> u32 {
+        let said = &self.output[before as usize..];
+        let pairs = self.draft().iter().zip(said);
+        let right = pairs.take_while(|(guess, token)| guess == token).count();
+        self.computed += right.min(said.len().saturating_sub(1)) as u32;
+        self.speculator.check(right);
+        right as u32
+    }
+}
+
+/// Log-probabilities of its prompt.
+impl Sequence {
+    /// Whether its step must still say how likely tokens of its prompt were.
+    pub(crate) fn weighs_prompt(&self) -> bool {
+        self.weighed < self.prompt_len()
+    }
+
+    /// Positions of the step in hand after which a token of the prompt comes that is to be weighed.
+    pub(crate) fn prompt_rows(&self) -> Range<u32> {
+        let end = self.computed + self.scheduled;
+        let end = end.min(self.prompt_len() - 1);
+        let start = self.computed.max(self.weighed - 1);
+        start.min(end)..end
+    }
+
+    /// Rows of logits that it wants from the step in hand.
+    pub(crate) fn rows(&self) -> usize {
+        let draws = if self.samples() {
+            1 + self.drafted()
+        } else {
+            0
+        };
+        self.prompt_rows().len() + draws as usize
+    }
+}
+
+/// One choice weighs the prompt for all, at its beginning. Nobody says how likely the first token was.
+fn weighed_from_the_start(id: SequenceId, submission: &Submission) -> u32 {
+    let begins = submission.resume.iter().all(Vec::is_empty);
+    if submission.prompt_logprobs && id.choice == 0 && begins {
+        1
+    } else {
+        submission.prompt.len() as u32
     }
 }
 
@@ -229,10 +333,14 @@ impl Sequence {
     }
 
     /// The blocks of its beginning that are computed already. Its last token is not among them: the model must still say
-    /// what comes next.
+    /// what comes next. Nor are there any while it weighs its prompt: what is not computed again has no logits.
     pub(crate) fn found_in(&mut self, blocks: &BlockManager) -> Vec<u32> {
         let (mut found, mut tokens) = (Vec::new(), Vec::new());
-        let usable = (self.len() - 1) / blocks.block_size();
+        let usable = if self.weighs_prompt() {
+            0
+        } else {
+            (self.len() - 1) / blocks.block_size()
+        };
         for index in 0..usable {
             let key = self.block(index, blocks, &mut tokens);
             let parent = found.last().copied();

@@ -57,7 +57,8 @@ impl SimRunner {
         Ok(Self { options, profile })
     }
 
-    /// What the step would take. A sequence with one token counts as decoding: a model sees no difference either.
+    /// What the step would take. A sequence with one token counts as decoding: a model sees no difference either; one with
+    /// guessed tokens brings several, as a prompt does.
     fn cost(&self, batch: &Batch) -> std::time::Duration {
         let decodes = batch.q_lens.iter().filter(|&&q_len| q_len == 1).count() as u32;
         let prefill_tokens = batch.token_count() as u32 - decodes;
@@ -100,14 +101,15 @@ impl Runner for SimRunner {
     }
 }
 
-/// The token that the formula gives, which is certain.
+/// The token that the formula gives, which is certain; a given one was too.
 fn outcome(row: &SampleRow<'_>) -> RowOutcome {
+    let token = row.given.unwrap_or(row.index);
     match row.sampling.logprobs {
-        None => RowOutcome::Token(row.index),
+        None => RowOutcome::Token(token),
         Some(top) => {
             let logprob = 0.0;
-            let top = (0..top.min(1)).map(|_| (row.index, logprob)).collect();
-            RowOutcome::Scored(row.index, Box::new(Scores { logprob, top }))
+            let top = (0..top.min(1)).map(|_| (token, logprob)).collect();
+            RowOutcome::Scored(token, Box::new(Scores { logprob, top }))
         }
     }
 }

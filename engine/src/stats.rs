@@ -97,6 +97,8 @@ impl Meter {
             steps: self.steps,
             prefill_tokens: self.prefill_tokens,
             decode_tokens: self.decode_tokens,
+            drafted_tokens: scheduler.counts().drafted,
+            accepted_tokens: scheduler.counts().accepted,
             preemptions: self.preemptions,
             last_step: self.last_step,
             mean_step: self.mean_step(),
@@ -118,8 +120,7 @@ mod tests {
             let step = Step {
                 prefill_tokens,
                 decodes: 4,
-                forced_tokens: 0,
-                preemptions: 0,
+                ..Step::default()
             };
             meter.scheduled(step);
             (0..4).for_each(|_| meter.produced());

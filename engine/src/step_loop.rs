@@ -14,7 +14,7 @@ use crate::limits::PARK_MAX;
 use crate::options::EngineOptions;
 use crate::pace::Pace;
 use crate::runner::{Runner, RunnerError};
-use crate::scheduler::Scheduler;
+use crate::scheduler::{Scheduler, Speculation};
 use crate::shared::{Loaded, Shared};
 
 /// What its owner and the device's thread hold of an engine.
@@ -77,7 +77,11 @@ fn start(
     );
     let resident = runner.resident();
     let pace = Pace::new(options.inter_token_target);
-    let scheduler = Scheduler::new(options.sequences_max, options.step_tokens_max, blocks, pace);
+    let scheduler = Scheduler::new(options.sequences_max, options.step_tokens_max, blocks, pace)
+        .with_speculation(Speculation {
+            draft_tokens_max: options.draft_tokens_max,
+            context_len,
+        });
     let core = Core::new(runner, scheduler);
     shared.publish(core.stats());
     shared.set_loaded(Loaded {

@@ -31,6 +31,7 @@ pub(crate) fn validate(submission: &Submission, bounds: &Bounds) -> Result<(), S
     check_sampling(&submission.sampling)?;
     check_penalties(&submission.sampling)?;
     check_logits(&submission.sampling, bounds)?;
+    check_length(submission)?;
     check_stop(&submission.stop)?;
     check_stop_tokens(&submission.stop, bounds)?;
     check_grammar(submission)
@@ -154,10 +155,18 @@ fn check_stop_tokens(stop: &StopParams, bounds: &Bounds) -> Result<(), SubmitErr
     }
 }
 
-fn check_stop(stop: &StopParams) -> Result<(), SubmitError> {
-    require(stop.max_tokens > 0, || {
+/// Nothing is produced only where there is something else to tell.
+fn check_length(submission: &Submission) -> Result<(), SubmitError> {
+    let weighs = submission.prompt_logprobs;
+    require(submission.stop.max_tokens > 0 || weighs, || {
         "max_tokens must be at least 1".to_owned()
     })?;
+    require(!weighs || submission.sampling.logprobs.is_some(), || {
+        "logprobs must be given where those of the prompt are wanted".to_owned()
+    })
+}
+
+fn check_stop(stop: &StopParams) -> Result<(), SubmitError> {
     require(stop.strings.len() <= STOP_STRINGS_MAX, || {
         format!("stop takes at most {STOP_STRINGS_MAX} strings")
     })?;

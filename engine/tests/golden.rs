@@ -132,6 +132,7 @@ fn setup(kv_type: KvType) -> (EngineOptions, RunnerOptions) {
         context_max: None,
         kv_bytes_max: 64 << 20,
         inter_token_target: Duration::from_millis(50),
+        draft_tokens_max: 8,
         queue_tokens_max: 1 << 20,
         stall_after: Duration::from_secs(30),
     };
@@ -182,6 +183,7 @@ async fn greedy(engine: &EngineHandle, case: &Case) -> Vec<u32> {
         pool: 0,
         deadline: Some(Duration::from_secs(3600)),
         want_token_ids: true,
+        prompt_logprobs: false,
     };
     let mut events = engine.submit(submission).expect("the engine takes it");
     let mut tokens = Vec::new();

@@ -13,6 +13,7 @@ pub mod layers;
 pub mod limits;
 pub mod listener;
 pub mod openai;
+pub mod route;
 pub mod serve;
 pub mod signals;
 pub mod stack;

@@ -3,6 +3,40 @@
 
 use std::time::Duration;
 
+/// Candidates of a server: models times upstreams. A number of 16 bits counts them, and each has some kilobytes.
+pub const CANDIDATES_MAX: usize = 16_384;
+
+/// Dispatches to one candidate that its figures do not show yet and that are counted one by one; those beyond it count
+/// as a sum until the next figures.
+pub const CREDITS_MAX: usize = 4096;
+
+/// Bytes of a prompt that one prefix hash covers: some 250 tokens, so that an index of 8 MiB remembers a quarter of a gigabyte of text.
+pub const PREFIX_BLOCK_BYTES: usize = 1 << 10;
+
+/// Blocks of one prompt that are hashed, 256 KiB: more costs time and decides nothing.
+pub const PREFIX_BLOCKS_MAX: usize = 256;
+
+/// Candidates in a decision's record.
+pub const DECISION_BEST_MAX: usize = 8;
+
+/// Requests whose decisions are kept; each takes about 2 kB.
+pub const DECISIONS_MAX: usize = 4096;
+
+/// Decisions kept of one request; it is tried, continued and hedged a few times at most.
+pub const DECISIONS_PER_REQUEST_MAX: usize = 16;
+
+/// Time that decisions are kept: long enough to ask why after a complaint.
+pub const DECISIONS_KEPT: Duration = Duration::from_secs(600);
+
+/// Events before an upstream's first content that are held back; a stop string holds back fewer tokens.
+pub const EVENTS_HELD_MAX: usize = 1024;
+
+/// Time between two readings of an upstream's figures, which decisions share.
+pub const FIGURES_KEPT: Duration = Duration::from_millis(20);
+
+/// Tokens of one request, and so of one choice, that can be continued elsewhere; their ids are kept and sent again.
+pub const RESUME_TOKENS_MAX: usize = 65_536;
+
 /// Headers of one request; more are refused with 431. Browsers and SDKs behind proxies send 20 to 40.
 pub const HEADERS_MAX: usize = 100;
 
@@ -198,6 +232,8 @@ pub const LINK_PING_TIMEOUT: Duration = Duration::from_secs(5);
 /// ends a line holds no more than this.
 pub const EVENT_BYTES_MAX: usize = 1 << 20;
 
+/// Bytes of an echoed prompt in one event, log-probabilities included: a long context of them all takes some tens of mebibytes.
+pub const ECHO_EVENT_BYTES_MAX: usize = 64 << 20;
 /// Bytes of one answer of an upstream: the longest contexts with log-probabilities stay below it.
 pub const ANSWER_BYTES_MAX: u64 = 1 << 30;
 
@@ -269,9 +305,6 @@ pub const CLAIM_BYTES_MAX: usize = 4096;
 
 /// Sites in one list.
 pub const CLAIM_SITES_MAX: usize = 256;
-
-/// Tokens of one choice that may be resumed: as many as the largest contexts hold.
-pub const RESUME_TOKENS_MAX: usize = 1 << 24;
 
 /// Bytes of a call between peers that is no request of a client.
 pub const PEER_CALL_BYTES_MAX: u64 = 16 << 10;

@@ -119,7 +119,7 @@ impl App {
             peers(&config)?,
         );
         let links = LinkTasks::default();
-        let starter = Starter::new(metrics.clone(), clock.clone());
+        let starter = Starter::new(metrics.clone(), clock.clone()).routed_by(&config.route);
         let (models, loads) = starter.prepare(&config, &links)?;
         let clients = bind(config.server.listen).await?;
         let operators = match config.admin.listen {
@@ -195,7 +195,8 @@ impl Core {
             drain: self.drain.watch(),
         };
         if let Some(acceptor) = operators {
-            let service = admin::router(&self.metrics, health.clone(), self.fleet());
+            let clock = self.clock.clone();
+            let service = admin::router(&self.metrics, health.clone(), self.fleet(), clock);
             let listener = self.listener(service, ADMIN_CONNECTIONS_MAX);
             self.tasks.spawn(listener.run(acceptor));
         }

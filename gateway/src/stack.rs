@@ -81,7 +81,7 @@ pub fn build(api: Router, shared: &Shared) -> Router {
     // Quota reservation: not built. Cheap, so before any queue: who has nothing left must not take a place in line.
     // Priority queue with fairness: not built; the engine's bounded queue is first come, first served.
     // Adaptive concurrency: not built. Innermost of the waiting: it measures the upstream alone.
-    // Route: by the model's name alone, in `upstream::registry`.
+    // Route: by the model's name in `upstream::registry`, then among those who serve it in `upstream::routed`.
     let api = api.layer(of_api);
     shared.health.clone().router().merge(api).layer(of_all)
 }

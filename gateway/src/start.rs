@@ -1,20 +1,25 @@
 //! Makes models of the config, and those that come later, into upstreams, and says how each is loaded.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use hansa_config::{Config, schema};
 
 use crate::clock::Clock;
+use crate::route::decisions::Decisions;
+use crate::route::facts::Facts;
+use crate::route::options::Options;
+use crate::route::residency::{Rules, allow_list};
 use crate::serve::ServeError;
 use crate::telemetry::Metrics;
-use crate::upstream::first_ready::FirstReady;
 use crate::upstream::group::{Group, GroupError};
 use crate::upstream::link::LinkTasks;
 #[cfg(feature = "engine")]
 use crate::upstream::local::Devices;
 use crate::upstream::measured::Measured;
 use crate::upstream::registry::{ModelInfo, Models};
+use crate::upstream::routed::Roster;
 use crate::upstream::{Upstream, discover};
 
 /// Loads one model; resolves when it takes requests.
@@ -45,6 +50,8 @@ pub struct UpstreamFailed {
 pub struct Starter {
     metrics: Metrics,
     clock: Clock,
+    route: schema::Route,
+    decisions: Arc<Decisions>,
     #[cfg(feature = "engine")]
     devices: Devices,
 }
@@ -62,36 +69,41 @@ pub struct Started {
 /// Who provides the models of this process, as `/v1/models` says.
 const OWNER: &str = "hansa";
 
-/// Models with one upstream each time they are found.
-type Found = Vec<(ModelInfo, Arc<dyn Upstream>)>;
+/// Name of the site of models of this process where the config gives none.
+const HERE: &str = "local";
 
-/// Each model once, in the order in which they were found, with all of its upstreams as one.
-fn by_model(found: Found) -> Found {
-    let mut models: Vec<(ModelInfo, Vec<Arc<dyn Upstream>>)> = Vec::new();
-    for (info, upstream) in found {
-        match models.iter_mut().find(|(known, _)| known.id == info.id) {
-            Some((_, upstreams)) => upstreams.push(upstream),
-            None => models.push((info, vec![upstream])),
-        }
-    }
-    let as_one = |(info, upstreams)| (info, FirstReady::of(upstreams));
-    models.into_iter().map(as_one).collect()
+/// What a section of the config lists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// A server of this site.
+    Node,
+    /// A gateway of another one.
+    Site,
 }
 
 impl Starter {
-    /// A starter without any device in use.
+    /// A starter without any device in use, which routes by the defaults.
     #[must_use]
     pub fn new(metrics: Metrics, clock: Clock) -> Self {
         Self {
             metrics,
             clock,
+            route: schema::Route::default(),
+            decisions: Arc::default(),
             #[cfg(feature = "engine")]
             devices: Devices::default(),
         }
     }
 
+    /// The same one, which routes as `route` says.
+    #[must_use]
+    pub fn routed_by(self, route: &schema::Route) -> Self {
+        let route = route.clone();
+        Self { route, ..self }
+    }
+
     /// Upstreams for the models, nodes and sites of `config`, none of them ready, and what makes the models so; nodes and
-    /// sites are watched in `links` from now on.
+    /// sites are watched in `links` from now on. One model of several of them is served by whom the router picks.
     ///
     /// # Errors
     /// [`StartFailed`] in a build without an engine; [`UpstreamFailed`] where a key or certificate is missing.
@@ -100,39 +112,52 @@ impl Starter {
         config: &Config,
         links: &LinkTasks,
     ) -> Result<(Models, Vec<Load>), ServeError> {
-        let (mut found, mut loads) = (Vec::new(), Vec::new());
+        let roster = self.roster();
+        let (mut table, mut loads) = (Vec::new(), Vec::new());
         for model in &config.models {
-            let started = self.start(model)?;
-            found.push((started.info, started.upstream));
+            let started = self.start_in(&roster, model)?;
+            table.push((started.info, started.upstream));
             loads.push(started.load);
         }
-        for upstream in config.nodes.iter().chain(&config.sites) {
-            found.extend(self.remote(upstream, config, links)?);
+        let nodes = config.nodes.iter().map(|node| (Place::Node, node));
+        let sites = config.sites.iter().map(|site| (Place::Site, site));
+        for (place, upstream) in nodes.chain(sites) {
+            self.remote((place, upstream), &config.peer, &roster, links)?;
         }
-        Ok((Models::new(by_model(found)), loads))
+        let remote = config.nodes.iter().chain(&config.sites);
+        for name in remote.flat_map(|upstream| &upstream.models) {
+            if !table.iter().any(|(known, _)| *known.id == *name.ours) {
+                let routed: Arc<dyn Upstream> = Arc::new(roster.model(&name.ours));
+                table.push((self.info(&name.ours), routed));
+            }
+        }
+        let models = Models::new(table).with_decisions(Arc::clone(&self.decisions));
+        Ok((models, loads))
     }
 
-    /// An upstream for each model of a node or site.
+    /// Adds each model of a node or site to `roster`.
     fn remote(
         &self,
-        upstream: &schema::Upstream,
-        config: &Config,
+        (place, upstream): (Place, &schema::Upstream),
+        peer: &schema::Peer,
+        roster: &Roster,
         links: &LinkTasks,
-    ) -> Result<Found, UpstreamFailed> {
-        let group = Group::new(upstream, &config.peer, &self.clock, links);
-        let group = group.map_err(|reason| UpstreamFailed {
+    ) -> Result<(), UpstreamFailed> {
+        let failed = |reason| UpstreamFailed {
             name: upstream.name.clone(),
             reason,
-        })?;
+        };
+        let group = Group::new(upstream, peer, &self.clock, links).map_err(failed)?;
         discover::start(upstream, &group, links);
-        let entry = |name: &schema::ModelName| {
+        for name in &upstream.models {
             let (metrics, clock) = (self.metrics.clone(), self.clock.clone());
             let id = Arc::from(name.ours.as_str());
-            let model = group.model(name.clone());
-            let measured: Arc<dyn Upstream> = Arc::new(Measured::new(model, id, metrics, clock));
-            (self.info(&name.ours), measured)
-        };
-        Ok(upstream.models.iter().map(entry).collect())
+            let model = Measured::new(group.model(name.clone()), id, metrics, clock);
+            let facts = self.there(place, upstream, &name.ours);
+            let added = roster.add(facts, Arc::new(model));
+            added.ok_or_else(|| failed(GroupError::TooMany))?;
+        }
+        Ok(())
     }
 
     fn info(&self, id: &str) -> ModelInfo {
@@ -148,13 +173,64 @@ impl Starter {
     /// # Errors
     /// [`StartFailed`] in a build without an engine.
     pub fn start(&self, model: &schema::Model) -> Result<Started, StartFailed> {
+        // Nobody else serves a model that comes later. Alone in a roster it goes as a whole, and one of the same id that
+        // comes after it has nothing to do with it.
+        self.start_in(&self.roster(), model)
+    }
+
+    fn start_in(&self, roster: &Roster, model: &schema::Model) -> Result<Started, StartFailed> {
         let (upstream, load) = self.local(model)?;
+        // The config has fewer models than a roster has places.
+        let _ = roster.add(self.here(model), upstream);
         let info = self.info(&model.id);
         Ok(Started {
             info,
-            upstream,
+            upstream: Arc::new(roster.model(&model.id)),
             load,
         })
+    }
+
+    /// A roster of nobody that routes as the config says.
+    fn roster(&self) -> Roster {
+        let base = Rules {
+            countries: allow_list(&self.route.allow_countries),
+            sites: allow_list(&self.route.allow_sites),
+            // Whether to opt in is each request's to say.
+            experimental: true,
+            purpose: None,
+        };
+        let options = Options::from(&self.route);
+        let (clock, metrics) = (self.clock.clone(), self.metrics.clone());
+        Roster::new(options, base, Arc::clone(&self.decisions), clock, metrics)
+    }
+
+    /// What is known of a model of this process.
+    fn here(&self, model: &schema::Model) -> Facts {
+        Facts {
+            country: self.route.home_country.as_deref().map(Arc::from),
+            ..Facts::new(&format!("local:{}", model.id), self.home(), "", &model.id)
+        }
+    }
+
+    /// What the config says of a model of a node or site. A node stands where its site does, unless it says otherwise.
+    fn there(&self, place: Place, upstream: &schema::Upstream, model: &str) -> Facts {
+        let name = upstream.name.as_str();
+        let (site, node, country) = match place {
+            Place::Node => (self.home(), name, self.route.home_country.as_deref()),
+            Place::Site => (name, "", None),
+        };
+        let country = upstream.country.as_deref().or(country);
+        Facts {
+            country: country.map(Arc::from),
+            experimental: upstream.experimental,
+            rtt: Duration::from_millis(upstream.rtt_ms.unwrap_or(0).into()),
+            hop: upstream.kind == schema::Kind::Hansa,
+            ..Facts::new(name, site, node, model)
+        }
+    }
+
+    fn home(&self) -> &str {
+        self.route.home_site.as_deref().unwrap_or(HERE)
     }
 
     #[cfg(feature = "engine")]

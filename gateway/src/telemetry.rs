@@ -82,6 +82,14 @@ impl Metrics {
         });
     }
 
+    /// Counts a request that was sent to `site`, for the first time or again.
+    pub fn routed(&self, site: &str, attempt: &'static str) {
+        self.record(|| {
+            counter!("hansa_routed_total", "site" => site.to_owned(), "attempt" => attempt)
+                .increment(1);
+        });
+    }
+
     /// Sets what was told of a model's moment to zero: it is served no more.
     pub fn model_left(&self, model: &Arc<str>, last: &UpstreamStatus) {
         self.record(|| {
@@ -124,6 +132,7 @@ impl Metrics {
             time!("hansa_request_seconds", "From the head to the last byte");
             time!("hansa_ttft_seconds", "From arrival to the first text");
             now!("hansa_requests_in_flight", "Requests not answered wholly");
+            count!("hansa_routed_total", "Requests sent, by site and reason");
             count!("hansa_panics_total", "Panics that the fence caught");
             now!("hansa_engine_running", "Sequences that hold KV blocks");
             now!("hansa_engine_waiting", "Sequences in line");
@@ -155,6 +164,11 @@ impl Metrics {
                 "Prompt tokens computed"
             );
             count!("hansa_engine_decode_tokens_total", "Tokens produced");
+            count!("hansa_engine_drafted_tokens_total", "Tokens guessed ahead");
+            count!(
+                "hansa_engine_accepted_tokens_total",
+                "Tokens guessed right, and so produced without a step of their own"
+            );
             count!("hansa_engine_preemptions_total", "Sequences preempted");
             count!(
                 "hansa_engine_prefix_tokens_total",
@@ -220,6 +234,8 @@ fn record_totals(models: &Models) {
         set("hansa_engine_steps_total", totals.steps);
         set("hansa_engine_prefill_tokens_total", totals.prefill_tokens);
         set("hansa_engine_decode_tokens_total", totals.decode_tokens);
+        set("hansa_engine_drafted_tokens_total", totals.drafted_tokens);
+        set("hansa_engine_accepted_tokens_total", totals.accepted_tokens);
         set("hansa_engine_preemptions_total", totals.preemptions);
         set("hansa_engine_prefix_tokens_total", totals.prefix_tokens);
         set(

@@ -563,3 +563,38 @@ async fn models_say_what_their_tokens_depend_on() {
     one.stop().await;
     other.stop().await;
 }
+#[tokio::test]
+async fn an_echoed_prompt_has_log_probabilities_even_where_nothing_follows() {
+    let server = Server::start(config()).await;
+    for (n, max_tokens) in [(1, 0), (2, 0), (2, 3)] {
+        let body = format!(
+            r#"{{"model":"sim","prompt":[4,5,6],"seed":0,"echo":true,"logprobs":1,"n":{n},"max_tokens":{max_tokens}}}"#
+        );
+        // Twice, since what was computed before must be weighed again.
+        for _ in 0..2 {
+            let answer = server.send(&post("/v1/completions", &body)).await;
+            let answer: Value = serde_json::from_str(&answer.body).unwrap();
+            assert_eq!(answer["usage"]["prompt_tokens"], 3);
+            assert_eq!(answer["usage"]["completion_tokens"], n * max_tokens);
+            let choices = answer["choices"].as_array().unwrap();
+            assert_eq!(choices.len(), n);
+            for choice in choices {
+                let logprobs = &choice["logprobs"];
+                let tokens = logprobs["tokens"].as_array().unwrap();
+                assert_eq!(tokens.len(), 3 + max_tokens);
+                let spelled: String = tokens.iter().map(|t| t.as_str().unwrap()).collect();
+                assert_eq!(choice["text"].as_str().unwrap(), spelled);
+                assert_eq!(logprobs["token_logprobs"][0], Value::Null);
+                assert_eq!(logprobs["top_logprobs"][0], Value::Null);
+                assert_eq!(logprobs["token_logprobs"][1], 0.0);
+                let second = tokens[1].as_str().unwrap();
+                assert_eq!(
+                    logprobs["top_logprobs"][1],
+                    serde_json::json!({second: 0.0})
+                );
+                assert_eq!(choice["finish_reason"], "length");
+            }
+        }
+    }
+    server.stop().await;
+}

@@ -261,6 +261,17 @@ class Completions(unittest.TestCase):
         best = client().completions.create(best_of=3, n=2, **options)
         self.assertEqual([choice.index for choice in best.choices], [0, 1])
 
+    def test_an_echoed_prompt_is_weighed(self):
+        options = dict(model=MODEL, prompt="Count: 1 2 3", temperature=0, echo=True, logprobs=1)
+        for max_tokens in (0, 1):
+            answer = client().completions.create(max_tokens=max_tokens, **options)
+            logprobs = answer.choices[0].logprobs
+            self.assertEqual(len(logprobs.tokens), answer.usage.prompt_tokens + max_tokens)
+            self.assertEqual(answer.usage.completion_tokens, max_tokens)
+            self.assertIsNone(logprobs.token_logprobs[0])
+            self.assertIsNone(logprobs.top_logprobs[0])
+            self.assertTrue(all(logprob <= 0 for logprob in logprobs.token_logprobs[1:]))
+
     def test_stop_string_is_not_emitted(self):
         options = dict(model=MODEL, prompt="Count: 1 2 3", max_tokens=24, temperature=0, seed=5)
         text = client().completions.create(**options).choices[0].text

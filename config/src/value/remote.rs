@@ -69,16 +69,6 @@ pub(super) fn secret(value: &DeValue<'_>) -> Result<SecretSource, Fault> {
         .ok_or_else(|| Fault::new("is neither a path nor env:NAME", help))
 }
 
-/// Two capital letters.
-pub(super) fn country(value: &DeValue<'_>) -> Result<String, Fault> {
-    let help = "two capital letters of ISO 3166, as in \"FI\"";
-    let text = string(value, "a country in quotes", help)?;
-    match text.len() == 2 && text.bytes().all(|byte| byte.is_ascii_uppercase()) {
-        true => Ok(text.to_owned()),
-        false => Err(Fault::new(format!("{} is no country", quote(text)), help)),
-    }
-}
-
 /// A URL without user, query or fragment; without its last slash.
 pub(super) fn url(value: &DeValue<'_>) -> Result<String, Fault> {
     let help = "http:// or https://, a host, perhaps a port and a path, as in \"http://10.0.0.7:8080\"; keys belong \

@@ -36,28 +36,27 @@ impl Guide {
     /// # Errors
     /// [`GuideFault`]: the choice cannot go on.
     pub(crate) fn mask(&self, logits: &mut [f32]) -> Result<(), GuideFault> {
-        let mut matcher = self.matcher();
-        let Ok(allowed) = matcher.compute_mask_or_eos() else {
-            return Err(fault(&matcher.get_error().unwrap_or_default()));
-        };
-        let words = allowed.as_slice();
-        for (index, logits) in logits.chunks_mut(u32::BITS as usize).enumerate() {
-            match words.get(index).copied().unwrap_or(0) {
-                0 => logits.fill(f32::NEG_INFINITY),
-                u32::MAX => {}
-                word => {
-                    for (bit, logit) in logits.iter_mut().enumerate() {
-                        let is_allowed = word >> bit & 1 == 1;
-                        *logit = if is_allowed {
-                            *logit
-                        } else {
-                            f32::NEG_INFINITY
-                        };
-                    }
-                }
-            }
+        mask(&mut self.matcher(), logits)
+    }
+
+    /// The same, after tokens that were guessed. They leave no trace: a copy is told of them.
+    ///
+    /// # Errors
+    /// [`GuideFault`]: the choice could not go on.
+    pub(crate) fn mask_after(&self, drafted: &[u32], logits: &mut [f32]) -> Result<(), GuideFault> {
+        if drafted.is_empty() {
+            return self.mask(logits);
         }
-        Ok(())
+        let mut ahead = self.matcher().clone();
+        // The copy keeps its error.
+        let _ = ahead.consume_tokens(drafted);
+        mask(&mut ahead, logits)
+    }
+
+    /// How many of the first tokens of `draft` the grammar allows.
+    pub(crate) fn allowed(&self, draft: &[u32]) -> usize {
+        let mut ahead = self.matcher().clone();
+        ahead.try_consume_tokens(draft).unwrap_or(0)
     }
 
     /// Tells it of a token that the choice said. A failure shows at the next [`Guide::mask`].
@@ -87,6 +86,31 @@ impl Guide {
     fn matcher(&self) -> MutexGuard<'_, Matcher> {
         self.matcher.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Forbids every token that the matcher does not allow next.
+fn mask(matcher: &mut Matcher, logits: &mut [f32]) -> Result<(), GuideFault> {
+    let Ok(allowed) = matcher.compute_mask_or_eos() else {
+        return Err(fault(&matcher.get_error().unwrap_or_default()));
+    };
+    let words = allowed.as_slice();
+    for (index, logits) in logits.chunks_mut(u32::BITS as usize).enumerate() {
+        match words.get(index).copied().unwrap_or(0) {
+            0 => logits.fill(f32::NEG_INFINITY),
+            u32::MAX => {}
+            word => {
+                for (bit, logit) in logits.iter_mut().enumerate() {
+                    let is_allowed = word >> bit & 1 == 1;
+                    *logit = if is_allowed {
+                        *logit
+                    } else {
+                        f32::NEG_INFINITY
+                    };
+                }
+            }
+        }
+    }
+    Ok(())
 }
 
 fn end_if_over(matcher: &Matcher, end: u32) -> Option<u32> {

@@ -200,12 +200,17 @@ fn what_is_no_grammar_is_refused_with_the_reason() {
 
 /// Grammars that would cost much more than they look, if nothing bounded them.
 fn bombs() -> Vec<(&'static str, GrammarSpec)> {
+    let mut bombs = schema_bombs();
+    bombs.extend(regex_bombs());
+    bombs.extend(lark_bombs());
+    bombs
+}
+
+fn schema_bombs() -> Vec<(&'static str, GrammarSpec)> {
+    let joined = |parts: Vec<String>| parts.join(",");
     let nodes = format!("{{\"enum\":[{}]}}", vec!["1"; 100_000].join(","));
-    let properties: Vec<String> = (0..390).map(|i| format!("\"p{i}\":{{}}")).collect();
-    let properties = format!(
-        "{{\"type\":\"object\",\"properties\":{{{}}}}}",
-        properties.join(",")
-    );
+    let properties = joined((0..390).map(|i| format!("\"p{i}\":{{}}")).collect());
+    let properties = format!("{{\"type\":\"object\",\"properties\":{{{properties}}}}}");
     let any_of = r#"{"anyOf":[{"type":"string","minLength":1},{"type":"number"},{"type":"object"},{"type":"array"}]}"#;
     let all_of = format!("{{\"allOf\":[{}]}}", [any_of; 12].join(","));
     let three = |i| {
@@ -213,17 +218,48 @@ fn bombs() -> Vec<(&'static str, GrammarSpec)> {
             r#"{{"anyOf":[{{"required":["a{i}"]}},{{"required":["b{i}"]}},{{"properties":{{"c{i}":{{}}}}}}]}}"#
         )
     };
-    let product: Vec<String> = (0..8).map(three).collect();
-    let product = format!("{{\"type\":\"object\",\"allOf\":[{}]}}", product.join(","));
+    let product = joined((0..8).map(three).collect());
+    let product = format!("{{\"type\":\"object\",\"allOf\":[{product}]}}");
     let pattern = |i| format!(r#"{{"pattern":"[a-z]{{{i},60}}x.*y{{{i}}}"}}"#);
-    let all_patterns: Vec<String> = (0..40).map(pattern).collect();
-    let all_patterns = format!(
-        r#"{{"type":"string","allOf":[{}]}}"#,
-        all_patterns.join(",")
-    );
+    let patterns = joined((0..40).map(pattern).collect());
+    let patterns = format!(r#"{{"type":"string","allOf":[{patterns}]}}"#);
     let range = |i| format!(r#"{{"type":"integer","minimum":{i}7919,"maximum":98765432{i}}}"#);
-    let ranges: Vec<String> = (1..600).map(range).collect();
-    let ranges = format!(r#"{{"anyOf":[{}]}}"#, ranges.join(","));
+    let ranges = format!(r#"{{"anyOf":[{}]}}"#, joined((1..600).map(range).collect()));
+    let forced = format!("{{\"const\":\"{}\"}}", "a".repeat(60_000));
+    vec![
+        ("nodes", schema(&nodes)),
+        ("properties", schema(&properties)),
+        ("all of any of", schema(&all_of)),
+        ("deep schema", schema(&"{\"not\":".repeat(100_000))),
+        ("deep array", schema(&"[".repeat(200_000))),
+        ("product", schema(&product)),
+        ("forced", schema(&forced)),
+        (
+            "remainders",
+            schema(r#"{"type":"integer","multipleOf":99999989}"#),
+        ),
+        ("patterns that meet", schema(&patterns)),
+        ("ranges", schema(&ranges)),
+    ]
+}
+
+fn regex_bombs() -> Vec<(&'static str, GrammarSpec)> {
+    let alternation = vec!["(a|aa|b)*c"; 500].join("|");
+    vec![
+        (
+            "repetition",
+            regex("(((a{0,1000}){0,1000}){0,1000}){0,1000}"),
+        ),
+        ("alternation", regex(&format!("({alternation})*"))),
+        ("options", regex(&"a?".repeat(2000))),
+        ("large class", regex(r"(\w{1,300}\s){1,300}")),
+        ("deep groups", regex(&"(".repeat(100_000))),
+        ("long", regex(&"a".repeat(300_000))),
+        ("long repetition", regex("((abcdefghij){200}){200}")),
+    ]
+}
+
+fn lark_bombs() -> Vec<(&'static str, GrammarSpec)> {
     let twice = |i| format!("r{i}: r{} r{}", i + 1, i + 1);
     let doubling: Vec<String> = (0..20).map(twice).collect();
     let text = "c".repeat(60);
@@ -231,54 +267,25 @@ fn bombs() -> Vec<(&'static str, GrammarSpec)> {
     let rules: Vec<String> = (0..500).map(|i| format!("r{i}: r{}", i + 1)).collect();
     let chain = format!("start: r0\n{}\nr500: \"a\"", rules.join("\n"));
     vec![
-        ("nodes", schema(&nodes)),
-        ("properties", schema(&properties)),
-        ("all of any of", schema(&all_of)),
-        ("deep schema", schema(&"{\"not\":".repeat(100_000))),
-        ("deep array", schema(&"[".repeat(200_000))),
-        (
-            "repetition",
-            regex("(((a{0,1000}){0,1000}){0,1000}){0,1000}"),
-        ),
-        (
-            "alternation",
-            regex(&format!("({})*", vec!["(a|aa|b)*c"; 500].join("|"))),
-        ),
         (
             "intersection",
             lark("start: A\nA: /(a|b)*a(a|b){200}/ & /(a|b)*b(a|b){190}/"),
         ),
-        ("options", regex(&"a?".repeat(2000))),
-        ("product", schema(&product)),
         ("times", lark("start: a{1000000}\na: \"x\" b\nb: \"y\"")),
-        (
-            "forced",
-            schema(&format!("{{\"const\":\"{}\"}}", "a".repeat(60_000))),
-        ),
-        ("large class", regex(r"(\w{1,300}\s){1,300}")),
-        ("deep groups", regex(&"(".repeat(100_000))),
         (
             "deep lark",
             lark(&format!("start: {}", "(".repeat(100_000))),
         ),
         ("chain", lark(&chain)),
         ("ambiguous", lark("start: s\ns: s s | \"a\" | \"\"")),
-        ("long", regex(&"a".repeat(300_000))),
         (
             "backwards",
             lark(&format!("start: {}\"a\"", "\"a\"? ".repeat(650))),
         ),
         (
-            "remainders",
-            schema(r#"{"type":"integer","multipleOf":99999989}"#),
-        ),
-        (
             "remainders in Lark",
             lark(r#"start: %json {"type":"integer","multipleOf":99999989}"#),
         ),
-        ("patterns that meet", schema(&all_patterns)),
-        ("ranges", schema(&ranges)),
-        ("long repetition", regex("((abcdefghij){200}){200}")),
         ("doubling", lark(&doubling)),
     ]
 }

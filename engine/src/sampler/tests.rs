@@ -15,6 +15,8 @@ fn row<'a>(sampling: &'a SamplingParams, stop: &'a StopParams, index: u32) -> Sa
         seed: 42,
         choice: 0,
         index,
+        drafted: &[],
+        given: None,
     }
 }
 

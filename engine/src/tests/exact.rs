@@ -3,9 +3,7 @@
 //! One loaded model serves every case, each with a scheduler and a cache of its own. `HANSA_SOAK_EXACT` repeats the cases
 //! with so many other seeds; `scripts/soak` sets it.
 
-use std::cell::RefCell;
-use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hansa_models::source::{SourceOptions, resolve};
 use hansa_models::text::{SpecialTokens, TextCodec};
@@ -16,6 +14,7 @@ use super::threads::options;
 use crate::api::{Event, Priority, SamplingParams, StopParams, Submission};
 use crate::candle_runner::CandleRunner;
 use crate::core::Turn;
+use crate::device::Device;
 use crate::events::EventStream;
 use crate::grammar::{Grammar, GrammarSpec, Grammars};
 use crate::numerics::Numerics;
@@ -28,23 +27,23 @@ const TOKENS: u32 = 16;
 
 /// The model, lent to one engine after another.
 #[derive(Clone)]
-struct Lent(Rc<RefCell<CandleRunner>>);
+struct Lent(Arc<Mutex<CandleRunner>>);
 
 impl Runner for Lent {
     fn profile(&self) -> RunnerProfile {
-        self.0.borrow().profile()
+        self.model().profile()
     }
 
     fn text(&self) -> Arc<dyn TextCodec> {
-        self.0.borrow().text()
+        self.model().text()
     }
 
     fn warm_up(&mut self, step_tokens_max: u32) -> Result<(), RunnerError> {
-        self.0.borrow_mut().warm_up(step_tokens_max)
+        self.model().warm_up(step_tokens_max)
     }
 
     fn numerics(&self) -> Numerics {
-        self.0.borrow().numerics()
+        self.model().numerics()
     }
 
     fn step(
@@ -53,11 +52,15 @@ impl Runner for Lent {
         rows: &[SampleRow<'_>],
         outcomes: &mut Vec<RowOutcome>,
     ) -> Result<(), RunnerError> {
-        self.0.borrow_mut().step(batch, rows, outcomes)
+        self.model().step(batch, rows, outcomes)
     }
 }
 
 impl Lent {
+    fn model(&self) -> MutexGuard<'_, CandleRunner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn load() -> Self {
         let model = resolve("smollm2-135m-instruct", &SourceOptions::from_env());
         let engine = EngineOptions {
@@ -72,12 +75,13 @@ impl Lent {
             threads: None,
             allow_inexact: false,
         };
-        let mut runner = CandleRunner::load(&engine, &candle).expect("the model loads");
+        let mut runner =
+            CandleRunner::load(&Device::start(), &engine, &candle).expect("the model loads");
         runner
             .warm_up(engine.step_tokens_max)
             .expect("the self-test passes");
         assert!(runner.numerics().is_repeatable());
-        Self(Rc::new(RefCell::new(runner)))
+        Self(Arc::new(Mutex::new(runner)))
     }
 
     fn bench(&self, sequences_max: u32, step_tokens_max: u32) -> Bench {

@@ -4,6 +4,7 @@ mod devices;
 #[cfg(feature = "candle")]
 mod exact;
 mod faults;
+mod guesses;
 mod guided;
 pub(crate) mod model;
 mod order;
@@ -12,3 +13,4 @@ mod simulation;
 mod soak;
 pub(crate) mod threads;
 mod turns;
+mod weighing;

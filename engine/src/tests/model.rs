@@ -21,7 +21,7 @@ use crate::random::{draw, splitmix64};
 use crate::request::{Request, choices};
 use crate::runner::{RowOutcome, Runner, RunnerError, RunnerProfile, SampleRow, Scores};
 use crate::sampler::Sampler;
-use crate::scheduler::Scheduler;
+use crate::scheduler::{Scheduler, Speculation};
 
 /// Tokens that the model produces are below it.
 pub(crate) const VOCAB: u32 = 1000;
@@ -37,6 +37,11 @@ pub(crate) const PANICS: u32 = VOCAB + 1;
 pub(crate) const FAILS: u32 = VOCAB + 2;
 /// A prompt with this token has no valid logits.
 pub(crate) const IS_NAN: u32 = VOCAB + 3;
+
+/// A prompt that begins with this token is continued in circles, mostly.
+pub(crate) const REPEATS: u32 = VOCAB + 4;
+/// Tokens of a circle.
+const CIRCLE: u32 = 12;
 
 /// The model: a cache of `(position, token)` by slot.
 pub(crate) struct HashModel {
@@ -71,21 +76,36 @@ impl HashModel {
     }
 }
 
-/// The next token by definition.
-fn next_token(context: &[u32], seed: u64, choice: u32, index: u32) -> u32 {
-    let hash = context
-        .iter()
-        .fold(0, |hash, &token| splitmix64(hash ^ u64::from(token)));
-    (splitmix64(hash ^ draw(seed, choice, index)) % u64::from(VOCAB)) as u32
+fn hash_of(context: &[u32]) -> u64 {
+    let tokens = context.iter();
+    tokens.fold(0, |hash, &token| splitmix64(hash ^ u64::from(token)))
 }
 
-/// The next token where a grammar has a say: drawn from logits that are hashes of the context.
-fn guided(context: &[u32], row: &SampleRow<'_>) -> RowOutcome {
-    let hash = context
-        .iter()
-        .fold(0, |hash, &token| splitmix64(hash ^ u64::from(token)));
+/// The next token of a circle.
+fn successor(context: &[u32]) -> Option<u32> {
+    let last = context.last().filter(|_| context[0] == REPEATS)?;
+    Some((last % CIRCLE + 5) % CIRCLE)
+}
+
+/// The next token by definition.
+fn next_token(context: &[u32], seed: u64, choice: u32, index: u32) -> u32 {
+    let random = splitmix64(hash_of(context) ^ draw(seed, choice, index));
+    match successor(context) {
+        Some(token) if !random.is_multiple_of(9) => token,
+        Some(_) if random.is_multiple_of(17) => EOS,
+        Some(_) => (random % u64::from(CIRCLE)) as u32,
+        None => (random % u64::from(VOCAB)) as u32,
+    }
+}
+
+/// The next token where a grammar or a penalty has a say: drawn from logits that are hashes of the context.
+fn sampled(context: &[u32], row: &SampleRow<'_>) -> RowOutcome {
+    let hash = hash_of(context);
     let logit = |token: u32| (splitmix64(hash ^ u64::from(token)) % 1000) as f32 / 250.0;
     let mut logits: Vec<f32> = (0..WIDTH).map(logit).collect();
+    if let Some(token) = successor(context) {
+        logits[token as usize] += 11.0;
+    }
     Sampler::new(&[EOS]).sample(&mut logits, row)
 }
 
@@ -101,6 +121,20 @@ pub(crate) fn scores(token: u32) -> Scores {
     Scores {
         logprob,
         top: vec![(token, logprob), (token + 1, -9.0)],
+    }
+}
+
+/// The log-probabilities of a prompt's tokens by definition, each made of all tokens up to its own.
+pub(crate) fn prompt_scores(prompt: &[u32]) -> Vec<(u32, Scores)> {
+    let of = |end: usize| (prompt[end], scores_after(&prompt[..end], prompt[end]));
+    (1..prompt.len()).map(of).collect()
+}
+
+fn scores_after(context: &[u32], token: u32) -> Scores {
+    let logprob = -((hash_of(context) % 1000) as f32) / 100.0;
+    Scores {
+        logprob,
+        top: vec![(token, logprob)],
     }
 }
 
@@ -150,37 +184,42 @@ impl Runner for HashModel {
         {
             self.cache[slot as usize] = (position, token);
         }
-        let (mut row, mut end) = (0, 0);
-        for (sequence, q_len) in batch.q_lens.iter().enumerate() {
-            end += q_len;
-            if batch.logit_rows.get(row) == Some(&(end - 1)) {
-                let context = self.context(&batch.block_tables[sequence], batch.kv_lens[sequence]);
-                let SampleRow {
-                    seed,
-                    choice,
-                    index,
-                    ..
-                } = rows[row];
-                outcomes.push(if context.contains(&IS_NAN) {
-                    RowOutcome::InvalidLogits
-                } else if rows[row].guide.is_some() {
-                    guided(&context, &rows[row])
-                } else {
-                    let token = next_token(&context, seed, choice, index);
-                    match rows[row].sampling.logprobs {
-                        None => RowOutcome::Token(token),
-                        Some(_) => RowOutcome::Scored(token, Box::new(scores(token))),
-                    }
-                });
-                row += 1;
+        let mut ends = batch
+            .q_lens
+            .iter()
+            .zip(0..)
+            .scan(0, |end, (q_len, sequence)| {
+                *end += q_len;
+                Some((*end, sequence))
+            });
+        let mut here = ends.next();
+        for (&logit_row, row) in batch.logit_rows.iter().zip(rows) {
+            while here.is_some_and(|(end, _)| end <= logit_row) {
+                here = ends.next();
             }
+            let (end, sequence): (u32, usize) = here.expect("every row belongs to a sequence");
+            let length = batch.kv_lens[sequence] - (end - 1 - logit_row);
+            let context = self.context(&batch.block_tables[sequence], length);
+            outcomes.push(outcome(&context, row));
         }
-        assert_eq!(
-            row,
-            rows.len(),
-            "every row belongs to the end of a sequence"
-        );
         Ok(())
+    }
+}
+
+fn outcome(context: &[u32], row: &SampleRow<'_>) -> RowOutcome {
+    if context.contains(&IS_NAN) {
+        return RowOutcome::InvalidLogits;
+    }
+    if let Some(token) = row.given {
+        return RowOutcome::Scored(token, Box::new(scores_after(context, token)));
+    }
+    if row.guide.is_some() || row.history.is_some() {
+        return sampled(context, row);
+    }
+    let token = next_token(context, row.seed, row.choice, row.index);
+    match row.sampling.logprobs {
+        None => RowOutcome::Token(token),
+        Some(_) => RowOutcome::Scored(token, Box::new(scores(token))),
     }
 }
 
@@ -239,18 +278,39 @@ pub(crate) struct Bench {
 }
 
 impl Bench {
-    /// `kv_blocks` blocks of 4 tokens.
+    /// `kv_blocks` blocks of 4 tokens, and nothing is guessed.
     pub(crate) fn new(sequences_max: u32, step_tokens_max: u32, kv_blocks: u32) -> Self {
-        let model = HashModel::new(kv_blocks, 4, kv_blocks * 4);
-        Self::over(Box::new(model), 4, sequences_max, step_tokens_max)
+        Self::guessing(0, sequences_max, step_tokens_max, kv_blocks)
     }
 
-    /// Over a model of the caller's own, with blocks of `block_size` tokens.
+    /// The same, where sequences guess so many tokens.
+    pub(crate) fn guessing(
+        draft_tokens_max: u32,
+        sequences_max: u32,
+        step_tokens_max: u32,
+        kv_blocks: u32,
+    ) -> Self {
+        let model = Box::new(HashModel::new(kv_blocks, 4, kv_blocks * 4));
+        Self::with(model, 4, sequences_max, step_tokens_max, draft_tokens_max)
+    }
+
+    /// Over a model of the caller's own, with blocks of `block_size` tokens; nothing is guessed.
+    #[cfg(feature = "candle")]
     pub(crate) fn over(
         model: Box<dyn Runner>,
         block_size: u32,
         sequences_max: u32,
         step_tokens_max: u32,
+    ) -> Self {
+        Self::with(model, block_size, sequences_max, step_tokens_max, 0)
+    }
+
+    fn with(
+        model: Box<dyn Runner>,
+        block_size: u32,
+        sequences_max: u32,
+        step_tokens_max: u32,
+        draft_tokens_max: u32,
     ) -> Self {
         let RunnerProfile {
             kv_blocks,
@@ -259,7 +319,11 @@ impl Bench {
         } = model.profile();
         let blocks = BlockManager::new(kv_blocks, block_size);
         let pace = Pace::new(Duration::from_millis(50));
-        let scheduler = Scheduler::new(sequences_max, step_tokens_max, blocks, pace);
+        let scheduler = Scheduler::new(sequences_max, step_tokens_max, blocks, pace)
+            .with_speculation(Speculation {
+                draft_tokens_max,
+                context_len,
+            });
         let (bell, door) = door(10_000, Alarm::default());
         Self {
             text: model.text(),
@@ -404,5 +468,6 @@ pub(crate) fn submission(id: u64, prompt_tokens: u32, max_tokens: u32) -> Submis
         pool: 0,
         deadline: None,
         want_token_ids: true,
+        prompt_logprobs: false,
     }
 }

@@ -4,7 +4,7 @@
 use proptest::prelude::*;
 
 use super::model::{
-    Bench, FAILS, PANICS, after_text, completion, ids_of, submission, take, take_all,
+    Bench, FAILS, PANICS, REPEATS, after_text, completion, ids_of, submission, take, take_all,
 };
 use crate::api::{EngineError, Event, Priority, Submission};
 use crate::core::Turn;
@@ -50,6 +50,8 @@ struct Kind {
     emitted: u32,
     /// A token that breaks the step.
     bad: Option<u32>,
+    /// Whether the completion goes round in circles, which can be guessed.
+    repeats: bool,
 }
 
 fn kind() -> impl Strategy<Value = Kind> {
@@ -64,27 +66,34 @@ fn kind() -> impl Strategy<Value = Kind> {
         any::<bool>(),
         emitted,
         bad,
+        any::<bool>(),
     )
-        .prop_map(|(text, shared, pool, flow, batch, emitted, bad)| Kind {
-            text,
-            shared,
-            pool,
-            flow,
-            batch,
-            emitted,
-            bad,
-        })
+        .prop_map(
+            |(text, shared, pool, flow, batch, emitted, bad, repeats)| Kind {
+                text,
+                shared,
+                pool,
+                flow,
+                batch,
+                emitted,
+                bad,
+                repeats,
+            },
+        )
 }
 
 /// The submission of an operation, and the tokens it has produced before.
 fn asked(id: u64, prompt: u32, max_tokens: u32, kind: &Kind, context_len: u32) -> Submission {
     let shared = kind.shared.min(prompt - 1);
     let mut asked = after_text(kind.text, shared, id, prompt - shared, max_tokens);
-    if let Some(bad) = kind.bad {
-        let mut prompt = asked.prompt.to_vec();
-        *prompt.last_mut().expect("a prompt has tokens") = bad;
-        asked.prompt = prompt.into();
+    let mut prompt = asked.prompt.to_vec();
+    if kind.repeats {
+        prompt[0] = REPEATS;
     }
+    if let Some(bad) = kind.bad {
+        *prompt.last_mut().expect("a prompt has tokens") = bad;
+    }
+    asked.prompt = prompt.into();
     asked.pool = kind.pool;
     asked.flow = kind.flow;
     asked.priority = if kind.batch {
@@ -253,8 +262,9 @@ proptest! {
         sequences_max in 1_u32..8,
         step_tokens_max in 1_u32..40,
         kv_blocks in 16_u32..50,
+        draft_tokens_max in 0_u32..10,
     ) {
-        let bench = Bench::new(sequences_max, step_tokens_max, kv_blocks);
+        let bench = Bench::guessing(draft_tokens_max, sequences_max, step_tokens_max, kv_blocks);
         let mut world = World { bench, clients: Vec::new() };
         for op in &ops {
             world.apply(op);

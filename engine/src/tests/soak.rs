@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::model::{Bench, after_text, completion, ids_of, take, take_all};
+use super::model::{Bench, REPEATS, after_text, completion, ids_of, take, take_all};
 use crate::api::{Event, Priority, Submission};
 use crate::events::EventStream;
 use crate::random::splitmix64;
@@ -53,7 +53,7 @@ struct Soak {
 impl Soak {
     fn new(seed: u64) -> Self {
         Self {
-            bench: Bench::new(6, 24, 48),
+            bench: Bench::guessing(7, 6, 24, 48),
             dice: Dice(seed),
             clients: Vec::new(),
             turn: 0,
@@ -73,6 +73,11 @@ impl Soak {
             own,
             1 + dice.roll(40) as u32,
         );
+        if dice.one_in(3) {
+            let mut prompt = asked.prompt.to_vec();
+            prompt[0] = REPEATS;
+            asked.prompt = prompt.into();
+        }
         asked.n = 1 + (dice.roll(6) / 4) as u32;
         asked.pool = dice.roll(3);
         // Every other flow is one that was never seen before, and so begins with the least of all counters.
@@ -194,9 +199,11 @@ fn a_long_life_keeps_every_promise() {
     let stats = soak.bench.core.stats();
     soak.finish();
     println!(
-        "{steps} turns: {} submissions, {} preemptions, {} of {} prompt tokens cached, longest {:?}, finished {:?}",
+        "{steps} turns: {} submissions, {} preemptions, {} of {} guessed tokens right, {} of {} prompt tokens cached, longest {:?}, finished {:?}",
         soak.submitted,
         stats.preemptions,
+        stats.accepted_tokens,
+        stats.drafted_tokens,
         stats.prefix_hit_tokens,
         stats.prefix_tokens,
         soak.longest,
@@ -206,6 +213,6 @@ fn a_long_life_keeps_every_promise() {
         stats.preemptions > steps / 1000,
         "the cache is too small on purpose"
     );
-    assert!(stats.prefix_hit_tokens > 0);
+    assert!(stats.prefix_hit_tokens > 0 && stats.accepted_tokens > 0);
     assert!(soak.finished.iter().all(|&finished| finished > steps / 200));
 }

@@ -25,6 +25,7 @@ pub(crate) fn options(sequences_max: u32, queue_max: u32) -> EngineOptions {
         context_max: None,
         kv_bytes_max: 1 << 20,
         inter_token_target: Duration::from_millis(50),
+        draft_tokens_max: 8,
         queue_tokens_max: 1 << 20,
         stall_after: Duration::from_secs(30),
     }
@@ -100,6 +101,26 @@ async fn text_is_the_formula_for_each_seed_and_choice() {
         engine.text().unwrap().vocab_size(),
         crate::limits::SIM_VOCAB_SIZE
     );
+}
+
+#[tokio::test]
+async fn a_prompt_that_holds_the_answer_is_guessed_and_the_text_is_still_the_formula() {
+    let engine = start(options(8, 8), Duration::ZERO).await;
+    let asked = Submission {
+        prompt: (0..500).collect(),
+        n: 2,
+        ..submission(7, 1, 400)
+    };
+    let mut stream = engine.submit(asked).unwrap();
+    let events = read_all(&mut stream).await;
+    for choice in 0..2 {
+        assert_eq!(text_of(&events, choice), formula(7, choice, 400));
+    }
+    settle(&engine, is_at_rest).await;
+    let stats = engine.stats();
+    // However long the steps seem to take, some guesses are tried.
+    assert!(stats.accepted_tokens > 0, "{stats:?}");
+    assert_eq!(stats.accepted_tokens, stats.drafted_tokens);
 }
 
 #[tokio::test]

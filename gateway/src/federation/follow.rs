@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
@@ -28,6 +28,8 @@ pub(crate) struct Picture {
     seen: ArcSwapOption<Seen>,
     /// Whether its stream is broken at this moment.
     lost: AtomicBool,
+    /// Reports over all streams, which number theirs anew: what counts them must never go back.
+    reports: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -156,10 +158,11 @@ impl Follower<'_> {
             );
         }
         self.sequence = report.sequence;
+        let reports = self.picture.reports.fetch_add(1, Ordering::Relaxed) + 1;
         let mut models = HashMap::new();
         for model in report.models.into_iter().take(limits::STATUS_MODELS_MAX) {
             let id = model.id.clone();
-            let (status, impossible) = model.believed(report.sequence);
+            let (status, impossible) = model.believed(reports);
             if let Some(figure) = impossible {
                 self.complain(figure);
             }

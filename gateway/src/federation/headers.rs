@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderName};
 
 use crate::limits;
 use crate::openai::error::ApiError;
-use crate::upstream::Claims;
+use crate::route::residency::{AllowList, Rules};
 
 /// Id of the request.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -27,11 +27,24 @@ pub const POOL: HeaderName = HeaderName::from_static("x-hansa-pool");
 pub const FLOW: HeaderName = HeaderName::from_static("x-hansa-flow");
 /// Names of the sites that the request may go to, with commas between.
 pub const ALLOW_SITES: HeaderName = HeaderName::from_static("x-hansa-allow-sites");
+/// Countries that the request may go to, with commas between.
+pub const ALLOW_COUNTRIES: HeaderName = HeaderName::from_static("x-hansa-allow-countries");
+/// `on` opts in to experimental sites. Of tenants, too.
+pub const EXPERIMENTAL: HeaderName = HeaderName::from_static("x-hansa-experimental");
+/// `off` ends a stream with an error rather than going on with it elsewhere. Of tenants, too.
+pub const RESUME: HeaderName = HeaderName::from_static("x-hansa-resume");
 /// What the request is for. Of tenants, too.
 pub const PURPOSE: HeaderName = HeaderName::from_static("x-hansa-purpose");
 
 /// The headers that only a peer may send.
-pub const OF_PEERS: [HeaderName; 5] = [DEADLINE_MS, TENANT, POOL, FLOW, ALLOW_SITES];
+pub const OF_PEERS: [HeaderName; 6] = [
+    DEADLINE_MS,
+    TENANT,
+    POOL,
+    FLOW,
+    ALLOW_SITES,
+    ALLOW_COUNTRIES,
+];
 
 /// What the headers say of a request.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -44,8 +57,12 @@ pub struct Said {
     pub pool: u64,
     /// Fair-share flow.
     pub flow: u64,
-    /// The rest.
-    pub claims: Claims,
+    /// Id of the tenant.
+    pub tenant: Option<Arc<str>>,
+    /// Sites that it may go to.
+    pub allow_sites: AllowList,
+    /// Countries that it may go to.
+    pub allow_countries: AllowList,
 }
 
 impl Said {
@@ -55,18 +72,27 @@ impl Said {
     /// A request that has gone through too many servers is refused, and so is a header that makes no sense: what a peer
     /// says by mistake of a list of sites must not be dropped.
     pub fn read(headers: &HeaderMap) -> Result<Self, ApiError> {
-        let sites = text(headers, &ALLOW_SITES)?;
         Ok(Self {
             hops: hops(headers)?,
             time_left: number(headers, &DEADLINE_MS)?.map(Duration::from_millis),
             pool: number(headers, &POOL)?.unwrap_or(0),
             flow: number(headers, &FLOW)?.unwrap_or(0),
-            claims: Claims {
-                tenant: text(headers, &TENANT)?.map(Arc::from),
-                allow_sites: sites.map(|sites| split(&sites)).transpose()?,
-                purpose: text(headers, &PURPOSE)?.map(Arc::from),
-            },
+            tenant: text(headers, &TENANT)?.map(Arc::from),
+            allow_sites: list(headers, &ALLOW_SITES)?,
+            allow_countries: list(headers, &ALLOW_COUNTRIES)?,
         })
+    }
+
+    /// Where the server before this one lets the request go.
+    #[must_use]
+    pub fn rules(&self) -> Rules {
+        Rules {
+            countries: self.allow_countries.clone(),
+            sites: self.allow_sites.clone(),
+            // These are the request's own to say, and travel in headers of their own.
+            experimental: true,
+            purpose: None,
+        }
     }
 }
 
@@ -81,15 +107,15 @@ fn hops(headers: &HeaderMap) -> Result<u8, ApiError> {
     }
 }
 
-/// The list of sites; an empty list allows none.
-fn split(sites: &str) -> Result<Vec<String>, ApiError> {
-    let sites: Vec<String> = sites
-        .split(',')
-        .map(|site| site.trim().to_owned())
-        .filter(|site| !site.is_empty())
-        .collect();
-    match sites.len() <= limits::CLAIM_SITES_MAX {
-        true => Ok(sites),
+/// A list of names; an empty one allows none.
+fn list(headers: &HeaderMap, name: &HeaderName) -> Result<AllowList, ApiError> {
+    let Some(text) = text(headers, name)? else {
+        return Ok(None);
+    };
+    let names = text.split(',').map(str::trim);
+    let names: Arc<[Arc<str>]> = names.filter(|n| !n.is_empty()).map(Arc::from).collect();
+    match names.len() <= limits::CLAIM_SITES_MAX {
+        true => Ok(Some(names)),
         false => Err(ApiError::peer_header()),
     }
 }
@@ -138,20 +164,16 @@ mod tests {
             (DEADLINE_MS, "1500"),
             (POOL, "7"),
             (ALLOW_SITES, "a, b"),
-            (PURPOSE, "research"),
+            (ALLOW_COUNTRIES, "FI"),
         ]);
         let all = all.unwrap();
         assert_eq!((all.hops, all.pool, all.flow), (2, 7, 0));
         assert_eq!(all.time_left, Some(Duration::from_millis(1500)));
-        assert_eq!(
-            all.claims.allow_sites,
-            Some(vec!["a".to_owned(), "b".to_owned()])
-        );
+        assert_eq!(all.allow_sites, Some(["a".into(), "b".into()].into()));
+        assert_eq!(all.allow_countries, Some(["FI".into()].into()));
         assert_eq!(said(&[]).unwrap(), Said::default());
-        assert_eq!(
-            said(&[(ALLOW_SITES, "")]).unwrap().claims.allow_sites,
-            Some(Vec::new())
-        );
+        let nowhere = said(&[(ALLOW_SITES, "")]).unwrap();
+        assert_eq!(nowhere.allow_sites, Some([].into()));
         for bad in [(DEADLINE_MS, "soon"), (POOL, "-1")] {
             assert_eq!(said(&[bad]), Err(400));
         }

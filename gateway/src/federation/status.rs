@@ -10,7 +10,7 @@ use crate::upstream::{Readiness, UpstreamStatus};
 
 /// The figures of several upstreams of one model as those of one. Counts add up; the free KV of the node where most is,
 /// the least wait and the longest walltime stand for themselves; digests make a set. Those that take no requests count
-/// for nothing, unless none does.
+/// for nothing, unless none does: then all are what the one nearest to it is.
 #[must_use]
 pub fn combined(parts: impl IntoIterator<Item = UpstreamStatus>) -> UpstreamStatus {
     let parts: Vec<UpstreamStatus> = parts.into_iter().collect();
@@ -28,13 +28,25 @@ fn is_ready(status: &UpstreamStatus) -> bool {
     status.readiness == Readiness::Ready
 }
 
+/// How far an upstream is from taking requests.
+fn nearness(readiness: &Readiness) -> u8 {
+    match readiness {
+        Readiness::Ready => 0,
+        Readiness::Warming => 1,
+        Readiness::Loading => 2,
+        Readiness::Stalled => 3,
+        Readiness::Draining => 4,
+        Readiness::Failed(_) => 5,
+    }
+}
+
 fn both(a: UpstreamStatus, b: UpstreamStatus) -> UpstreamStatus {
     let mut numerics = a.numerics;
     numerics.extend(b.numerics);
     numerics.sort_unstable();
     numerics.dedup();
     UpstreamStatus {
-        readiness: a.readiness,
+        readiness: std::cmp::min_by_key(a.readiness, b.readiness, nearness),
         running: a.running.saturating_add(b.running),
         waiting: a.waiting.saturating_add(b.waiting),
         waiting_prefill_tokens: a
@@ -148,6 +160,9 @@ mod tests {
         assert_eq!(combined([site.clone(), endless]).walltime_left, None);
         assert_eq!(combined([site.clone()]), site);
         assert_eq!(combined([]).readiness, Readiness::Stalled);
+        let none = [Readiness::Draining, Readiness::Warming, Readiness::Loading];
+        let none = none.map(|readiness| node(1, 0, readiness));
+        assert_eq!(combined(none).readiness, Readiness::Warming);
     }
 
     #[test]

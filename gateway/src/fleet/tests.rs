@@ -71,8 +71,8 @@ impl Server {
         };
         let limits = schema::Limits::default();
         Self {
-            clients: Api::new(models, limits, Passed::default(), PATIENCE, clock).router(),
-            operators: admin::router(&metrics, health, fleet),
+            clients: Api::new(models, limits, Passed::default(), PATIENCE, clock.clone()).router(),
+            operators: admin::router(&metrics, health, fleet, clock.clone()),
             _drain: drain,
         }
     }

@@ -106,7 +106,10 @@ impl Collected {
     /// By which candidates are compared: the mean, since a sum would favour the shortest. One without a token, which
     /// ended at once, said nothing unlikely.
     fn mean_logprob(&self) -> f64 {
-        let all = self.logprobs.iter().map(|l| f64::from(l.chosen.logprob));
+        let all = self
+            .logprobs
+            .iter()
+            .filter_map(|l| l.chosen.logprob.map(f64::from));
         let sum: f64 = all.sum();
         sum / self.logprobs.len().max(1) as f64
     }

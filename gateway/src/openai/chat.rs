@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use super::error::ApiError;
+use super::json::{self, Object};
 use super::params::{Ask, Params};
 use super::rules::Rules;
-use super::{fields, json, messages, sampling, tools};
+use super::{fields, messages, sampling, tools};
 use crate::upstream::Prompt;
 
 /// Reads a body of this endpoint.
@@ -18,6 +19,7 @@ pub(super) fn parse(body: &[u8], rules: Rules<'_>) -> Result<Ask, ApiError> {
     let shared = Params::read(&body, rules)?;
     let params = Params {
         logprobs: sampling::chat_logprobs(&body)?,
+        session: session(&body)?,
         tools: tools::read(&body, shared.structure.as_ref())?.map(Arc::new),
         ..shared
     };
@@ -26,4 +28,12 @@ pub(super) fn parse(body: &[u8], rules: Rules<'_>) -> Result<Ask, ApiError> {
         params,
         prompts: vec![Prompt::Chat(messages.into())],
     })
+}
+
+/// OpenAI's name for requests whose prompts begin alike.
+fn session(body: &Object<'_, '_>) -> Result<Option<Arc<str>>, ApiError> {
+    let Some(node) = body.get("prompt_cache_key") else {
+        return Ok(None);
+    };
+    Ok(Some(Arc::from(&*node.string()?)))
 }

@@ -23,21 +23,22 @@ pub(super) fn parse(body: &[u8], rules: Rules<'_>) -> Result<Ask, ApiError> {
     let limits = rules.limits;
     let params = Params::read(&body, rules)?;
     let logprobs = sampling::completion_logprobs(&body)?;
+    let best_of = best_of(&body, &params, limits)?;
     let params = Params {
         logprobs,
-        echo: echo(&body, logprobs)?,
-        best_of: best_of(&body, &params, limits)?,
+        echo: echo(&body, logprobs, best_of > params.n)?,
+        best_of,
         ..params
     };
     let prompts = prompts(&body.require("prompt")?, limits)?;
     Ok(Ask { params, prompts })
 }
 
-/// Log-probabilities of a prompt are not computed, and an answer that has them for one half of its text would mislead.
-fn echo(body: &Object<'_, '_>, logprobs: Option<u32>) -> Result<bool, ApiError> {
+/// Candidates are compared by what they say, so the log-probabilities of a prompt, which are those of all, stay out of it.
+fn echo(body: &Object<'_, '_>, logprobs: Option<u32>, chooses: bool) -> Result<bool, ApiError> {
     let echo = boolean(body, "echo")?.unwrap_or(false);
-    if echo && logprobs.is_some() {
-        let with = "logprobs";
+    if echo && logprobs.is_some() && chooses {
+        let with = "best_of";
         return Err(body.fault("echo", ParamFault::Conflict { with }));
     }
     Ok(echo)

@@ -1,7 +1,6 @@
 //! `/v1/embeddings`: texts or token ids in, vectors out, as numbers or as base64.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::extract::{Request, State};
 use axum::response::Response;
@@ -15,7 +14,7 @@ use super::error::ApiError;
 use super::fault::ParamFault;
 use super::json::{self, Kind, Node, Object};
 use super::params::count;
-use super::{Api, body, fields, request_id};
+use super::{Api, body, fields, request_id, wishes};
 use crate::federation::headers::Said;
 use crate::limits;
 use crate::upstream::{EmbedInput, EmbedRequest, Embeddings};
@@ -23,7 +22,8 @@ use crate::upstream::{EmbedInput, EmbedRequest, Embeddings};
 /// `POST /v1/embeddings`
 pub(super) async fn serve(State(api): State<Api>, request: Request) -> Result<Response, ApiError> {
     let started = api.shared.clock.now();
-    let Said { hops, .. } = Said::read(request.headers())?;
+    let said = Said::read(request.headers())?;
+    let wishes = Arc::new(wishes::read(&request, &said)?);
     let id = request_id(&request);
     let body = body::read(request, api.shared.limits.body_bytes_max).await?;
     let bytes = body.len();
@@ -31,14 +31,15 @@ pub(super) async fn serve(State(api): State<Api>, request: Request) -> Result<Re
     let model = Arc::clone(&ask.model);
     let upstream = api.models().get(&model);
     let upstream = upstream.ok_or_else(|| ApiError::model_not_found(&model))?;
-    let time = Duration::from_millis(api.shared.limits.request_timeout_ms);
+    let time = api.time_for(&said);
     let request = Arc::new(EmbedRequest {
         id,
         model: Arc::clone(&model),
         inputs: ask.inputs,
         dimensions: ask.dimensions,
         deadline: Some(started + time),
-        hops,
+        hops: said.hops,
+        wishes,
     });
     let left = (started + time).saturating_sub(api.shared.clock.now());
     let made = timeout(left, upstream.embed(request)).await;

@@ -75,6 +75,8 @@ enum Fault {
     PeerHeader,
     /// In another server's words.
     Relayed(Refusal),
+    NoSiteAllowed,
+    Unreachable,
 }
 
 impl ApiError {
@@ -182,6 +184,10 @@ plain! {
     wrong_peer_secret => WrongPeerSecret,
     /// A header that only peers send makes no sense.
     peer_header => PeerHeader,
+    /// No site that the request may go to serves the model.
+    no_site_allowed => NoSiteAllowed,
+    /// The connection to whoever serves could not be made, or died.
+    unreachable => Unreachable,
 }
 
 impl From<UpstreamError> for ApiError {
@@ -204,14 +210,14 @@ impl From<UpstreamError> for ApiError {
             }
             UpstreamErrorKind::Overloaded => Self::overloaded(),
             UpstreamErrorKind::NotReady => Self::not_ready(),
+            UpstreamErrorKind::NoSiteAllowed => Self::no_site_allowed(),
+            UpstreamErrorKind::Unreachable => Self::unreachable(),
             UpstreamErrorKind::ShuttingDown => Self::shutting_down(),
             UpstreamErrorKind::DeadlineExceeded => Self::deadline_exceeded(),
             UpstreamErrorKind::Cancelled => Self::cancelled(),
             UpstreamErrorKind::Refused(refusal) => Self::new(Fault::Relayed(refusal)),
             UpstreamErrorKind::TooManyHops => Self::too_many_hops(),
-            UpstreamErrorKind::Unreachable
-            | UpstreamErrorKind::TimedOut
-            | UpstreamErrorKind::Internal => Self::internal(),
+            UpstreamErrorKind::TimedOut | UpstreamErrorKind::Internal => Self::internal(),
         }
     }
 }
@@ -227,6 +233,7 @@ struct Verdict {
 
 const INVALID: &str = "invalid_request_error";
 const SERVER: &str = "server_error";
+const PERMISSION: &str = "permission_error";
 
 impl Fault {
     const fn verdict(&self) -> Verdict {
@@ -270,6 +277,8 @@ impl Fault {
             Self::PeerHeader => (400, INVALID, "invalid_peer_header", Some(false)),
             // What it is stands in its code; all of them are refusals of the request as such.
             Self::Relayed(_) => (400, INVALID, "invalid_value", Some(false)),
+            Self::NoSiteAllowed => (403, PERMISSION, "no_site_allowed", Some(false)),
+            Self::Unreachable => (502, SERVER, "upstream_unreachable", Some(true)),
         };
         Verdict {
             status,
@@ -410,6 +419,11 @@ impl Fault {
                 "The peer secret is wrong; both servers need the same one in peer.secret_file."
             }
             Self::PeerHeader => "A header of the server before this one makes no sense.",
+            Self::NoSiteAllowed => {
+                "No site that this request may go to serves the model; its tenant's countries and sites, its purpose and \
+                 whether it opts in to experimental sites decide."
+            }
+            Self::Unreachable => "The connection to the server of the model was lost.",
             _ => "The server failed while handling the request; its log says why.",
         }
     }

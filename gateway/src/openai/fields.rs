@@ -70,7 +70,7 @@ pub(super) const CHAT: &[Field] = &[
     ("messages", Read),
     ("max_completion_tokens", Read),
     ("safety_identifier", NoEffect(Kind::String)),
-    ("prompt_cache_key", NoEffect(Kind::String)),
+    ("prompt_cache_key", Read),
     ("parallel_tool_calls", Read),
     ("logprobs", Read),
     ("top_logprobs", Read),

@@ -32,7 +32,7 @@ struct ChatToken<'a> {
 #[derive(Debug, Serialize)]
 struct ChatLikely<'a> {
     token: Cow<'a, str>,
-    logprob: f32,
+    logprob: Option<f32>,
     /// A token may be a part of a character, which its text cannot show.
     bytes: &'a [u8],
 }
@@ -41,9 +41,11 @@ struct ChatLikely<'a> {
 pub(super) struct CompletionLogprobs<'a> {
     /// Characters of the choice's text before each token.
     text_offset: Vec<usize>,
-    token_logprobs: Vec<f32>,
+    /// Null for the first token of an echoed prompt.
+    token_logprobs: Vec<Option<f32>>,
     tokens: Vec<Cow<'a, str>>,
-    top_logprobs: Vec<TopByText<'a>>,
+    /// Null where the token's own is.
+    top_logprobs: Vec<Option<TopByText<'a>>>,
 }
 
 /// An object from tokens' texts to their log-probabilities, the chosen one among them as OpenAI has it.
@@ -89,8 +91,12 @@ fn completion(tokens: &[TokenLogprob], characters: usize) -> CompletionLogprobs<
         text_offset,
         token_logprobs: tokens.iter().map(|t| t.chosen.logprob).collect(),
         tokens: tokens.iter().map(|t| text(&t.chosen)).collect(),
-        top_logprobs: tokens.iter().map(TopByText).collect(),
+        top_logprobs: tokens.iter().map(top_by_text).collect(),
     }
+}
+
+fn top_by_text(token: &TokenLogprob) -> Option<TopByText<'_>> {
+    token.chosen.logprob.map(|_| TopByText(token))
 }
 
 fn text(likely: &Likely) -> Cow<'_, str> {

@@ -28,6 +28,7 @@ mod structure;
 #[cfg(test)]
 mod tests;
 mod tools;
+mod wishes;
 
 use std::fmt;
 use std::sync::Arc;
@@ -57,7 +58,7 @@ use crate::layers::peer::Peer;
 use crate::limits;
 use crate::stack::RequestId;
 use crate::upstream::registry::Models;
-use crate::upstream::{Endpoint, GenerateRequest, Prompt};
+use crate::upstream::{Endpoint, GenerateRequest, Prompt, Wishes};
 
 /// The API of one server. Clones share it.
 #[derive(Clone)]
@@ -119,6 +120,7 @@ impl Api {
     async fn serve(&self, endpoint: Endpoint, request: Request) -> Result<Response, ApiError> {
         let started = self.shared.clock.now();
         let said = Said::read(request.headers())?;
+        let wishes = wishes::read(&request, &said)?;
         let peer = request.extensions().get::<Peer>().is_some();
         let id = request_id(&request);
         let body = body::read(request, self.shared.limits.body_bytes_max).await?;
@@ -136,12 +138,13 @@ impl Api {
             endpoint,
             id: Arc::clone(&id),
             said,
+            wishes,
             body,
             deadline,
             created_s: head.created_s,
         };
         let time_left = deadline.saturating_sub(self.shared.clock.now());
-        let mut run = Run::start(id, &upstream, work.split(ask), time_left);
+        let mut run = Run::start(Arc::clone(&id), &upstream, work.split(ask), time_left);
         if peer {
             run = run.for_peer(head.token_ids);
         }
@@ -152,6 +155,7 @@ impl Api {
             }
             None => answer::respond(run, &head).await?,
         };
+        wishes::tell(self.models().decisions(), &id, response.headers_mut());
         let took_ms = self.shared.clock.now().saturating_sub(started).as_millis();
         if let Ok(took_ms) = HeaderValue::try_from(took_ms.to_string()) {
             response
@@ -264,6 +268,7 @@ struct Work {
     endpoint: Endpoint,
     id: Arc<str>,
     said: Said,
+    wishes: Wishes,
     body: Bytes,
     deadline: Duration,
     created_s: i64,
@@ -273,9 +278,12 @@ impl Work {
     /// One request for each prompt.
     fn split(&self, ask: Ask) -> Vec<GenerateRequest> {
         let Ask { params, prompts } = ask;
+        let wishes = Arc::new(Wishes {
+            session: params.session.clone(),
+            ..self.wishes.clone()
+        });
         let single = prompts.len() == 1;
         let extension = &params.extension;
-        let claims = Arc::new(self.said.claims.clone());
         let request = |(index, prompt): (usize, Prompt)| GenerateRequest {
             id: if single {
                 Arc::clone(&self.id)
@@ -294,6 +302,7 @@ impl Work {
             min_tokens: params.min_tokens,
             logprobs: params.logprobs_needed(),
             echo: params.echo,
+            prompt_logprobs: params.echo && params.logprobs.is_some(),
             structure: params.structure.clone(),
             tools: params.tools.clone(),
             // A client's seed gives a prompt the same answer here as on its own; one that we draw is drawn for each, or
@@ -306,7 +315,8 @@ impl Work {
             hops: self.said.hops,
             resume_token_ids: extension.resume_token_ids.clone(),
             want_token_ids: extension.want_token_ids,
-            claims: Arc::clone(&claims),
+            tenant: self.said.tenant.clone(),
+            wishes: Arc::clone(&wishes),
         };
         prompts.into_iter().enumerate().map(request).collect()
     }

@@ -48,6 +48,8 @@ pub(super) struct Params {
     pub(super) seed: Option<u64>,
     /// What a peer says beside.
     pub(super) extension: Extension,
+    /// Requests of one name share a beginning, and are best served by the same upstream.
+    pub(super) session: Option<Arc<str>>,
     /// `None` for one answer in one piece.
     pub(super) stream: Option<StreamOptions>,
 }
@@ -80,6 +82,7 @@ impl Params {
             tools: None,
             seed: seed(body)?,
             extension: rules.extension(body)?,
+            session: None,
             stream: stream(body)?,
         })
     }
@@ -103,7 +106,12 @@ pub(super) fn count(body: &Object<'_, '_>, name: &str, max: u32) -> Result<Optio
 
 /// `max_completion_tokens` supersedes `max_tokens`; as at OpenAI, two that differ are a contradiction.
 fn max_tokens(body: &Object<'_, '_>) -> Result<Option<u32>, ApiError> {
-    let old = count(body, "max_tokens", u32::MAX)?;
+    let old = match body.get("max_tokens") {
+        Some(node) if weighs_prompt(body)? => {
+            u32::try_from(node.integer(0..=i128::from(u32::MAX))?).ok()
+        }
+        _ => count(body, "max_tokens", u32::MAX)?,
+    };
     let new = count(body, "max_completion_tokens", u32::MAX)?;
     match (new, old) {
         (Some(new), Some(old)) if new != old => {
@@ -112,6 +120,12 @@ fn max_tokens(body: &Object<'_, '_>) -> Result<Option<u32>, ApiError> {
         }
         _ => Ok(new.or(old)),
     }
+}
+
+/// Whether the answer tells how likely the prompt was, which is something even where nothing comes after it.
+fn weighs_prompt(body: &Object<'_, '_>) -> Result<bool, ApiError> {
+    let echo = boolean(body, "echo")?.unwrap_or(false);
+    Ok(echo && body.get("logprobs").is_some())
 }
 
 /// Any 64 bits; a negative number stands for its two's complement.

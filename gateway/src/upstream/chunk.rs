@@ -145,7 +145,7 @@ impl Decoder {
             usage.prompt_tokens <= self.prompt_max
                 && usage.cached_tokens <= usage.prompt_tokens
                 && usage.completion_tokens <= self.completion_max
-                && (usage.completion_tokens > 0 || self.deltas == 0)
+                && (usage.completion_tokens > 0 || self.deltas == 0 || self.completion_max == 0)
         };
         match told {
             Some(usage) if possible(&usage) => usage,

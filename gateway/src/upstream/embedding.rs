@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::upstream::Wishes;
+
 /// A request for vectors as every upstream takes it: parsed and checked against the limits.
 #[derive(Debug, Clone)]
 pub struct EmbedRequest {
@@ -18,6 +20,8 @@ pub struct EmbedRequest {
     pub deadline: Option<Duration>,
     /// Servers of ours that the request has crossed.
     pub hops: u8,
+    /// Where it may go.
+    pub wishes: Arc<Wishes>,
 }
 
 /// One text.

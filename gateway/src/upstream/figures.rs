@@ -11,6 +11,10 @@ pub struct UpstreamTotals {
     pub prefill_tokens: u64,
     /// Tokens produced.
     pub decode_tokens: u64,
+    /// Tokens guessed ahead.
+    pub drafted_tokens: u64,
+    /// Of these, guessed right.
+    pub accepted_tokens: u64,
     /// Sequences preempted.
     pub preemptions: u64,
     /// Prompt tokens looked for in the prefix cache.

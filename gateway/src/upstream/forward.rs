@@ -113,15 +113,13 @@ impl Forward {
     }
 
     fn events(&self, request: &GenerateRequest, body: AnswerBody) -> Events {
-        let echoed = if request.echo { request.body.len() } else { 0 };
         Events {
             name: Arc::clone(&self.name),
             id: Arc::clone(&request.id),
             ours: self.ours,
             body: Some(body),
             bytes: 0,
-            // A character takes six bytes at most as JSON.
-            reader: Reader::new(limits::EVENT_BYTES_MAX + 6 * echoed),
+            reader: Reader::new(event_bytes_max(request)),
             decoder: Decoder::new(request, self.ours),
             ready: VecDeque::new(),
             end: None,
@@ -162,6 +160,16 @@ impl Forward {
         );
         UpstreamErrorKind::Internal.into()
     }
+}
+
+/// Bytes of one event: a prompt that is echoed comes in one piece.
+fn event_bytes_max(request: &GenerateRequest) -> usize {
+    let echoed = if request.echo { request.body.len() } else { 0 };
+    let tops = request.logprobs.filter(|_| request.prompt_logprobs);
+    // A character takes six bytes at most as JSON; a token's log-probability, told in two shapes, some hundred each.
+    let each = tops.map_or(6, |top| 6 + 256 * (1 + top as usize));
+    let echoed = echoed.saturating_mul(each);
+    limits::EVENT_BYTES_MAX + echoed.min(limits::ECHO_EVENT_BYTES_MAX)
 }
 
 const EVENT_STREAM: &str = "text/event-stream";

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use futures::future::BoxFuture;
-use hansa_config::schema::{self, Kind, ModelName};
+use hansa_config::schema::{self, Discover, Kind, ModelName};
 use hansa_config::secret::{Secret, SecretError};
 use rustls::ClientConfig;
 use tokio::time::sleep;
@@ -38,6 +38,11 @@ pub enum GroupError {
     /// Its certificates are not there.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// There are more than the router has places for.
+    #[error(
+        "there are too many nodes and sites with models; put a gateway in front of some of them"
+    )]
+    TooMany,
     /// Its URL is none.
     #[error("'{0}' is no URL of a server; write http:// or https://, a host and perhaps a port")]
     Url(String),
@@ -267,6 +272,10 @@ impl Upstream for GroupModel {
             status.readiness = Readiness::Draining;
         }
         status.experimental |= shared.config.experimental;
+        if shared.config.discover != Discover::Static {
+            // Instances come and go, and each counts its own reports.
+            status.sequence = 0;
+        }
         status
     }
 

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use dashmap::DashMap;
 use futures::future::BoxFuture;
-use futures::stream::{self, StreamExt, unfold};
+use futures::stream::{self, BoxStream, StreamExt, unfold};
 use hansa_config::schema;
 use hansa_engine::EngineHandle;
 use hansa_engine::api::{self, EngineError, EngineState, Priority, Stats, StopParams, Submission};
@@ -32,7 +32,7 @@ use self::options::{Runs, embed_options, engine_options, runs};
 
 use crate::clock::Clock;
 use crate::limits;
-use crate::upstream::echo::Echo;
+use crate::upstream::echo::{Echo, Told};
 use crate::upstream::pool::Pool;
 use crate::upstream::room::completion_room;
 use crate::upstream::tokenise::Tokeniser;
@@ -203,7 +203,9 @@ impl LocalUpstream {
         let context = engine.context_len().ok_or(UpstreamErrorKind::NotReady)?;
         let default = self.shared.model.default_max_tokens;
         let max_tokens = completion_room(prompt.len(), request.max_tokens, default, context)?;
-        let echo = match engine.text().filter(|_| request.echo) {
+        // Whoever goes on with a stream does not begin it again.
+        let echoes = request.echo && request.resume_token_ids.is_empty();
+        let echo = match engine.text().filter(|_| echoes) {
             Some(codec) => Echo::of(&*codec, &request, &prompt),
             None => Echo::default(),
         };
@@ -335,6 +337,8 @@ impl Upstream for LocalUpstream {
             steps: stats.steps,
             prefill_tokens: stats.prefill_tokens,
             decode_tokens: stats.decode_tokens,
+            drafted_tokens: stats.drafted_tokens,
+            accepted_tokens: stats.accepted_tokens,
             preemptions: stats.preemptions,
             prefix_tokens: stats.prefix_tokens,
             prefix_hit_tokens: stats.prefix_hit_tokens,
@@ -459,26 +463,30 @@ fn submission(
         pool: request.pool,
         deadline: request.deadline,
         want_token_ids: request.want_token_ids,
+        prompt_logprobs: request.prompt_logprobs,
     }
 }
 
 /// The engine's events as ours. Dropping the stream drops the engine's, which aborts what is not done.
-fn converted_stream(events: hansa_engine::EventStream, place: Place) -> EventStream {
+fn converted_stream(events: hansa_engine::EventStream, place: Place) -> BoxStream<'static, Told> {
     unfold(Some((events, place)), async |running| {
         let (mut events, place) = running?;
         // An engine that goes away without a last word has failed: a stream never just stops (I3).
         let event = events.recv().await.map_or_else(
-            || Err(UpstreamErrorKind::Internal.into()),
+            || Told::Event(Err(UpstreamErrorKind::Internal.into())),
             |event| converted(event, place.structure),
         );
-        let over = matches!(event, Ok(Event::Done(_)) | Err(_));
+        let over = matches!(event, Told::Event(Ok(Event::Done(_)) | Err(_)));
         Some((event, (!over).then_some((events, place))))
     })
     .boxed()
 }
 
-fn converted(event: api::Event, structure: Option<&'static str>) -> Result<Event, UpstreamError> {
-    match event {
+fn converted(event: api::Event, structure: Option<&'static str>) -> Told {
+    let event = match event {
+        api::Event::Prompt(logprobs) => {
+            return Told::Prompt(logprobs.into_iter().map(token_logprob).collect());
+        }
         api::Event::Delta {
             choice,
             text,
@@ -508,13 +516,14 @@ fn converted(event: api::Event, structure: Option<&'static str>) -> Result<Event
             fault.to_string(),
         )),
         api::Event::Failed(error, _) => Err(failed(&error)),
-    }
+    };
+    Told::Event(event)
 }
 
 fn token_logprob(logprob: api::TokenLogprob) -> TokenLogprob {
     let likely = |likely: api::Likely| Likely {
         bytes: likely.bytes,
-        logprob: likely.logprob,
+        logprob: Some(likely.logprob),
     };
     TokenLogprob {
         chosen: likely(logprob.chosen),

@@ -10,9 +10,9 @@ pub mod discover;
 mod echo;
 pub mod embedding;
 mod figures;
-pub mod first_ready;
 pub(crate) mod forward;
 pub mod group;
+mod journey;
 pub mod link;
 #[cfg(feature = "engine")]
 pub mod local;
@@ -23,14 +23,19 @@ mod pool;
 mod refusal;
 pub mod registry;
 mod remote;
+mod resume;
+mod retry;
 #[cfg(feature = "engine")]
 mod room;
+pub mod routed;
 pub(crate) mod sse;
+mod sums;
 #[cfg(test)]
 mod testing;
 #[cfg(feature = "engine")]
 mod tokenise;
 pub mod tools;
+mod wishes;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,6 +46,7 @@ use futures::stream::BoxStream;
 
 pub use self::embedding::{EmbedInput, EmbedRequest, Embeddings};
 use self::tools::{CallHead, ToolSyntax, Tools};
+pub use self::wishes::Wishes;
 
 pub use self::figures::{Readiness, UpstreamStatus, UpstreamTotals};
 #[cfg(test)]
@@ -75,6 +81,8 @@ pub struct GenerateRequest {
     pub logprobs: Option<u32>,
     /// Whether each choice begins with the prompt's text.
     pub echo: bool,
+    /// Whether that text has log-probabilities too, as `logprobs` says. Then `max_tokens` may be 0.
+    pub prompt_logprobs: bool,
     /// What each choice must look like.
     pub structure: Option<Structure>,
     /// Functions that a chat may call. Calls come as text, unless the upstream itself finds them there.
@@ -96,19 +104,10 @@ pub struct GenerateRequest {
     pub resume_token_ids: Vec<Vec<u32>>,
     /// Whether events carry the ids of their tokens.
     pub want_token_ids: bool,
-    /// What else the first server found out about the request.
-    pub claims: Arc<Claims>,
-}
-
-/// What the first server found out about a request, believed by the servers of ours behind it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Claims {
-    /// Id of the tenant.
+    /// Id of the tenant, as the first server found it.
     pub tenant: Option<Arc<str>>,
-    /// Names of the sites that it may go to; `None` for any.
-    pub allow_sites: Option<Vec<String>>,
-    /// What it is for: research, pilot, evaluation, production.
-    pub purpose: Option<Arc<str>>,
+    /// Where it may go, and what its client wants of the way.
+    pub wishes: Arc<Wishes>,
 }
 
 /// The endpoint that a body came to.
@@ -254,8 +253,8 @@ pub struct TokenLogprob {
 pub struct Likely {
     /// Its text, perhaps only a part of a character.
     pub bytes: Vec<u8>,
-    /// At most 0, and finite.
-    pub logprob: f32,
+    /// At most 0, and finite; `None` for the first token of a prompt, which comes after nothing.
+    pub logprob: Option<f32>,
 }
 
 /// Why a choice ended.
@@ -382,13 +381,14 @@ impl From<UpstreamErrorKind> for UpstreamError {
             | Kind::InvalidRequest { .. }
             | Kind::Refused(_)
             | Kind::TooManyHops
+            | Kind::NoSiteAllowed
             | Kind::Cancelled => (Origin::Client, Retry::Never),
             Kind::DeadlineExceeded => (Origin::Upstream, Retry::Never),
             Kind::Overloaded
             | Kind::NotReady
-            | Kind::ShuttingDown
             | Kind::Unreachable
             | Kind::TimedOut
+            | Kind::ShuttingDown
             | Kind::Internal => (Origin::Upstream, Retry::Elsewhere),
         };
         Self {
@@ -442,6 +442,12 @@ pub enum UpstreamErrorKind {
     /// No room in the queue.
     #[error("the model is overloaded; try again shortly")]
     Overloaded,
+    /// No site that its tenant and its purpose allow serves the model.
+    #[error("no site that the request may go to serves the model")]
+    NoSiteAllowed,
+    /// The connection to the upstream could not be made, or died.
+    #[error("the upstream cannot be reached")]
+    Unreachable,
     /// Loading, draining or failed.
     #[error("the model is not ready")]
     NotReady,
@@ -451,9 +457,6 @@ pub enum UpstreamErrorKind {
     /// The deadline passed.
     #[error("the request's deadline passed")]
     DeadlineExceeded,
-    /// There is no connection to the upstream, or it died.
-    #[error("the connection to the upstream died")]
-    Unreachable,
     /// The upstream says nothing.
     #[error("the upstream did not answer in time")]
     TimedOut,

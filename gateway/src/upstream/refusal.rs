@@ -46,6 +46,13 @@ pub(super) fn of_answer(status: StatusCode, body: &[u8], ours: bool) -> Upstream
         return kind.into();
     }
     match status.as_u16() {
+        // That server's own candidates: others may stand where the request may go.
+        403 if ours && error.as_ref().and_then(WireError::code) == Some("no_site_allowed") => {
+            UpstreamError {
+                retry: Retry::Elsewhere,
+                ..UpstreamErrorKind::NoSiteAllowed.into()
+            }
+        }
         400 | 413 | 422 => UpstreamErrorKind::Refused(refusal(error.as_ref())).into(),
         404 | 429 | 503 => UpstreamErrorKind::Overloaded.into(),
         // Our key or secret is wrong: no fault of the client's, and another server may know us.

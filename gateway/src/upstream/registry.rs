@@ -10,6 +10,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 
 use crate::limits::MODELS_MAX;
+use crate::route::decisions::Decisions;
 use crate::upstream::{Readiness, Upstream, UpstreamStatus, UpstreamTotals};
 
 /// The models of this server, those of the config first, in its order.
@@ -18,6 +19,7 @@ pub struct Models {
     entries: ArcSwap<Vec<Entry>>,
     /// Held while the table is replaced.
     changing: Mutex<()>,
+    decisions: Arc<Decisions>,
 }
 
 #[derive(Clone)]
@@ -84,7 +86,20 @@ impl Models {
         Self {
             entries: ArcSwap::new(Arc::new(entries)),
             changing: Mutex::new(()),
+            decisions: Arc::default(),
         }
+    }
+
+    /// The same models, whose requests leave their decisions in `decisions`.
+    #[must_use]
+    pub fn with_decisions(self, decisions: Arc<Decisions>) -> Self {
+        Self { decisions, ..self }
+    }
+
+    /// Why requests went where they went.
+    #[must_use]
+    pub fn decisions(&self) -> &Decisions {
+        &self.decisions
     }
 
     /// Adds a model to a server that runs.

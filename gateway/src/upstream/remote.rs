@@ -13,9 +13,10 @@ use crate::clock::Clock;
 use crate::federation::follow::{self, Picture};
 use crate::federation::headers;
 use crate::limits;
+use crate::route::residency::{AllowList, Purpose};
 use crate::upstream::forward::Forward;
 use crate::upstream::link::LinkTasks;
-use crate::upstream::{EventStream, GenerateRequest, UpstreamError, UpstreamStatus};
+use crate::upstream::{EventStream, GenerateRequest, UpstreamError, UpstreamStatus, Wishes};
 
 /// One server of ours.
 #[derive(Debug)]
@@ -97,13 +98,24 @@ impl Remote {
         }
         number(&mut headers, headers::POOL, request.pool);
         number(&mut headers, headers::FLOW, request.flow);
-        let claims = &request.claims;
-        text(&mut headers, headers::TENANT, claims.tenant.as_deref());
-        text(&mut headers, headers::PURPOSE, claims.purpose.as_deref());
-        let sites = claims.allow_sites.as_ref().map(|sites| sites.join(","));
-        text(&mut headers, headers::ALLOW_SITES, sites.as_deref());
+        text(&mut headers, headers::TENANT, request.tenant.as_deref());
+        way(&mut headers, &request.wishes);
         headers
     }
+}
+
+/// Where the request may go from there (I4), and what its client wants of the way.
+fn way(headers: &mut HeaderMap, wishes: &Wishes) {
+    let rules = &wishes.rules;
+    let joined = |list: &AllowList| list.as_ref().map(|names| names.join(","));
+    let (sites, countries) = (joined(&rules.sites), joined(&rules.countries));
+    text(headers, headers::ALLOW_SITES, sites.as_deref());
+    text(headers, headers::ALLOW_COUNTRIES, countries.as_deref());
+    text(headers, headers::PURPOSE, rules.purpose.map(Purpose::name));
+    let opted_in = rules.experimental.then_some("on");
+    text(headers, headers::EXPERIMENTAL, opted_in);
+    let stays = (!wishes.resume).then_some("off");
+    text(headers, headers::RESUME, stays);
 }
 
 /// What every server is told: which request this is, and how many servers it has crossed.

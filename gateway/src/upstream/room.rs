@@ -25,7 +25,8 @@ pub(super) fn completion_room(
             context,
         });
     }
-    Ok(wanted.or(default).unwrap_or(room).clamp(1, room))
+    // A client that wants nothing but its prompt may say so; a default cannot.
+    Ok(wanted.unwrap_or_else(|| default.unwrap_or(room).clamp(1, room)))
 }
 
 #[cfg(test)]
@@ -36,6 +37,7 @@ mod tests {
     fn the_context_holds_prompt_and_completion() {
         let room = |prompt, wanted, default| completion_room(prompt, wanted, default, 100);
         assert_eq!(room(10, Some(90), Some(5)), Ok(90));
+        assert_eq!(room(10, Some(0), Some(5)), Ok(0));
         assert_eq!(room(10, None, Some(5)), Ok(5));
         assert_eq!(room(10, None, Some(95)), Ok(90));
         assert_eq!(room(10, None, None), Ok(90));

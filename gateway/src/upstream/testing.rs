@@ -22,6 +22,7 @@ pub(crate) fn test_request() -> GenerateRequest {
         min_tokens: 0,
         logprobs: None,
         echo: false,
+        prompt_logprobs: false,
         structure: None,
         tools: None,
         seed: 0,
@@ -32,6 +33,7 @@ pub(crate) fn test_request() -> GenerateRequest {
         hops: 0,
         resume_token_ids: Vec::new(),
         want_token_ids: false,
-        claims: Arc::default(),
+        tenant: None,
+        wishes: Arc::default(),
     }
 }

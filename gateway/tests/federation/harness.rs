@@ -10,11 +10,12 @@ use hansa_config::{Config, schema};
 use hansa_gateway::drain::Drained;
 use hansa_gateway::serve::{App, ServeError};
 use serde_json::Value;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 /// Longer than anything here may take; a test that hangs fails by it.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -183,11 +184,12 @@ where
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
+    pub(crate) head: String,
     pub(crate) body: String,
 }
 
 impl Answer {
-    fn parse(text: &str) -> Self {
+    pub(crate) fn parse(text: &str) -> Self {
         let (head, body) = text.split_once("\r\n\r\n").unwrap_or((text, ""));
         let head = head.to_ascii_lowercase();
         let body = match head.contains("transfer-encoding: chunked") {
@@ -197,6 +199,7 @@ impl Answer {
         let status = head.split(' ').nth(1).and_then(|s| s.parse().ok());
         Self {
             status: status.unwrap_or(0),
+            head,
             body,
         }
     }
@@ -210,6 +213,16 @@ impl Answer {
             .as_str()
             .unwrap_or_default()
             .to_owned()
+    }
+
+    /// The node that served, as the gateway tells; empty where it does not.
+    pub(crate) fn node(&self) -> String {
+        let site = |line: &str| {
+            line.strip_prefix("x-hansa-site: ")?
+                .split_once('/')
+                .map(|(_, node)| node.to_owned())
+        };
+        self.head.lines().find_map(site).unwrap_or_default()
     }
 
     /// The data of all events.
@@ -303,6 +316,42 @@ impl Mock {
     /// The requests of clients that came.
     pub(crate) fn asked(&self) -> Vec<String> {
         self.asked.lock().unwrap().clone()
+    }
+}
+
+/// A wire to a server, which can be cut: all connections die at once, and no new one is made.
+pub(crate) struct Wire {
+    pub(crate) address: SocketAddr,
+    whole: CancellationToken,
+}
+
+impl Wire {
+    pub(crate) async fn to(there: SocketAddr) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let whole = CancellationToken::new();
+        let cut = whole.clone();
+        spawn(async move {
+            let carried = cut.clone();
+            let accept = async move {
+                while let Ok((near, _)) = listener.accept().await {
+                    let cut = carried.clone();
+                    spawn(async move { cut.run_until_cancelled(carry(near, there)).await });
+                }
+            };
+            cut.run_until_cancelled(accept).await;
+        });
+        Self { address, whole }
+    }
+
+    pub(crate) fn cut(&self) {
+        self.whole.cancel();
+    }
+}
+
+async fn carry(mut near: TcpStream, there: SocketAddr) {
+    if let Ok(mut far) = TcpStream::connect(there).await {
+        let _ = copy_bidirectional(&mut near, &mut far).await;
     }
 }
 

@@ -8,6 +8,7 @@
 )]
 
 mod discovery;
+mod failover;
 mod harness;
 mod hops;
 mod hostile;

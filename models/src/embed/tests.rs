@@ -130,7 +130,7 @@ fn folders_of_embedders_are_told_from_others() {
     let tiny = tiny();
     let dir = tiny.folder();
     assert!(is_embedder(dir.path()));
-    let mut config = tiny.config.clone();
+    let mut config = tiny.config;
     config["model_type"] = "llama".into();
     write(dir.path(), "config.json", &config);
     assert!(!is_embedder(dir.path()));

@@ -167,6 +167,14 @@ fn what_an_upstream_says_is_told_as_ours() {
             "504 server_error deadline_exceeded false -",
         ),
         (
+            UpstreamErrorKind::NoSiteAllowed,
+            "403 permission_error no_site_allowed false -",
+        ),
+        (
+            UpstreamErrorKind::Unreachable,
+            "502 server_error upstream_unreachable true -",
+        ),
+        (
             UpstreamErrorKind::Cancelled,
             "499 invalid_request_error cancelled false -",
         ),

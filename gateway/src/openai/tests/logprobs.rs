@@ -3,7 +3,8 @@
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use super::{COMPLETIONS, Server, delta, done, finished, scored, text, with};
+use super::{COMPLETIONS, Server, Step, delta, done, finished, scored, text, with};
+use crate::upstream::Event;
 
 fn chat_token(token: &str, bytes: &[u8], logprob: f32) -> Value {
     let top = json!({"token": "é", "logprob": -0.5, "bytes": [195, 169]});
@@ -84,6 +85,50 @@ async fn a_completion_shows_parallel_lists() {
         .map(|c| c["choices"][0]["logprobs"]["text_offset"].clone())
         .collect();
     assert_eq!(offsets, [json!([0]), json!([2]), json!([3]), Value::Null]);
+}
+
+#[tokio::test]
+async fn an_echoed_prompt_is_weighed_but_for_its_first_token() {
+    let unknown = |step| match step {
+        Step::Say(Event::Delta {
+            choice,
+            text,
+            token_ids,
+            logprobs: mut tokens,
+        }) => {
+            tokens[0].chosen.logprob = None;
+            Step::Say(Event::Delta {
+                choice,
+                text,
+                token_ids,
+                logprobs: tokens,
+            })
+        }
+        step => step,
+    };
+    let steps = vec![
+        unknown(scored(0, b"a", -1.0)),
+        scored(0, b" b", -2.0),
+        finished(0),
+        done(),
+    ];
+    let server = Server::saying(steps);
+    let body = r#"{"model":"m","prompt":"a b","logprobs":1,"echo":true,"max_tokens":0}"#;
+    let answer = super::json(server.post(COMPLETIONS, body).await).await;
+    let expected = json!({
+        "text_offset": [0, 1],
+        "token_logprobs": [null, -2.0],
+        "tokens": ["a", " b"],
+        "top_logprobs": [null, {"é": -0.5, " b": -2.0}],
+    });
+    assert_eq!(answer["choices"][0]["logprobs"], expected);
+    let asked = &server.asked()[0];
+    let weighs = (asked.echo, asked.prompt_logprobs, asked.max_tokens);
+    assert_eq!(weighs, (true, true, Some(0)));
+    // Candidates are compared by log-probabilities that nobody asked to see.
+    let body = r#"{"model":"m","prompt":"a","echo":true,"best_of":2}"#;
+    server.post(COMPLETIONS, body).await;
+    assert!(!server.asked()[1].prompt_logprobs);
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@ mod refused;
 mod streams;
 mod tools;
 mod transport;
+mod wishes;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -60,7 +61,7 @@ fn delta(choice: u32, text: &str) -> Step {
 fn scored(choice: u32, text: &[u8], logprob: f32) -> Step {
     let likely = |bytes: &[u8], logprob| Likely {
         bytes: bytes.to_vec(),
-        logprob,
+        logprob: Some(logprob),
     };
     Step::Say(Event::Delta {
         choice,

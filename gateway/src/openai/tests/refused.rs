@@ -362,7 +362,9 @@ async fn prompts() {
         "a","n":2,"best_of":1   => invalid_value best_of
         "a","best_of":9         => invalid_value best_of
         "a","best_of":2,"stream":true => invalid_parameter_combination best_of
-        "a","echo":true,"logprobs":0  => invalid_parameter_combination echo
+        "a","echo":true,"logprobs":0,"best_of":2 => invalid_parameter_combination echo
+        "a","echo":true,"max_tokens":0 => invalid_value max_tokens
+        "a","logprobs":0,"max_tokens":0 => invalid_value max_tokens
         "a","logprobs":21       => invalid_value logprobs
         "a","logprobs":true     => invalid_type logprobs
         "a","suffix":"b"        => unsupported_value suffix

@@ -142,7 +142,7 @@ fn both_shapes_of_log_probabilities_are_read() {
             logprobs[0].chosen.bytes.as_slice(),
             logprobs[0].top[0].logprob
         ),
-        ("é".as_bytes(), -1.0)
+        ("é".as_bytes(), Some(-1.0))
     );
     let request = GenerateRequest {
         endpoint: Endpoint::Completions,

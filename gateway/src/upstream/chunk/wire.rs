@@ -95,7 +95,7 @@ struct Token {
 #[derive(Debug, Deserialize)]
 struct WireLikely {
     token: String,
-    logprob: f32,
+    logprob: Option<f32>,
     bytes: Option<Vec<u8>>,
 }
 
@@ -161,10 +161,10 @@ fn parallel(
                 reason = "precision, not range: it is checked below"
             )]
             let logprob = logprob.as_f64().unwrap_or(f64::NAN) as f32;
-            likely(token.into_bytes(), logprob)
+            likely(token.into_bytes(), Some(logprob))
         });
         Ok(TokenLogprob {
-            chosen: likely(token.into_bytes(), logprob.unwrap_or(0.0))?,
+            chosen: likely(token.into_bytes(), logprob)?,
             top: others.collect::<Result<_, _>>()?,
         })
     };
@@ -188,12 +188,12 @@ impl WireLikely {
     }
 }
 
-fn likely(bytes: Vec<u8>, logprob: f32) -> Result<Likely, &'static str> {
-    match logprob.is_finite() {
+fn likely(bytes: Vec<u8>, logprob: Option<f32>) -> Result<Likely, &'static str> {
+    match logprob.is_none_or(f32::is_finite) {
         // Rounding may push the surest tokens a hair above.
         true => Ok(Likely {
             bytes,
-            logprob: logprob.min(0.0),
+            logprob: logprob.map(|logprob| logprob.min(0.0)),
         }),
         false => Err("a log-probability is no number"),
     }

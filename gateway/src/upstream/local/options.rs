@@ -20,6 +20,7 @@ pub(super) fn engine_options(model: &schema::Model, clock: &Clock) -> EngineOpti
         block_size: model.block_tokens,
         context_max: model.context_max,
         kv_bytes_max: model.kv_bytes_cap().unwrap_or(u64::MAX),
+        draft_tokens_max: model.drafts_max(),
         inter_token_target: Duration::from_millis(model.inter_token_target_ms),
         stall_after: Duration::from_millis(model.stall_after_ms),
     }

@@ -2,6 +2,7 @@
 //! machine slows both. Prints a table of medians and spreads.
 
 mod ours;
+mod speculation;
 mod stats;
 mod theirs;
 
@@ -40,12 +41,18 @@ struct Args {
     /// Leave the peer out: our speed and memory alone, for a profiler.
     #[arg(long)]
     ours_only: bool,
+    /// Our engine with guessed tokens and without, and nothing else.
+    #[arg(long)]
+    speculation: bool,
 }
 
 fn main() -> Result<()> {
     let args = Args::parse();
     if args.ours_only {
         return measure_ours(&args);
+    }
+    if args.speculation {
+        return speculation::measure(&args.model, args.repeat);
     }
     compare_tiny()?;
     let mut ours = Ours::load(&args.model, KvType::F16)?;

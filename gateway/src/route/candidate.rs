@@ -1,0 +1,126 @@
+//! One candidate as the router sees it: facts, figures, what was learnt, what is in flight; and why it may not serve.
+
+use std::time::Duration;
+
+use super::estimate::{Mean, PrefillLine};
+use super::facts::{CandidateId, Facts, Figures};
+use super::health::{Health, Penalty};
+use super::load::Credits;
+use super::residency::Barred;
+use super::{Ask, Reason};
+use crate::limits::HOPS_MAX;
+
+/// Company in which tokens are taken to be measured until they were.
+const COMPANY: f64 = 8.0;
+/// Time before the end of a candidate's walltime by which answers should be over.
+const WALLTIME_MARGIN_S: f64 = 2.0;
+
+/// One model at one upstream.
+#[derive(Debug)]
+pub(super) struct Candidate {
+    pub(super) id: CandidateId,
+    pub(super) facts: Facts,
+    /// Place of its upstream's budget.
+    pub(super) budget: usize,
+    pub(super) figures: Figures,
+    /// When the figures came.
+    pub(super) observed_at: Duration,
+    pub(super) credits: Credits,
+    pub(super) prefill: PrefillLine,
+    /// Seconds of an output token, and the sequences beside which it was measured.
+    pub(super) tpot: Mean,
+    pub(super) tpot_company: Mean,
+    pub(super) health: Health,
+    pub(super) penalty: Penalty,
+    /// Taken out; its place may be given to another.
+    pub(super) gone: bool,
+}
+
+impl Candidate {
+    pub(super) fn new(id: CandidateId, facts: Facts, budget: usize, now: Duration) -> Self {
+        Self {
+            id,
+            facts,
+            budget,
+            figures: Figures::default(),
+            observed_at: now,
+            credits: Credits::default(),
+            prefill: PrefillLine::default(),
+            tpot: Mean::tpot(),
+            tpot_company: Mean::new(COMPANY),
+            health: Health::default(),
+            penalty: Penalty::default(),
+            gone: false,
+        }
+    }
+
+    /// Takes figures in, unless they are no news. What they must hold is no longer added to them.
+    pub(super) fn observe(&mut self, figures: Figures, now: Duration) {
+        if figures.sequence <= self.figures.sequence && self.figures.sequence > 0 {
+            // Its readiness can end without a report, as when the connection is lost.
+            self.figures.ready = figures.ready;
+            return;
+        }
+        self.prefill.suppose(&figures);
+        if figures.decode_tokens_per_s > 0.0 && figures.running > 0 {
+            let running = f64::from(figures.running);
+            self.tpot.suppose(running / figures.decode_tokens_per_s);
+            self.tpot_company.suppose(running);
+        }
+        self.observed_at = now;
+        self.figures = figures;
+        let true_at = now.saturating_sub(self.figures.age);
+        self.credits.seen(true_at, self.rtt());
+    }
+
+    /// Time since the figures were true.
+    pub(super) fn age(&self, now: Duration) -> Duration {
+        self.figures.age + now.saturating_sub(self.observed_at)
+    }
+
+    pub(super) fn rtt(&self) -> Duration {
+        self.figures.rtt.unwrap_or(self.facts.rtt)
+    }
+
+    /// Sequences there, as far as we know.
+    pub(super) fn company(&self) -> f64 {
+        let unseen = self.credits.unseen().sequences;
+        f64::from(self.figures.running) + f64::from(self.figures.waiting) + f64::from(unseen)
+    }
+
+    /// Why it may not serve what is asked, if it may not, by rules that no score can outweigh.
+    pub(super) fn barred(&self, ask: &Ask<'_>) -> Option<Reason> {
+        if let Some(barred) = ask.rules.bar(&self.facts) {
+            return Some(match barred {
+                Barred::Residency => Reason::Residency,
+                Barred::Experimental => Reason::Experimental,
+                Barred::Purpose => Reason::Purpose,
+            });
+        }
+        if self.figures.experimental && !ask.rules.experimental {
+            return Some(Reason::Experimental);
+        }
+        if self.facts.hop && ask.hops >= HOPS_MAX {
+            return Some(Reason::Hops);
+        }
+        if ask.tried.contains(&self.facts.upstream) {
+            return Some(Reason::Tried);
+        }
+        if ask.numerics.is_some() && ask.numerics != self.figures.digest() {
+            return Some(Reason::Numerics);
+        }
+        if !self.figures.ready {
+            return Some(Reason::NotReady);
+        }
+        (!(ask.allocation)(&self.facts)).then_some(Reason::Allocation)
+    }
+
+    /// Whether an answer that takes so many seconds would go on past its end.
+    pub(super) fn ends_before(&self, seconds: f64, now: Duration) -> bool {
+        let Some(told) = self.figures.walltime_left else {
+            return false;
+        };
+        let left = told.saturating_sub(self.age(now)).as_secs_f64();
+        seconds + WALLTIME_MARGIN_S > left
+    }
+}

@@ -1,0 +1,146 @@
+//! What a request would cost at a candidate, in seconds.
+//!
+//! `rtt + wait + prefill + expected tokens x tpot + pressure + carbon`, plus what past failures and silence are worth. Terms
+//! in one unit can be compared over machines that have nothing in common, and read by people.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::candidate::Candidate;
+use super::options::Options;
+
+/// Seconds that a KV cache half full is worth; the pressure of a share k is this times k / (1 - k) (SMG's least_load).
+const PRESSURE_S: f64 = 0.15;
+/// Share of the cache from which it is full.
+const FULL: f64 = 0.999;
+/// Age of figures that is still news. A status stream speaks at least once a second.
+const FRESH: Duration = Duration::from_millis(1_500);
+/// Seconds that each further second of silence adds, and at most: a silent candidate is taken for busy, never for idle.
+const STALE_S_PER_S: f64 = 0.5;
+const STALE_S_MAX: f64 = 30.0;
+/// Slowest that decoding is expected to become by more company than it was measured in.
+const SLOWDOWN_MAX: f64 = 4.0;
+/// Joules of a kilowatt-hour.
+const JOULES_PER_KWH: f64 = 3.6e6;
+
+/// What a request brings, as far as one can know.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Load {
+    /// Prompt tokens that this candidate has to compute.
+    pub(super) uncached: f64,
+    /// Of the whole prompt.
+    pub(super) prompt: f64,
+    /// Expected tokens of one choice.
+    pub(super) output: f64,
+    /// Choices.
+    pub(super) sequences: f64,
+    /// Tokens of an average answer of this model.
+    pub(super) usual_output: f64,
+}
+
+/// The terms of a cost, in seconds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub struct Terms {
+    /// Round trip.
+    pub rtt: f64,
+    /// Until the prompt's turn comes.
+    pub wait: f64,
+    /// Computing the prompt.
+    pub prefill: f64,
+    /// Producing the answer.
+    pub decode: f64,
+    /// Of the KV cache.
+    pub pressure: f64,
+    /// Carbon as seconds.
+    pub carbon: f64,
+    /// Past failures.
+    pub failures: f64,
+    /// Silence.
+    pub stale: f64,
+    /// Part of its usual attraction that it has, up to 1; the cost is divided by it.
+    pub ramp: f64,
+}
+
+impl Terms {
+    /// The cost.
+    #[must_use]
+    pub fn cost(&self) -> f64 {
+        let own = self.first_content() + self.decode;
+        let others = self.pressure + self.carbon + self.failures + self.stale;
+        (own + others) / self.ramp.max(1e-3)
+    }
+
+    /// Until the first content.
+    #[must_use]
+    pub fn first_content(&self) -> f64 {
+        self.rtt + self.wait + self.prefill
+    }
+}
+
+impl Candidate {
+    /// The terms of `load` here and now.
+    pub(super) fn terms(&self, load: &Load, options: &Options, now: Duration, ramp: f64) -> Terms {
+        let tpot = self.tpot.get() * self.slowdown(load);
+        Terms {
+            rtt: self.rtt().as_secs_f64(),
+            wait: self.wait(load, tpot),
+            prefill: self.prefill.seconds(load.uncached),
+            decode: load.output * tpot,
+            pressure: self.pressure(load),
+            carbon: self.carbon(load) * options.carbon_s_per_gram,
+            failures: self.penalty.seconds(now),
+            stale: self.stale(now),
+            ramp,
+        }
+    }
+
+    /// The longer of two lines: prompts before ours, and sequences that must end before there is room for more.
+    fn wait(&self, load: &Load, tpot: f64) -> f64 {
+        let (figures, unseen) = (&self.figures, self.credits.unseen());
+        let queued = figures.queued_tokens.saturating_add(unseen.prefill_tokens);
+        let prompts = queued as f64 / self.prefill.tokens_per_s();
+        if figures.waiting == 0 {
+            return prompts;
+        }
+        let waiting = f64::from(figures.waiting) + f64::from(unseen.sequences);
+        let one_ends_after = load.usual_output * tpot / f64::from(figures.running.max(1));
+        prompts.max(waiting * one_ends_after)
+    }
+
+    /// How much slower a token is than it was when it was measured. Half of decoding grows with the company, the other
+    /// half (reading the weights) does not.
+    fn slowdown(&self, load: &Load) -> f64 {
+        let company = self.company() + load.sequences;
+        (0.5 + 0.5 * company / self.tpot_company.get().max(1.0)).clamp(1.0, SLOWDOWN_MAX)
+    }
+
+    fn pressure(&self, load: &Load) -> f64 {
+        let figures = &self.figures;
+        if figures.kv_tokens_total == 0 {
+            return 0.0;
+        }
+        let used = figures
+            .kv_tokens_total
+            .saturating_sub(figures.kv_tokens_free) as f64;
+        let ours = load.prompt + load.output * load.sequences;
+        let unseen = self.credits.unseen().kv_tokens as f64;
+        let share = (used + unseen + ours) / figures.kv_tokens_total as f64;
+        let share = share.min(FULL);
+        PRESSURE_S * share / (1.0 - share)
+    }
+
+    /// Grams of the request, 0 where energy or grid are not known.
+    fn carbon(&self, load: &Load) -> f64 {
+        let (told, config) = (&self.figures, &self.facts);
+        let joules = told.joules_per_token.or(config.joules_per_token);
+        let grams = told.grams_per_kwh.or(config.grams_per_kwh);
+        let tokens = load.output * load.sequences;
+        joules.unwrap_or(0.0) * tokens / JOULES_PER_KWH * grams.unwrap_or(0.0)
+    }
+
+    fn stale(&self, now: Duration) -> f64 {
+        let silent = self.age(now).saturating_sub(FRESH).as_secs_f64();
+        (silent * STALE_S_PER_S).min(STALE_S_MAX)
+    }
+}

@@ -1,0 +1,301 @@
+//! From a request to its first content: sent, tried elsewhere, moved, hedged.
+//!
+//! Until there is content its client has seen nothing, so all of it can be done again on another upstream: error answers
+//! and late ones within the retry budget, requests whose connection died within a bound of how many may be on their way.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use futures::StreamExt as _;
+use futures::future::{Either, select};
+use tokio::time::timeout;
+
+use crate::limits::EVENTS_HELD_MAX;
+use crate::route::decision::{Attempt, Decision};
+use crate::route::prefix::HashKey;
+use crate::route::{Ask, Unplaced};
+use crate::upstream::routed::{Inner, Sent, nobody};
+use crate::upstream::{
+    Event, EventStream, GenerateRequest, Prompt, Retry, Upstream, UpstreamError, UpstreamErrorKind,
+    Wishes,
+};
+
+/// A request on its way, and whom it has tried.
+pub(super) struct Trip {
+    pub(super) roster: Arc<Inner>,
+    /// As it is sent: within the rules of this server.
+    pub(super) request: Arc<GenerateRequest>,
+    pub(super) prompt_bytes: u64,
+    /// Hashes of its beginnings, and of its session.
+    blocks: Vec<u64>,
+    session: Option<u64>,
+    /// Upstreams that have failed it.
+    tried: Vec<Arc<str>>,
+    /// The digest that it must be continued under.
+    pub(super) numerics: Option<Arc<str>>,
+}
+
+/// A request that was sent to someone.
+pub(super) struct Leg {
+    pub(super) sent: Sent,
+    pub(super) upstream: Arc<dyn Upstream>,
+    /// The upstream's name.
+    pub(super) name: Arc<str>,
+    pub(super) digest: Option<Arc<str>>,
+    pub(super) decision: Arc<Decision>,
+}
+
+/// A stream with content.
+pub(super) struct Live {
+    pub(super) sent: Sent,
+    pub(super) name: Arc<str>,
+    pub(super) digest: Option<Arc<str>>,
+    /// Events up to the first content, then the others.
+    pub(super) held: VecDeque<Event>,
+    pub(super) events: EventStream,
+}
+
+impl Trip {
+    /// A request at its beginning.
+    pub(super) fn new(roster: &Arc<Inner>, request: &Arc<GenerateRequest>) -> Self {
+        let (key, wishes) = (roster.key, &request.wishes);
+        // Whoever is alone needs no reason to be picked.
+        let choice = roster.candidates(&request.model) > 1;
+        let session = wishes.session.as_deref().filter(|_| choice);
+        let narrowed = Wishes {
+            rules: roster.rules(&wishes.rules),
+            ..Wishes::clone(wishes)
+        };
+        let resumable = roster.options.resumes_max > 0 && wishes.resume && choice && !request.echo;
+        Self {
+            roster: Arc::clone(roster),
+            prompt_bytes: prompt_bytes(&request.prompt),
+            blocks: match choice {
+                true => blocks(key, request.pool, &request.prompt),
+                false => Vec::new(),
+            },
+            session: session.map(|name| key.session(request.pool, name)),
+            tried: Vec::new(),
+            numerics: None,
+            request: Arc::new(GenerateRequest {
+                wishes: Arc::new(narrowed),
+                want_token_ids: request.want_token_ids || resumable,
+                ..GenerateRequest::clone(request)
+            }),
+        }
+    }
+
+    /// Sends the request to the best that is left.
+    pub(super) fn depart(&mut self, attempt: Attempt) -> Result<Leg, Unplaced> {
+        let request = &self.request;
+        let ask = Ask {
+            attempt,
+            model: &request.model,
+            prompt_bytes: self.prompt_bytes,
+            blocks: &self.blocks,
+            session: self.session,
+            max_tokens: request.max_tokens,
+            n: request.n,
+            rules: &request.wishes.rules,
+            hops: request.hops,
+            tried: &self.tried,
+            numerics: self.numerics.as_deref(),
+            allocation: &|_| true,
+        };
+        self.roster.depart(&request.id, &ask)
+    }
+
+    /// Notes that an upstream has failed it.
+    pub(super) fn fails(&mut self, upstream: &Arc<str>) {
+        self.tried.push(Arc::clone(upstream));
+    }
+
+    /// Goes from one to the next until there is content.
+    ///
+    /// # Errors
+    /// The last one's error, or why there is nobody.
+    pub(super) async fn until_content(
+        &mut self,
+        mut attempt: Attempt,
+    ) -> Result<Live, UpstreamError> {
+        let roster = Arc::clone(&self.roster);
+        let mut last_error = None;
+        for _ in 0..roster.options.attempts_max.max(1) {
+            let leg = match self.depart(attempt) {
+                Ok(leg) => leg,
+                Err(unplaced) => {
+                    let nobody = || nobody(&unplaced, &roster, &self.request.model);
+                    return Err(last_error.unwrap_or_else(nobody));
+                }
+            };
+            // Dead connections come in hundreds; those who wait here are bounded by the connections of their clients.
+            let moving = matches!(attempt, Attempt::Move | Attempt::Resume);
+            let place = match moving {
+                true => roster.moves.acquire().await.ok(),
+                false => None,
+            };
+            let name = Arc::clone(&leg.name);
+            let went = self.leg(leg, attempt).await;
+            drop(place);
+            let error = match went {
+                Ok(live) => return Ok(live),
+                Err(error) => error,
+            };
+            if error.retry == Retry::Never {
+                return Err(error);
+            }
+            self.fails(&name);
+            attempt = match (attempt, died(&error)) {
+                (Attempt::Resume, _) => Attempt::Resume,
+                (_, true) => Attempt::Move,
+                (_, false) => Attempt::Retry,
+            };
+            last_error = Some(error);
+        }
+        Err(last_error.unwrap_or_else(|| UpstreamErrorKind::NotReady.into()))
+    }
+
+    /// One leg, with a second beside it where the first takes long.
+    async fn leg(&mut self, leg: Leg, attempt: Attempt) -> Result<Live, UpstreamError> {
+        let hedge = self.roster.options.hedge;
+        let hedge = hedge.filter(|_| attempt == Attempt::First);
+        let silence = hedge.and_then(|h| h.silence(self.prompt_bytes, leg.sent.expected_s()));
+        let name = Arc::clone(&leg.name);
+        let mut first = Box::pin(content(leg, self.seen()));
+        let Some(silence) = silence else {
+            return first.await;
+        };
+        if let Ok(done) = timeout(silence, &mut first).await {
+            return done;
+        }
+        // Only for the hedge: the first may still be the one who answers.
+        self.tried.push(name);
+        let second = self.depart(Attempt::Hedge);
+        self.tried.pop();
+        let Ok(second) = second else {
+            return first.await;
+        };
+        let second = Box::pin(content(second, self.seen()));
+        match select(first, second).await {
+            Either::Left((Ok(live), _)) | Either::Right((Ok(live), _)) => Ok(live),
+            Either::Left((Err(_), other)) => other.await,
+            Either::Right((Err(_), other)) => other.await,
+        }
+    }
+
+    /// What a leg needs to send the request and to tell what came of it.
+    fn seen(&self) -> Parcel {
+        let session = self.session.into_iter();
+        Parcel {
+            roster: Arc::clone(&self.roster),
+            request: Arc::clone(&self.request),
+            seen: self.blocks.iter().copied().chain(session).collect(),
+        }
+    }
+}
+
+struct Parcel {
+    roster: Arc<Inner>,
+    request: Arc<GenerateRequest>,
+    /// Hashes of what the candidate will have served.
+    seen: Vec<u64>,
+}
+
+/// Waits for a leg's first content.
+async fn content(leg: Leg, parcel: Parcel) -> Result<Live, UpstreamError> {
+    let Leg {
+        mut sent,
+        upstream,
+        name,
+        digest,
+        decision,
+    } = leg;
+    let request = Arc::clone(&parcel.request);
+    match first_events(upstream.as_ref(), request).await {
+        Ok((held, events)) => {
+            sent.first_content(&parcel.seen);
+            let id = &parcel.request.id;
+            parcel.roster.decisions.serves(id, &decision);
+            Ok(Live {
+                sent,
+                name,
+                digest,
+                held,
+                events,
+            })
+        }
+        Err(error) => {
+            sent.fail(&error);
+            Err(error)
+        }
+    }
+}
+
+/// The events up to the first content, and the stream of the others.
+async fn first_events(
+    upstream: &dyn Upstream,
+    request: Arc<GenerateRequest>,
+) -> Result<(VecDeque<Event>, EventStream), UpstreamError> {
+    let mut events = upstream.generate(request).await?;
+    let mut held = VecDeque::new();
+    loop {
+        let event = events.next().await;
+        let event = event.ok_or_else(|| UpstreamError::from(UpstreamErrorKind::Unreachable))??;
+        let content = is_content(&event);
+        held.push_back(event);
+        if content || held.len() >= EVENTS_HELD_MAX {
+            return Ok((held, events));
+        }
+    }
+}
+
+/// Whether an event is something that a client sees.
+fn is_content(event: &Event) -> bool {
+    match event {
+        Event::Delta { text, logprobs, .. } => !text.is_empty() || !logprobs.is_empty(),
+        Event::ToolSyntax(_) => false,
+        Event::ToolCall { .. } | Event::Finished { .. } | Event::Done(_) => true,
+    }
+}
+
+/// Whether the one who served is gone, rather than unwilling.
+pub(super) fn died(error: &UpstreamError) -> bool {
+    matches!(
+        error.kind,
+        UpstreamErrorKind::Unreachable | UpstreamErrorKind::ShuttingDown
+    )
+}
+
+/// Bytes of a prompt as its tokens count; a token that came as an id counts as four.
+fn prompt_bytes(prompt: &Prompt) -> u64 {
+    let bytes = match prompt {
+        Prompt::Chat(messages) => messages
+            .iter()
+            .flat_map(strings)
+            .map(str::len)
+            .sum::<usize>(),
+        Prompt::Text(text) => text.len(),
+        Prompt::Tokens(ids) => 4 * ids.len(),
+    };
+    bytes as u64
+}
+
+fn blocks(key: HashKey, pool: u64, prompt: &Prompt) -> Vec<u64> {
+    match prompt {
+        Prompt::Chat(messages) => {
+            let pieces = messages.iter().flat_map(strings).map(str::as_bytes);
+            key.blocks(pool, pieces)
+        }
+        Prompt::Text(text) => key.blocks(pool, [text.as_bytes()]),
+        Prompt::Tokens(ids) => {
+            let bytes: Vec<u8> = ids.iter().flat_map(|id| id.to_le_bytes()).collect();
+            key.blocks(pool, [bytes.as_slice()])
+        }
+    }
+}
+
+/// The strings of a message, in order: role, content and name.
+fn strings(message: &serde_json::Value) -> impl Iterator<Item = &str> {
+    let fields = message.as_object().into_iter().flatten();
+    fields.filter_map(|(_, value)| value.as_str())
+}
