@@ -1,6 +1,6 @@
 //! Nodes that die or may not serve: what a client of the gateway before them sees of it, and what never leaves the gateway.
 
-use hansa_config::schema::Upstream;
+use hansa_config::schema::{Policy, Upstream};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -21,7 +21,10 @@ async fn world() -> ([Server; 3], [Wire; 2]) {
     let (a, b) = (Server::start(slow.clone()).await, Server::start(slow).await);
     let wires = [Wire::to(a.clients).await, Wire::to(b.clients).await];
     let upstreams = vec![ours("a", wires[0].address), ours("b", wires[1].address)];
-    let site = Server::start(gateway(upstreams)).await;
+    let mut site = gateway(upstreams);
+    // By cost, a prompt stays where its beginning was served.
+    site.route.policy = Policy::RoundRobin;
+    let site = Server::start(site).await;
     for name in ["a", "b"] {
         until_served_by(&site, name).await;
     }
