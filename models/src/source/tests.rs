@@ -47,7 +47,7 @@ fn what_is_not_there_is_named_with_the_way_out() {
     };
     assert_eq!(
         message("smollm"),
-        "no model is called 'smollm'; known names: smollm2-135m-instruct, gemma-3-270m; or give a path to a .gguf file, or hf:OWNER/REPO/FILE.gguf"
+        "no model is called 'smollm'; known names: smollm2-135m-instruct, gemma-3-270m, all-minilm-l6-v2; or give a path to a .gguf file, or hf:OWNER/REPO/FILE.gguf"
     );
     assert_eq!(
         message("x/none.gguf"),
