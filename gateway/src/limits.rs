@@ -234,6 +234,7 @@ pub const EVENT_BYTES_MAX: usize = 1 << 20;
 
 /// Bytes of an echoed prompt in one event, log-probabilities included: a long context of them all takes some tens of mebibytes.
 pub const ECHO_EVENT_BYTES_MAX: usize = 64 << 20;
+
 /// Bytes of one answer of an upstream: the longest contexts with log-probabilities stay below it.
 pub const ANSWER_BYTES_MAX: u64 = 1 << 30;
 
