@@ -3,10 +3,11 @@
 //! A rule is silent where one of its values was refused already.
 
 mod remote;
+mod tenancy;
 
 use std::net::SocketAddr;
 
-use crate::keys::{Key, MODEL, RESERVED, SECTIONS};
+use crate::keys::{self, Key, MODEL, RESERVED};
 use crate::problems::{Fault, quote};
 use crate::read::Reader;
 use crate::schema::{Choice, Model, Runner};
@@ -28,6 +29,7 @@ pub(crate) fn config(reader: &mut Reader) {
         context_holds(reader, model, &path);
     }
     remote::config(reader);
+    tenancy::check(reader);
 }
 
 fn something_to_serve(reader: &mut Reader) {
@@ -118,11 +120,10 @@ fn keys_fit_runner(reader: &mut Reader, model: &Model, path: &str) {
     if !reader.sound(&[&format!("{path}.runner")]) {
         return;
     }
-    let keys = MODEL.iter().map(|key| (key.path, key.only));
-    let sections = SECTIONS
-        .iter()
+    let of_model = MODEL.iter().map(|key| (key.path, key.only));
+    let sections = keys::sections()
         .filter_map(|section| Some((section.path.strip_prefix("model.")?, section.only)));
-    for (name, only) in keys.chain(sections) {
+    for (name, only) in of_model.chain(sections) {
         let full = format!("{path}.{name}");
         if let (Some(runner), Some(offset)) = (only, reader.offset(&full))
             && runner != model.runner

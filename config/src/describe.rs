@@ -18,9 +18,7 @@ impl Config {
             ),
             format!(
                 "operators: {}",
-                self.admin
-                    .listen
-                    .map_or("none".to_owned(), |address| listener("http", address))
+                (self.admin.listen).map_or("none".to_owned(), |address| listener("http", address))
             ),
             format!("models: {}", self.models.len()),
         ];
@@ -29,6 +27,7 @@ impl Config {
             lines.push(peers(&self.peer));
             lines.extend(self.topology());
         }
+        lines.extend(tenants(self));
         lines.join("\n")
     }
 
@@ -38,13 +37,14 @@ impl Config {
         } else {
             "http"
         };
-        let reach = match (
-            self.server.listen.ip().is_loopback(),
-            self.peer.can_authenticate(),
-        ) {
-            (true, _) => "",
-            (false, true) => " (open to other machines, for peers alone)",
-            (false, false) => " (open to other machines, without keys)",
+        let is_open = !self.server.listen.ip().is_loopback();
+        let reach = match (self.keys.is_empty(), is_open) {
+            (false, _) => " (with keys)",
+            (true, false) => "",
+            (true, true) if self.peer.can_authenticate() => {
+                " (open to other machines, for peers alone)"
+            }
+            (true, true) => " (open to other machines, without keys)",
         };
         listener(scheme, self.server.listen) + reach
     }
@@ -113,6 +113,23 @@ fn branch(role: &str, upstream: &Upstream) -> String {
         facts.join(", "),
         models.join(", ")
     )
+}
+
+/// Nothing for a server that everyone uses as nobody.
+fn tenants(config: &Config) -> Option<String> {
+    if config.keys.is_empty() && config.tenants.is_empty() && config.quota.ledger.is_none() {
+        return None;
+    }
+    let ledger = match &config.quota.ledger {
+        Some(file) => format!("ledger in {}", file.display()),
+        None => "ledger in memory".to_owned(),
+    };
+    Some(format!(
+        "tenants: {}, keys: {}, allocations: {}, {ledger}",
+        config.tenants.len(),
+        config.keys.len(),
+        config.allocations.len()
+    ))
 }
 
 fn listener(scheme: &str, address: SocketAddr) -> String {

@@ -8,9 +8,9 @@ mod reference;
 pub use json_schema::json_schema;
 pub use reference::reference;
 
-use crate::keys::{self, Key, MODEL, Slot, UPSTREAM};
+use crate::keys::{self, Key, MODEL, Slot, UPSTREAM, tenancy};
 use crate::limits;
-use crate::schema::{Choice, Config, Model, Runner, Upstream};
+use crate::schema::{Choice, Config, Runner};
 use crate::units::{Range, show_size};
 
 /// What a key takes, and what it is where the file leaves it out.
@@ -21,6 +21,8 @@ enum Form {
     Text(String, usize, Option<String>),
     Word(Vec<&'static str>, &'static str),
     Flag(bool),
+    /// A date or time; TOML has its own form for these.
+    Date,
     /// So many texts at most, each matched by a regular expression.
     List(&'static str, usize),
 }
@@ -48,7 +50,7 @@ impl Fact {
                 )
             }
             Form::Word(words, _) => format!("One of {}.", words.join(", ")),
-            Form::Text(..) => String::new(),
+            Form::Text(..) | Form::Date => String::new(),
             Form::Flag(_) => "true or false.".to_owned(),
             Form::List(_, max) => format!("At most {max}."),
         };
@@ -63,25 +65,30 @@ impl Fact {
 
 /// The keys of the section at `path`, in the table's order.
 fn facts(path: &str) -> Vec<Fact> {
-    let (mut config, mut model) = (Config::default(), Model::default());
-    if path == "node" || path == "site" {
-        let mut upstream = Upstream::default();
-        return (UPSTREAM.iter())
-            .filter_map(|key| fact(key, "", &mut upstream))
-            .collect();
+    let (first, below) = path.split_once('.').unwrap_or((path, ""));
+    match first {
+        "model" => facts_of(MODEL.iter(), below),
+        "node" | "site" => facts_of(UPSTREAM.iter(), below),
+        "tenant" => facts_of(tenancy::TENANT.iter(), below),
+        "key" => facts_of(tenancy::API_KEY.iter(), below),
+        "allocation" => facts_of(tenancy::ALLOCATION.iter(), below),
+        "price" => facts_of(tenancy::PRICE.iter(), below),
+        "rate" => facts_of(tenancy::RATE.iter(), below),
+        _ => {
+            let mut config = Config::default();
+            let facts = keys::root().filter_map(|key| fact(key, path, &mut config));
+            facts.collect()
+        }
     }
-    let below_model = path
-        .strip_prefix("model")
-        .map(|rest| rest.trim_start_matches('.'));
-    match below_model {
-        Some(below) => MODEL
-            .iter()
-            .filter_map(|key| fact(key, below, &mut model))
-            .collect(),
-        None => keys::root()
-            .filter_map(|key| fact(key, path, &mut config))
-            .collect(),
-    }
+}
+
+fn facts_of<S: Default + 'static>(
+    keys: impl Iterator<Item = &'static Key<S>>,
+    below: &str,
+) -> Vec<Fact> {
+    let mut defaults = S::default();
+    keys.filter_map(|key| fact(key, below, &mut defaults))
+        .collect()
 }
 
 fn fact<S>(key: &Key<S>, section: &str, defaults: &mut S) -> Option<Fact> {
@@ -145,11 +152,19 @@ fn form(slot: Slot<'_>) -> Form {
         Slot::Kind(at) => word(*at),
         Slot::Discover(at) => word(*at),
         Slot::Policy(at) => word(*at),
-        Slot::MaybeId(_) => Form::Text("^[!-~]+$".to_owned(), limits::ID_BYTES_MAX, None),
+        Slot::MaybeId(_) | Slot::IdOrEmpty(_) => {
+            Form::Text("^[!-~]+$".to_owned(), limits::ID_BYTES_MAX, None)
+        }
         Slot::Countries(_) => Form::List("^[A-Z][A-Z]$", limits::ALLOW_LIST_MAX),
         Slot::Sites(_) => Form::List("^[!-~]+$", limits::ALLOW_LIST_MAX),
         Slot::SelfTest(at) => word(*at),
         Slot::Speculation(at) => word(*at),
+        Slot::MaybeU64(at, range) => Form::Whole(range, *at),
+        Slot::Names(_) => Form::List("^[!-~]+$", limits::NAMES_MAX),
+        Slot::Digest(_) => Form::Text("^[0-9a-fA-F]{64}$".to_owned(), 64, None),
+        Slot::Date(_) => Form::Date,
+        Slot::Role(at) => word(*at),
+        Slot::Currency(at) => word(*at),
     }
 }
 

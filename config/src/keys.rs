@@ -5,12 +5,14 @@
 //! It must not know TOML or JSON.
 
 mod route;
+pub(crate) mod tenancy;
 mod upstream;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use crate::limits;
+use crate::schema::tenancy::{Currency, Role};
 use crate::schema::{
     Config, Device, Discover, Kind, KvType, Model, ModelName, Policy, Quantise, Runner, SelfTest,
     Speculation,
@@ -29,10 +31,10 @@ pub(crate) struct Section {
     pub(crate) doc: &'static str,
     /// Written `[[path]]`, once for each of many.
     pub(crate) many: bool,
+    /// A server without it is one as it should be.
+    pub(crate) optional: bool,
     /// The section means nothing to other runners.
     pub(crate) only: Option<Runner>,
-    /// A server without a config has none: the reference shows it as comments.
-    pub(crate) shown_off: bool,
 }
 
 /// A key of the file, whose value has its place in an `S`.
@@ -86,12 +88,28 @@ pub(crate) enum Slot<'a> {
     Sites(&'a mut Vec<String>),
     SelfTest(&'a mut SelfTest),
     Speculation(&'a mut Speculation),
+    MaybeU64(&'a mut Option<u64>, Range),
+    /// An id, or an empty text where it is left out.
+    IdOrEmpty(&'a mut String),
+    /// Several ids.
+    Names(&'a mut Vec<String>),
+    /// 64 hexadecimal digits.
+    Digest(&'a mut String),
+    /// A date or a time, as seconds since the epoch.
+    Date(&'a mut Option<i64>),
+    Role(&'a mut Role),
+    Currency(&'a mut Currency),
 }
 
 /// Sections that later versions have; using one is refused by name.
-pub(crate) const RESERVED: [&str; 4] = ["tenant", "key", "quota", "energy"];
+pub(crate) const RESERVED: [&str; 1] = ["energy"];
 
-pub(crate) const SECTIONS: [Section; 9] = [
+/// Every section, in the order of the reference.
+pub(crate) fn sections() -> impl Iterator<Item = &'static Section> {
+    SECTIONS.iter().chain(&tenancy::SECTIONS)
+}
+
+const SECTIONS: [Section; 9] = [
     section("server", "The listener for clients."),
     section("admin", "The listener for operators: metrics and health."),
     section(
@@ -124,7 +142,7 @@ pub(crate) const SECTIONS: [Section; 9] = [
     ),
     Section {
         many: true,
-        shown_off: true,
+        optional: true,
         ..section(
             "node",
             "A server of this site that serves models for this one, one section for each.",
@@ -132,7 +150,7 @@ pub(crate) const SECTIONS: [Section; 9] = [
     },
     Section {
         many: true,
-        shown_off: true,
+        optional: true,
         ..section(
             "site",
             "The gateway of another site, one section for each. The keys are those of [[node]].",
@@ -141,7 +159,7 @@ pub(crate) const SECTIONS: [Section; 9] = [
 ];
 
 /// Keys of `[server]`, `[admin]` and `[limits]`.
-pub(crate) const ROOT: &[Key<Config>] = &[
+const ROOT: &[Key<Config>] = &[
     key(
         "server.listen",
         "Address for clients, an IP address and a port; port 0 takes a free one, which is printed \
@@ -409,10 +427,18 @@ const fn section(path: &'static str, doc: &'static str) -> Section {
         path,
         doc,
         many: false,
+        optional: false,
         only: None,
-        shown_off: false,
     }
 }
+
+impl<S> Clone for Key<S> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<S> Copy for Key<S> {}
 
 const fn key<S>(path: &'static str, doc: &'static str, slot: fn(&mut S) -> Slot<'_>) -> Key<S> {
     Key {
@@ -444,19 +470,25 @@ impl<S> Key<S> {
 
 /// All keys of the sections that are there once.
 pub(crate) fn root() -> impl Iterator<Item = &'static Key<Config>> {
-    ROOT.iter().chain(ROUTE).chain(PEER)
+    ROOT.iter().chain(ROUTE).chain(PEER).chain(&tenancy::QUOTA)
 }
 
 /// Paths of all keys from the root of the file: `"model.sim.context_tokens"`.
 pub(crate) fn paths() -> impl Iterator<Item = String> {
+    fn below<S>(section: &'static str, keys: &'static [Key<S>]) -> impl Iterator<Item = String> {
+        keys.iter()
+            .map(move |key| format!("{section}.{}", key.path))
+    }
     let of_root = root().map(|key| key.path.to_owned());
-    let of_model = MODEL.iter().map(|key| format!("model.{}", key.path));
-    let of_upstream = |section: &'static str| {
-        let keys = UPSTREAM.iter();
-        keys.map(move |key| format!("{section}.{}", key.path))
-    };
-    let of_upstreams = of_upstream("node").chain(of_upstream("site"));
-    of_root.chain(of_model).chain(of_upstreams)
+    of_root
+        .chain(below("model", MODEL))
+        .chain(below("node", UPSTREAM))
+        .chain(below("site", UPSTREAM))
+        .chain(below("tenant", tenancy::TENANT))
+        .chain(below("key", tenancy::API_KEY))
+        .chain(below("allocation", tenancy::ALLOCATION))
+        .chain(below("price", tenancy::PRICE))
+        .chain(below("rate", tenancy::RATE))
 }
 
 #[cfg(test)]
@@ -472,7 +504,7 @@ mod tests {
         assert_eq!(all.len(), different.len());
         for path in &all {
             let (section, _) = path.rsplit_once('.').expect("no key outside a section");
-            assert!(SECTIONS.iter().any(|known| known.path == section), "{path}");
+            assert!(sections().any(|known| known.path == section), "{path}");
         }
     }
 }

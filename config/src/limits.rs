@@ -15,6 +15,18 @@ pub const PROBLEMS_MAX: usize = 100;
 pub const QUOTE_CHARS_MAX: usize = 60;
 /// Models of one process: each has its own KV cache and queue.
 pub const MODELS_MAX: usize = 64;
+/// Tenants of one config; a federation keeps its thousands in the ledger.
+pub const TENANTS_MAX: usize = 10_000;
+/// Keys of one config; as tenants.
+pub const KEYS_MAX: usize = 10_000;
+/// Allocations of one config, several for each tenant.
+pub const ALLOCATIONS_MAX: usize = 50_000;
+/// Prices of one config: each model at each site.
+pub const PRICES_MAX: usize = 2_048;
+/// Bounds of models and sites of one config.
+pub const RATES_MAX: usize = 1_024;
+/// Names in one list of a tenant or key: more than there are countries, sites or models to allow.
+pub const NAMES_MAX: usize = 256;
 /// Bytes of a model's id: it stands in every request, answer and metric.
 pub const ID_BYTES_MAX: usize = 128;
 /// Nodes, and sites, of one process: the largest AI factories put some hundreds of nodes behind one gateway.
@@ -91,6 +103,16 @@ pub const SIM_COST_US: Range = Range::new(0, 60_000_000, "microseconds");
 pub const UPSTREAM_TIMEOUT_MS: Range = Range::new(10, 86_400_000, "milliseconds");
 /// Of `node.rtt_ms`: around the earth and by satellite it stays under ten seconds.
 pub const RTT_MS: Range = Range::new(0, 10_000, "milliseconds");
+/// Of the rates of a minute: above 10^12 nothing is bounded, and sums stay far from overflow.
+pub const RATE: Range = Range::new(0, 1_000_000_000_000, "a minute");
+/// Of `concurrent_max` and `queued_max`: no server holds more connections.
+pub const AT_ONCE: Range = Range::new(0, 1_000_000, "requests");
+/// Of an allocation's amount in whole units: a million times it still fits 64 bits.
+pub const AMOUNT: Range = Range::new(0, 10_000_000_000_000, "units");
+/// Of prices: up to 10,000 units of money for a token.
+pub const PRICE: Range = Range::new(0, 10_000_000_000_000_000, "millionths");
+/// Of `allocation.renew_days`: longer periods are written with their dates.
+pub const PERIOD_DAYS: Range = Range::new(0, 3_660, "days");
 /// Of the keys that are a share: a whole at most.
 pub const PERCENT: Range = Range::new(0, 100, "percent");
 /// Of `route.band_percent`: ten times the lowest cost makes every upstream as good as any.

@@ -10,9 +10,9 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use crate::keys::{self, Key};
-use crate::limits::{MODELS_MAX, UPSTREAMS_MAX};
+use crate::limits;
 use crate::problems::{Fault, quote};
-use crate::schema::{Config, Model, Runner, Upstream};
+use crate::schema::{Config, Model, Runner};
 use crate::value::{fill, nearest, wrong_type};
 
 /// A fault with its place in the text.
@@ -90,50 +90,74 @@ impl Reader {
     fn root(&mut self, document: &DeTable<'_>) {
         let mut config = std::mem::take(&mut self.config);
         config.models.clear();
+        let root: Vec<_> = keys::root().collect();
         for (name, value) in document {
             let text = name.get_ref().as_ref();
-            match text {
-                "model" => config.models = self.models(value),
-                "node" => config.nodes = self.upstreams("node", value),
-                "site" => config.sites = self.upstreams("site", value),
-                _ if keys::RESERVED.contains(&text) => {
-                    self.mark(text, value.span(), false);
-                    self.fault(name.span().start, text, not_yet(text));
-                }
-                _ => {
-                    let place = Place {
-                        parent: "",
-                        below: "",
-                    };
-                    let table = match text {
-                        "peer" => keys::PEER,
-                        "route" => keys::ROUTE,
-                        _ => keys::ROOT,
-                    };
-                    self.entry(place, table, (name, value), &mut config);
-                }
+            if self.repeated(text, value, &mut config) {
+                continue;
+            }
+            if keys::RESERVED.contains(&text) {
+                self.mark(text, value.span(), false);
+                self.fault(name.span().start, text, not_yet(text));
+            } else {
+                let place = Place {
+                    parent: "",
+                    below: "",
+                };
+                self.entry(place, &root, (name, value), &mut config);
             }
         }
         self.config = config;
     }
 
-    fn models(&mut self, value: &Spanned<DeValue<'_>>) -> Vec<Model> {
-        self.many("model", MODELS_MAX, value, Self::model)
-    }
-
-    fn upstreams(&mut self, section: &'static str, value: &Spanned<DeValue<'_>>) -> Vec<Upstream> {
-        self.many(section, UPSTREAMS_MAX, value, |reader, path, item| {
-            reader.one(section, path, item, keys::UPSTREAM)
-        })
-    }
-
-    /// The sections `[[section]]`, each read by `one`.
-    fn many<S>(
+    /// Reads a section that may be there many times; false where `section` is none of these.
+    fn repeated(
         &mut self,
         section: &str,
-        max: usize,
         value: &Spanned<DeValue<'_>>,
-        one: impl Fn(&mut Self, &str, &Spanned<DeValue<'_>>) -> S,
+        config: &mut Config,
+    ) -> bool {
+        use keys::tenancy::{ALLOCATION, API_KEY, PRICE, RATE, TENANT};
+        match section {
+            "model" => config.models = self.models(value),
+            "node" => {
+                config.nodes = self.many(section, value, keys::UPSTREAM, limits::UPSTREAMS_MAX)
+            }
+            "site" => {
+                config.sites = self.many(section, value, keys::UPSTREAM, limits::UPSTREAMS_MAX)
+            }
+            "tenant" => config.tenants = self.many(section, value, TENANT, limits::TENANTS_MAX),
+            "key" => config.keys = self.many(section, value, API_KEY, limits::KEYS_MAX),
+            "allocation" => {
+                config.allocations = self.many(section, value, ALLOCATION, limits::ALLOCATIONS_MAX);
+            }
+            "price" => config.prices = self.many(section, value, PRICE, limits::PRICES_MAX),
+            "rate" => config.rates = self.many(section, value, RATE, limits::RATES_MAX),
+            _ => return false,
+        }
+        true
+    }
+
+    fn models(&mut self, value: &Spanned<DeValue<'_>>) -> Vec<Model> {
+        let mut models: Vec<Model> = self.many("model", value, keys::MODEL, limits::MODELS_MAX);
+        for (index, model) in models.iter_mut().enumerate() {
+            if self.offset(&format!("model[{index}].source")).is_none() {
+                model.source = match model.runner {
+                    Runner::Candle => model.id.clone(),
+                    Runner::Sim => String::new(),
+                };
+            }
+        }
+        models
+    }
+
+    /// The entries of `[[section]]`, each with its own `keys`.
+    fn many<S: Default>(
+        &mut self,
+        section: &str,
+        value: &Spanned<DeValue<'_>>,
+        keys: &'static [Key<S>],
+        max: usize,
     ) -> Vec<S> {
         let start = value.span().start;
         let items = value.get_ref().as_array();
@@ -145,64 +169,55 @@ impl Reader {
             return Vec::new();
         };
         if items.len() > max {
-            let help = match section {
-                "model" => format!("at most {max} models run in one process"),
-                _ => format!("at most {max} are allowed"),
-            };
+            let help = format!("at most {max} {section}s stand in one config");
             self.fault(start, section, Fault::new("has too many entries", help));
         }
+        let keys: Vec<_> = keys.iter().collect();
         let first = items.iter().take(max).enumerate();
         first
-            .map(|(index, item)| one(self, &format!("{section}[{index}]"), item))
+            .map(|(index, item)| self.one(&format!("{section}[{index}]"), item, &keys))
             .collect()
     }
 
-    /// One section at `path`, read along `keys`.
     fn one<S: Default>(
         &mut self,
-        section: &str,
         path: &str,
         item: &Spanned<DeValue<'_>>,
-        keys: &[Key<S>],
+        keys: &[&'static Key<S>],
     ) -> S {
-        let mut read = S::default();
+        let mut into = S::default();
         let Some(table) = item.get_ref().as_table() else {
             self.mark(path, item.span(), false);
-            let help = format!("write [[{section}]] and its keys below it");
+            let help = format!("write [[{}]] and its keys below it", unindexed(path));
             let fault = wrong_type(item.get_ref(), "a table", help);
             self.fault(item.span().start, path, fault);
-            return read;
+            return into;
         };
         self.mark(path, item.span(), true);
         let place = Place {
             parent: path,
             below: "",
         };
-        self.table(place, keys, table, &mut read);
-        read
+        self.table(place, keys, table, &mut into);
+        into
     }
 
-    fn model(&mut self, path: &str, item: &Spanned<DeValue<'_>>) -> Model {
-        let mut model: Model = self.one("model", path, item, keys::MODEL);
-        if self.sound(&[path]) && self.offset(&format!("{path}.source")).is_none() {
-            model.source = match model.runner {
-                Runner::Candle => model.id.clone(),
-                Runner::Sim => String::new(),
-            };
-        }
-        model
-    }
-
-    fn table<S>(&mut self, place: Place<'_>, keys: &[Key<S>], table: &DeTable<'_>, into: &mut S) {
+    fn table<S: 'static>(
+        &mut self,
+        place: Place<'_>,
+        keys: &[&'static Key<S>],
+        table: &DeTable<'_>,
+        into: &mut S,
+    ) {
         for entry in table {
             self.entry(place, keys, entry, into);
         }
     }
 
-    fn entry<S>(
+    fn entry<S: 'static>(
         &mut self,
         place: Place<'_>,
-        keys: &[Key<S>],
+        keys: &[&'static Key<S>],
         (name, value): (&Spanned<toml::de::DeString<'_>>, &Spanned<DeValue<'_>>),
         into: &mut S,
     ) {

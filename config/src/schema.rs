@@ -3,6 +3,7 @@
 //! What the keys are called, allow and mean stands in `keys.rs`; these types must not know TOML.
 
 mod route;
+pub mod tenancy;
 mod upstream;
 
 use std::fmt;
@@ -31,6 +32,18 @@ pub struct Config {
     pub nodes: Vec<Upstream>,
     /// `[[site]]`: gateways of other sites.
     pub sites: Vec<Upstream>,
+    /// `[[tenant]]`: who uses the server.
+    pub tenants: Vec<tenancy::Tenant>,
+    /// `[[key]]`: keys of the API; every request needs one where there are any.
+    pub keys: Vec<tenancy::ApiKey>,
+    /// `[[allocation]]`: what tenants may spend in all.
+    pub allocations: Vec<tenancy::Allocation>,
+    /// `[[price]]`: what tokens cost.
+    pub prices: Vec<tenancy::Price>,
+    /// `[[rate]]`: bounds of models and sites.
+    pub rates: Vec<tenancy::RateOf>,
+    /// `[quota]`: the ledger, and what is reserved.
+    pub quota: tenancy::Quota,
 }
 
 /// `[server]`
@@ -335,6 +348,12 @@ impl Default for Config {
             peer: Peer::default(),
             nodes: Vec::new(),
             sites: Vec::new(),
+            tenants: Vec::new(),
+            keys: Vec::new(),
+            allocations: Vec::new(),
+            prices: Vec::new(),
+            rates: Vec::new(),
+            quota: tenancy::Quota::default(),
         }
     }
 }

@@ -62,6 +62,34 @@ pub fn show_size(bytes: u64) -> String {
     format!("{}{unit}", bytes / factor)
 }
 
+/// Seconds since the epoch at a date's midnight in UTC, or at a time with its zone; `None` for a time without one, or
+/// without a date.
+pub(crate) fn unix_s(moment: &toml::value::Datetime) -> Option<i64> {
+    let date = moment.date?;
+    let days = days_from_civil(date.year.into(), date.month.into(), date.day.into());
+    let Some(time) = moment.time else {
+        return Some(days * 86_400);
+    };
+    let east_minutes = match moment.offset? {
+        toml::value::Offset::Z => 0,
+        toml::value::Offset::Custom { minutes } => i64::from(minutes),
+    };
+    let (hour, minute) = (i64::from(time.hour), i64::from(time.minute));
+    let second = time.second.map_or(0, i64::from);
+    Some(days * 86_400 + hour * 3_600 + (minute - east_minutes) * 60 + second)
+}
+
+/// Days since 1970-01-01 in the Gregorian calendar, counted in years that begin in March, so that the leap day is the
+/// last one (H. Hinnant, "chrono-compatible low-level date algorithms").
+fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
+    let year = if month <= 2 { year - 1 } else { year };
+    let era = year.div_euclid(400);
+    let year_of_era = year.rem_euclid(400);
+    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
+    era * 146_097 + day_of_era - 719_468
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -84,6 +112,22 @@ mod tests {
         ];
         for (text, bytes) in cases {
             assert_eq!(parse_size(text), bytes, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn dates_are_moments_in_utc() {
+        for (text, seconds) in [
+            ("1970-01-01", Some(0)),
+            ("2000-02-29", Some(951_782_400)),
+            ("2026-11-22", Some(1_795_305_600)),
+            ("2026-11-22T01:00:00+02:00", Some(1_795_302_000)),
+            ("2026-11-22T00:00:01Z", Some(1_795_305_601)),
+            ("2026-11-22T00:00:01", None),
+            ("12:00:00", None),
+        ] {
+            let moment = text.parse().expect(text);
+            assert_eq!(unix_s(&moment), seconds, "{text}");
         }
     }
 

@@ -46,6 +46,13 @@ pub(crate) fn fill(slot: Slot<'_>, value: &DeValue<'_>) -> Result<(), Fault> {
         Slot::Sites(at) => *at = route::sites(value)?,
         Slot::SelfTest(at) => *at = choice(value)?,
         Slot::Speculation(at) => *at = choice(value)?,
+        Slot::MaybeU64(at, range) => *at = Some(whole(value, range)?),
+        Slot::IdOrEmpty(at) => *at = id(value)?,
+        Slot::Names(at) => *at = list(value, limits::NAMES_MAX, id)?,
+        Slot::Digest(at) => *at = digest(value)?,
+        Slot::Date(at) => *at = Some(date(value)?),
+        Slot::Role(at) => *at = choice(value)?,
+        Slot::Currency(at) => *at = choice(value)?,
     }
     Ok(())
 }
@@ -180,6 +187,27 @@ fn choice<C: Choice>(value: &DeValue<'_>) -> Result<C, Fault> {
         format!("{} is none of its values", quote(text)),
         help,
     ))
+}
+
+fn digest(value: &DeValue<'_>) -> Result<String, Fault> {
+    let help =
+        "64 hexadecimal digits in quotes, as `hansa key new` prints them; never the key itself";
+    let text = string(value, "a digest in quotes", help)?;
+    // What is no digest may be the key: it is not repeated.
+    match text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        true => Ok(text.to_ascii_lowercase()),
+        false => Err(Fault::new("is no SHA-256 digest", help)),
+    }
+}
+
+fn date(value: &DeValue<'_>) -> Result<i64, Fault> {
+    let help = "a date as in 2027-01-01, which begins at midnight UTC, or a time with its zone as in \
+                2027-01-01T12:00:00Z, without quotes";
+    let DeValue::Datetime(moment) = value else {
+        return Err(wrong_type(value, "a date", help));
+    };
+    crate::units::unix_s(moment)
+        .ok_or_else(|| Fault::new("leaves open which moment is meant", help))
 }
 
 fn string<'v>(value: &'v DeValue<'_>, needed: &str, help: &str) -> Result<&'v str, Fault> {

@@ -54,6 +54,15 @@ fn schema_keys() -> Vec<(&'static str, String, serde_json::Value)> {
         ("[peer]", &top["peer"]["properties"]),
         ("# [[node]]", &top["node"]["items"]["properties"]),
         ("# [[site]]", &top["site"]["items"]["properties"]),
+        ("# [[tenant]]", &top["tenant"]["items"]["properties"]),
+        ("# [[key]]", &top["key"]["items"]["properties"]),
+        (
+            "# [[allocation]]",
+            &top["allocation"]["items"]["properties"],
+        ),
+        ("# [[price]]", &top["price"]["items"]["properties"]),
+        ("# [[rate]]", &top["rate"]["items"]["properties"]),
+        ("[quota]", &top["quota"]["properties"]),
     ];
     let keys = |(section, table): (&'static str, &serde_json::Value)| -> Vec<_> {
         let entries = table.as_object().expect(section);
@@ -70,7 +79,7 @@ fn schema_keys() -> Vec<(&'static str, String, serde_json::Value)> {
 fn every_key_stands_in_the_reference_with_a_description_and_bounds_in_the_schema() {
     let reference = text("examples/reference.toml");
     let keys = schema_keys();
-    assert_eq!(keys.len(), 98);
+    assert_eq!(keys.len(), 98 + 13 + 14 + 11 + 5 + 8 + 3);
     for (section, key, schema) in keys {
         let (_, rest) = reference
             .split_once(&format!("\n{section}\n"))
@@ -153,11 +162,57 @@ fn the_examples_of_nodes_and_sites_load_and_are_drawn() {
 }
 
 #[test]
+fn the_sections_of_tenants_can_be_switched_on_as_they_stand() {
+    let reference = text("examples/reference.toml");
+    let (_, tenancy) = reference.split_once("# [[tenant]]\n").expect("the section");
+    let on = tenancy.lines().map(|line| match line.strip_prefix("# ") {
+        Some(key) if key.starts_with("[[") || key.contains(" = ") => key,
+        _ => line,
+    });
+    let on = on.collect::<Vec<_>>().join("\n");
+    let on = on
+        .replacen("id = \"\"", "id = \"acme\"", 1)
+        .replace("id = \"\"", "id = \"x\"")
+        .replace("tenant = \"\"", "tenant = \"acme\"")
+        .replace("model = \"\"", "model = \"m\"");
+    let (before, rate) = on.split_once("[[rate]]").expect("the section");
+    let rate = rate.replacen("site = ", "#", 1);
+    let config = format!("[[model]]\nid = \"m\"\n[[tenant]]\n{before}[[rate]]\n{rate}");
+    let config =
+        Config::parse(&config, Path::new("on")).unwrap_or_else(|problems| panic!("{problems}"));
+    let key = &config.keys[0];
+    assert!(key.sha256.starts_with("e3b0c442"));
+    assert_eq!(key.expires_s, Some(1_798_761_600));
+    assert_eq!(config.tenants[0].countries, ["DE", "FI"]);
+    assert_eq!(config.tenants[0].rates.concurrent_max, Some(64));
+    assert_eq!(config.allocations[0].soft_percent, 80);
+    assert_eq!(config.prices[0].cached, Some(25_000));
+    assert_eq!(config.rates[0].rates.tokens_per_minute, Some(1_000_000));
+    assert_eq!(
+        config.quota.ledger.as_deref(),
+        Some(Path::new("/var/lib/hansa/ledger.redb"))
+    );
+}
+
+#[test]
 fn the_simulated_example_loads() {
     let config =
         Config::load(&file("examples/sim.toml")).unwrap_or_else(|problems| panic!("{problems}"));
     assert_eq!(config.models[0].runner, Runner::Sim);
     assert_eq!(config.models[0].kv_bytes_max, Some(64 << 20));
+}
+
+#[test]
+fn the_example_with_tenants_loads() {
+    let config = Config::load(&file("examples/tenants.toml"))
+        .unwrap_or_else(|problems| panic!("{problems}"));
+    assert_eq!((config.tenants.len(), config.keys.len()), (2, 1));
+    let text = config.describe(&Origin::Defaults);
+    assert!(text.contains("(with keys)"), "{text}");
+    assert!(
+        text.contains("tenants: 2, keys: 1, allocations: 2"),
+        "{text}"
+    );
 }
 
 #[test]

@@ -308,13 +308,13 @@ fn keys_of_the_other_runner_are_refused() {
 
 #[test]
 fn sections_of_later_versions_are_refused_by_name() {
-    for section in ["quota", "key", "energy"] {
+    for section in ["energy"] {
         check(
             &format!("{MODEL}[{section}]\nx = 1\n"),
             &[(3, 2, section, "does not have this section yet", "remove")],
         );
     }
-    for section in ["tenant", "key"] {
+    for section in ["energy"] {
         check(
             &format!("[[{section}]]\nid = \"x\"\n"),
             &[(1, 3, section, "does not have this section yet", "remove")],
@@ -463,4 +463,87 @@ proptest! {
             prop_assert!(problems.list().iter().all(|p| p.line >= 1 && !p.help.is_empty()));
         }
     }
+}
+
+/// A file in which little of tenants, keys and allocations fits together.
+fn ill_fitting() -> String {
+    let digest = "0".repeat(64);
+    format!(
+        "\
+[[model]]
+id = \"m\"
+[[tenant]]
+id = \"a/b/c\"
+[[tenant]]
+id = \"none/project\"
+[[tenant]]
+id = \"acme\"
+countries = \"DE\"
+[[tenant]]
+id = \"acme\"
+[[key]]
+id = \"k\"
+tenant = \"nobody\"
+sha256 = \"hk-secret\"
+expires = \"tomorrow\"
+role = \"boss\"
+[[key]]
+id = \"l\"
+tenant = \"acme\"
+sha256 = \"{digest}\"
+[[key]]
+id = \"m\"
+tenant = \"acme\"
+sha256 = \"{digest}\"
+[[allocation]]
+id = \"a\"
+tenant = \"acme\"
+amount = -1
+start = 2027-01-01
+end = 2026-01-01
+[[rate]]
+requests_per_minute = 5
+"
+    )
+}
+
+#[test]
+fn tenants_keys_and_allocations_must_fit_together() {
+    let text = ill_fitting();
+    check(
+        &text,
+        &[
+            (4, 6, "tenant[0].id", "is neither", "organisation/project"),
+            (6, 6, "tenant[1].id", "has no section", "add [[tenant]]"),
+            (9, 13, "tenant[2].countries", "needs an array", "brackets"),
+            (11, 6, "tenant[3].id", "that of tenant[2]", "of its own"),
+            (
+                14,
+                10,
+                "key[0].tenant",
+                "no tenant \"nobody\"",
+                "add [[tenant]]",
+            ),
+            (
+                15,
+                10,
+                "key[0].sha256",
+                "no SHA-256",
+                "never the key itself",
+            ),
+            (16, 11, "key[0].expires", "a date", "without quotes"),
+            (17, 8, "key[0].role", "boss", "member"),
+            (25, 10, "key[2].sha256", "that of key[1]", "of its own"),
+            (29, 10, "allocation[0].amount", "out of range", "units"),
+            (
+                31,
+                7,
+                "allocation[0].end",
+                "not after its start",
+                "after it starts",
+            ),
+            (32, 1, "rate[0]", "neither or both", "a model or a site"),
+        ],
+    );
+    assert!(!problems(&text).to_string().contains("hk-secret"));
 }

@@ -154,6 +154,7 @@ impl Core {
 
     /// Notes how long the last step took, from its schedule to its last event.
     pub(crate) fn took(&mut self, took: Duration) {
+        tracing::trace!(step = ?self.last_step, ms = took.as_secs_f64() * 1e3, "a step ended");
         self.scheduler.observe(self.last_step, took);
         self.meter.took(self.last_step, took);
     }

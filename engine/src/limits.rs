@@ -166,7 +166,10 @@ pub const SIM_TEXT_BYTES_MAX: usize = 64 << 20; // bytes; above any body a gatew
 pub const FLOW_OUTPUT_WEIGHT: u64 = 2; // ratio; a decode reads all weights for one token, a prefill for many
 
 /// How much prompts may stretch a step beyond what its decodes take alone, where those take the target time already.
-pub const DECODE_STRETCH_MAX: f64 = 1.8; // ratio; prompts go on, and a gap stays below twice the usual one
+pub const DECODE_STRETCH_MAX: f64 = 1.5; // ratio; prompts go on, and also where a machine stutters a gap stays near twice the usual one
+
+/// Steps in a row in which decodes have prompts beside them; the next one shows what they take alone.
+pub const STEPS_WITH_PROMPTS_MAX: u32 = 11; // steps; some three of those that count, for a twelfth of the prompts' time
 
 /// Prompt tokens of a step that has any, however slow the machine is.
 pub const PREFILL_CHUNK_MIN: u32 = 8; // tokens; a row of packed weights is read once for so many

@@ -2,11 +2,15 @@
 //!
 //! The time of a step is fitted online as `a + b x prefill tokens + c x decodes + d x guessed tokens`: least squares over the recent steps,
 //! each step weighing a little less with every later one. A direction that the recent steps do not show (no prefill for a
-//! while) keeps its last estimate. It must not know sequences; times come in, a number of tokens goes out.
+//! while) keeps its last estimate. While a long prompt comes in equal parts, no step would show what the decodes take alone,
+//! and a prompt that grows dear with its context would seem to make them dear; so once in a while a step takes no prompt.
+//! It must not know sequences; times come in, a number of tokens goes out.
 
 use std::time::Duration;
 
-use crate::limits::{DECODE_STRETCH_MAX, PREFILL_CHUNK_MIN, STEP_WITHOUT_DECODES};
+use crate::limits::{
+    DECODE_STRETCH_MAX, PREFILL_CHUNK_MIN, STEP_WITHOUT_DECODES, STEPS_WITH_PROMPTS_MAX,
+};
 use crate::scheduler::Step;
 
 /// What the time of a step is made of: itself, prompt tokens, decodes, guessed tokens.
@@ -34,6 +38,8 @@ pub(crate) struct Pace {
     prefill_seen: u32,
     /// Whether a step had guessed tokens.
     drafts_seen: bool,
+    /// Steps with decodes since the last one that had nothing else.
+    mixed_steps: u32,
 }
 
 impl Pace {
@@ -46,12 +52,16 @@ impl Pace {
             estimate: [0.0; FEATURES],
             prefill_seen: 0,
             drafts_seen: false,
+            mixed_steps: 0,
         }
     }
 
     /// Prompt tokens that fit into a step with `decodes` decodes. Where nobody waits for the step it may be longer, but
-    /// newcomers and aborts wait for its end.
+    /// newcomers and aborts wait for its end. None once in a while, to see what the decodes take alone.
     pub(crate) fn prefill_tokens_max(&self, decodes: u32) -> u32 {
+        if decodes > 0 && self.mixed_steps >= STEPS_WITH_PROMPTS_MAX {
+            return 0;
+        }
         let (target_s, largest) = if decodes == 0 {
             (
                 self.target_s.max(STEP_WITHOUT_DECODES.as_secs_f64()),
@@ -112,6 +122,10 @@ impl Pace {
         }
         self.prefill_seen = self.prefill_seen.max(prefill_tokens);
         self.drafts_seen |= step.drafted_tokens > 0;
+        if step.decodes > 0 {
+            let alone = prefill_tokens == 0;
+            self.mixed_steps = if alone { 0 } else { self.mixed_steps + 1 };
+        }
         self.fit();
     }
 
@@ -202,7 +216,7 @@ mod tests {
             let step = step(prefill, prefill % 7);
             pace.observe(step, took(step));
         }
-        for _ in 0..20 {
+        for _ in 0..=2 * STEPS_WITH_PROMPTS_MAX {
             let step = step(pace.prefill_tokens_max(15), 15);
             pace.observe(step, took(step));
         }
@@ -253,12 +267,37 @@ mod tests {
         assert!(beside_a_prompt <= 1, "{beside_a_prompt}");
     }
 
+    /// Attention makes each token of a prompt dearer than the one before. That must not be taken for dearer decodes, which
+    /// would stretch the steps, and so on.
+    #[test]
+    fn a_prompt_that_grows_dear_does_not_stretch_the_steps_without_end() {
+        let decodes = 40;
+        let alone_ms = 5.0 + f64::from(decodes);
+        let mut pace = Pace::new(Duration::from_millis(50));
+        for prefill in [256, 0, 0, 0, 0] {
+            let step = step(prefill, decodes);
+            pace.observe(step, took(step));
+        }
+        let (mut done, mut worst_ms, mut steps) = (0, 0.0_f64, 0);
+        while done < 1_500 {
+            let prefill = pace.prefill_tokens_max(decodes);
+            let token_ms = 1.0 + f64::from(done) / 1_500.0;
+            let ms = alone_ms + f64::from(prefill) * token_ms;
+            pace.observe(step(prefill, decodes), Duration::from_secs_f64(ms / 1e3));
+            worst_ms = worst_ms.max(ms);
+            (done, steps) = (done + prefill, steps + 1);
+        }
+        let stretch = worst_ms / alone_ms;
+        assert!(stretch < DECODE_STRETCH_MAX + 0.2, "{stretch}");
+        assert!(steps < 200, "{steps} steps");
+    }
+
     #[test]
     fn it_follows_a_machine_that_changes_and_ignores_a_hiccup() {
         let mut pace = Pace::new(Duration::from_millis(50));
         let mut run = |factor: u32, steps: u32| {
             for i in 0..steps {
-                let step = step(10 + i % 30, 8);
+                let step = step(if i % 10 == 9 { 0 } else { 10 + i % 30 }, 8);
                 pace.observe(step, took(step) * factor);
             }
             pace.prefill_tokens_max(8)

@@ -1,6 +1,8 @@
 //! What operators and their machines ask, on a listener of its own that no client reaches.
 
+mod accounts;
 mod models;
+mod records;
 
 use std::sync::Arc;
 
@@ -16,7 +18,9 @@ use serde_json::json;
 use crate::clock::Clock;
 use crate::fleet::Fleet;
 use crate::health::Health;
+use crate::layers::authenticate::{self, Gate};
 use crate::layers::{fence, host};
+use crate::quota::{Quota, invariants};
 use crate::telemetry::Metrics;
 use crate::upstream::registry::Models;
 
@@ -27,29 +31,46 @@ const PROMETHEUS_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 struct Admin {
     metrics: Metrics,
     models: Arc<Models>,
+    quota: Quota,
     clock: Clock,
 }
 
-/// `/metrics`, `/health/live`, `/health/ready`, the models under `/admin/v1/models`, and `/admin/v1/decisions/{id}`.
-pub fn router(metrics: &Metrics, health: Health, fleet: Fleet, clock: Clock) -> Router {
+/// `/metrics`, `/health/live`, `/health/ready`, the models under `/admin/v1/models`, and for operators' keys the rest of the
+/// admin API: on a server with keys `/admin/v1/decisions/{id}` too, since it tells what others asked for.
+pub fn router(metrics: &Metrics, health: Health, fleet: Fleet, gate: Gate) -> Router {
     let admin = Admin {
         metrics: metrics.clone(),
         models: Arc::clone(&health.models),
-        clock,
+        quota: gate.tenants.quota().clone(),
+        clock: gate.clock.clone(),
     };
-    Router::new()
-        .route("/metrics", get(scrape))
+    let operators = from_fn_with_state(gate.clone(), authenticate::operators_if_keys);
+    // Models may be changed, and others' requests looked at, without a key only where no keys are.
+    let of_operators = Router::new()
         // Ids of the prompts of one request are told apart behind a slash.
         .route("/admin/v1/decisions/{*id}", get(decisions))
+        .with_state(admin.clone())
+        .merge(models::router(fleet))
+        .route_layer(operators);
+    Router::new()
+        .route("/metrics", get(scrape))
         .with_state(admin)
         .merge(health.router())
-        .merge(models::router(fleet))
+        .merge(of_operators)
+        .merge(accounts::router(gate))
         // As in `stack`: a web page must not read this through a name that is made to resolve here.
         .layer(from_fn(host::check))
         .layer(from_fn_with_state(metrics.clone(), fence::contain))
 }
 
 async fn scrape(State(admin): State<Admin>) -> Response {
+    let unsettled = admin.quota.ledger().unsettled();
+    let figures = (admin.quota).with_book(|book, _| (book.pending().len(), invariants::l1(book)));
+    let (open, l1) = figures;
+    if let Err(violation) = &l1 {
+        tracing::error!(%violation, "quota is broken; please report it");
+    }
+    admin.metrics.quota(open, unsettled, l1.is_err());
     let text = admin.metrics.render(&admin.models);
     ([(CONTENT_TYPE, PROMETHEUS_TEXT)], text).into_response()
 }

@@ -1,5 +1,7 @@
 //! The command line: what a user types, and what the process answers on its way out.
 
+mod key;
+
 use std::fmt;
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -37,6 +39,9 @@ enum Command {
     /// Models that are known by name
     #[command(subcommand)]
     Models(ModelsCommand),
+    /// Keys of the API
+    #[command(subcommand)]
+    Key(key::KeyCommand),
 }
 
 #[derive(Debug, Args)]
@@ -147,6 +152,7 @@ impl Cli {
             Command::Check { config } => check(&config),
             Command::Models(ModelsCommand::List) => models::list(),
             Command::Models(ModelsCommand::Pull { name }) => models::pull(&name),
+            Command::Key(command) => key::run(command),
         }
     }
 }

@@ -309,3 +309,60 @@ pub const CLAIM_SITES_MAX: usize = 256;
 
 /// Bytes of a call between peers that is no request of a client.
 pub const PEER_CALL_BYTES_MAX: u64 = 16 << 10;
+
+/// Charges that are open or not yet safe in the ledger, each some 500 bytes; beyond it requests are refused as overload.
+/// As many connections as a large server holds.
+pub const RESERVATIONS_MAX: usize = 65_536;
+
+/// Records in one commit of the ledger; a commit of them takes some 50 ms, in which the next ones gather.
+pub const COMMIT_RECORDS_MAX: usize = 4_096;
+
+/// Bytes of the ledger's pages that are kept in memory: sums and settings of some 10,000 tenants.
+pub const LEDGER_CACHE_BYTES: usize = 32 << 20;
+
+/// Records that a ledger in memory keeps, some 50 MB; its sums hold all.
+pub const MEMORY_RECORDS_MAX: usize = 100_000;
+
+/// Lines of the audit trail; years of changes by hand.
+pub const AUDIT_LINES_MAX: usize = 100_000;
+
+/// Periods without use over which the share that is carried over is worked out one by one; after these it no longer
+/// changes by much.
+pub const CARRIED_PERIODS_MAX: u64 = 1_024;
+
+/// Bytes of a key that is looked at; ours have 67, and room for those of others.
+pub const KEY_BYTES_MAX: usize = 512;
+
+/// Bytes of the id of a tenant, key or allocation; it stands in every record.
+pub const NAME_BYTES_MAX: usize = 128;
+
+/// Names in one list of a tenant or key, as in the config.
+pub const NAMES_MAX: usize = 256;
+
+/// Bytes of a purpose that a client names; it stands in every record.
+pub const PURPOSE_BYTES_MAX: usize = 64;
+
+/// Time in which an upstream must tell what a cancelled request used; then it is charged with all that it had reserved.
+/// Longer than the longest step.
+pub const USAGE_DRAIN_MAX: Duration = Duration::from_secs(30);
+
+/// Time after which a request that should stop is cancelled once more.
+pub const CANCEL_AGAIN_AFTER: Duration = Duration::from_millis(100);
+
+/// Bytes of a client's request id that an upstream is told; its own end makes it unique.
+pub const UPSTREAM_ID_BYTES_MAX: usize = 96;
+
+/// Bytes of a body of the admin API: a tenant with every list full.
+pub const ADMIN_BODY_BYTES_MAX: u64 = 256 << 10;
+
+/// Entries of one page of the admin API.
+pub const ADMIN_PAGE_MAX: usize = 10_000;
+
+/// Seconds for which both keys of a rotation work where nobody says otherwise: a day to hand out the new one.
+pub const KEY_OVERLAP_S: u32 = 86_400;
+
+/// Bytes of an answer that `hansa key` reads: a page of keys.
+pub const ADMIN_ANSWER_BYTES_MAX: usize = 16 << 20;
+
+/// Time for the admin API to answer `hansa key`.
+pub const ADMIN_ANSWER_TIME_MAX: Duration = Duration::from_secs(30);

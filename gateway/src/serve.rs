@@ -23,13 +23,18 @@ use crate::drain::{Drain, DrainTimes, Drained, Phase};
 use crate::federation::{self, Control};
 use crate::fleet::Fleet;
 use crate::health::Health;
+use crate::layers::authenticate::Gate;
 use crate::layers::peer::Peers;
 use crate::limits::{ADMIN_CONNECTIONS_MAX, METRICS_UPKEEP};
 use crate::listener::{Listener, ListenerOptions};
+use crate::openai::metering::Metering;
 use crate::openai::{Api, Passed};
+use crate::quota;
+use crate::quota::ledger::LedgerError;
 use crate::stack::{self, Shared};
 use crate::start::{Load, StartFailed, Starter, UpstreamFailed};
 use crate::telemetry::Metrics;
+use crate::tenant::{TenantError, Tenants};
 use crate::tls::{self, Acceptor, TlsError};
 use crate::upstream::link::LinkTasks;
 use crate::upstream::registry::Models;
@@ -55,6 +60,7 @@ struct Core {
     links: LinkTasks,
     tls: Option<Acceptor>,
     peers: Peers,
+    tenants: Tenants,
 }
 
 /// Where a server listens, as it tells whoever started it.
@@ -72,8 +78,9 @@ pub struct Addresses {
 pub enum ServeError {
     /// Without authentication everyone who reaches the address could use the models.
     #[error(
-        "{key} = \"{address}\" can be reached from other machines, but nobody has to prove who they are; listen on \
-         127.0.0.1 and put a proxy that authenticates in front, or for a server that only peers call, configure [peer]"
+        "{key} = \"{address}\" can be reached from other machines, but nobody has to prove who they are: no API keys are \
+         configured; add some with [[tenant]] and [[key]], or listen on 127.0.0.1 and put a proxy that authenticates in front, \
+         or for a server that only peers call, configure [peer]"
     )]
     NotLoopback {
         /// The key of the config.
@@ -101,6 +108,12 @@ pub enum ServeError {
     /// The secret of peers is missing.
     #[error(transparent)]
     Secret(#[from] SecretError),
+    /// The ledger cannot be used, or stopped working.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// Tenants and keys do not fit together.
+    #[error(transparent)]
+    Tenants(#[from] TenantError),
     /// The metrics cannot be set up.
     #[error("the metrics cannot be set up: {0}")]
     Metrics(#[from] BuildError),
@@ -119,6 +132,8 @@ impl App {
             peers(&config)?,
         );
         let links = LinkTasks::default();
+        let tenants = Tenants::open(&config, quota::open::open(&config, &clock)?)?;
+        tenants.quota().replay()?;
         let starter = Starter::new(metrics.clone(), clock.clone()).routed_by(&config.route);
         let (models, loads) = starter.prepare(&config, &links)?;
         let clients = bind(config.server.listen).await?;
@@ -137,6 +152,7 @@ impl App {
             links,
             tls,
             peers,
+            tenants,
         };
         Ok(Self {
             core,
@@ -173,7 +189,12 @@ impl App {
         } = self;
         core.accept(clients, operators);
         core.keep_metrics();
+        let ledger_failed = core.tenants.quota().failed();
         tokio::select! {
+            () = ledger_failed => {
+                core.drain(DrainTimes::NONE, std::future::pending()).await;
+                return Err(LedgerError::Failed.into());
+            }
             failed = core.load(loads) => {
                 core.drain(DrainTimes::NONE, std::future::pending()).await;
                 return Err(failed.into());
@@ -182,6 +203,7 @@ impl App {
         }
         tracing::info!("draining");
         let drained = core.drain(core.drain_times(), signal()).await;
+        core.close_ledger().await?;
         tracing::info!(?drained, "stopped");
         Ok(drained)
     }
@@ -195,8 +217,7 @@ impl Core {
             drain: self.drain.watch(),
         };
         if let Some(acceptor) = operators {
-            let clock = self.clock.clone();
-            let service = admin::router(&self.metrics, health.clone(), self.fleet(), clock);
+            let service = admin::router(&self.metrics, health.clone(), self.fleet(), self.gate());
             let listener = self.listener(service, ADMIN_CONNECTIONS_MAX);
             self.tasks.spawn(listener.run(acceptor));
         }
@@ -229,6 +250,24 @@ impl Core {
             Duration::from_millis(self.config.server.ping_after_ms),
             self.clock.clone(),
         )
+        .metered(Metering {
+            quota: self.tenants.quota().clone(),
+            tasks: self.tasks.clone(),
+        })
+    }
+
+    /// Waits until all that was settled is safe.
+    async fn close_ledger(&self) -> Result<(), LedgerError> {
+        let ledger = Arc::clone(self.tenants.quota().ledger());
+        let flushed = tokio::task::spawn_blocking(move || ledger.flush()).await;
+        flushed.unwrap_or(Err(LedgerError::Failed))
+    }
+
+    fn gate(&self) -> Gate {
+        Gate {
+            tenants: self.tenants.clone(),
+            clock: self.clock.clone(),
+        }
     }
 
     fn shared(&self, health: Health) -> Shared {
@@ -240,6 +279,7 @@ impl Core {
             body_timeout: Duration::from_millis(self.config.server.body_timeout_ms),
             peers: self.peers.clone(),
             tasks: self.tasks.clone(),
+            gate: self.gate(),
         }
     }
 
@@ -297,8 +337,8 @@ impl Core {
 }
 
 fn check(config: &Config) -> Result<(), ServeError> {
-    // Where strangers reach a listener, only peers are served.
-    if !config.peer.can_authenticate() {
+    // Where strangers reach a listener, keys keep them out, or only peers are served.
+    if config.keys.is_empty() && !config.peer.can_authenticate() {
         loopback("server.listen", Some(config.server.listen))?;
     }
     loopback("admin.listen", config.admin.listen)
@@ -310,7 +350,7 @@ fn peers(config: &Config) -> Result<Peers, SecretError> {
     let secret = source.map(|source| source.read()).transpose()?;
     Ok(Peers {
         secret: secret.map(Arc::new),
-        alone: !config.server.listen.ip().is_loopback(),
+        alone: config.keys.is_empty() && !config.server.listen.ip().is_loopback(),
     })
 }
 

@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::middleware::{from_fn, from_fn_with_state};
+use axum::middleware::from_fn_with_state;
 use tokio_util::task::TaskTracker;
 use tower::ServiceBuilder;
 
 use crate::clock::Clock;
 use crate::health::Health;
+use crate::layers::authenticate::{self, Gate};
 use crate::layers::body::BodyLimits;
 use crate::layers::observe::Observer;
 use crate::layers::peer::Peers;
@@ -38,6 +39,8 @@ pub struct Shared {
     pub peers: Peers,
     /// Tasks that the drain waits for.
     pub tasks: TaskTracker,
+    /// Who may come in.
+    pub gate: Gate,
 }
 
 /// Puts the layers around `api`, which answers every path that is not a health probe.
@@ -60,16 +63,24 @@ pub fn build(api: Router, shared: &Shared) -> Router {
         // the log line, so that an operator sees who is refused.
         .layer(from_fn_with_state(shared.peers.clone(), peer::identify))
         // Host: before any handler and probes too, since a web page whose name is made to resolve to this machine (DNS
-        // rebinding) must learn nothing; inside the id and the log line, so that an operator sees who is refused.
-        .layer(from_fn(host::check));
+        // rebinding) must learn nothing; inside the id and the log line, so that an operator sees who is refused. With keys
+        // any name will do: they, and not the address, keep strangers out.
+        .layer(from_fn_with_state(
+            shared.gate.tenants.require_keys(),
+            host::check_without_keys,
+        ));
     let of_api = ServiceBuilder::new()
         // Drain gate: before any work on a request that will not be served. Probes pass beside it: they must go on.
         .layer(from_fn_with_state(
             shared.health.drain.clone(),
             gate::pass,
         ))
-        // Authentication: not built; `serve` listens on loopback only. It will stand here: nothing below runs for strangers.
-        //
+        // Authentication: nothing below runs for strangers. Without keys everyone passes, and `serve` listens on loopback
+        // only.
+        .layer(from_fn_with_state(
+            shared.gate.clone(),
+            authenticate::check,
+        ))
         // Body limits: after authentication, so that a stranger cannot make us hold a body, and after the id, so that a
         // refusal carries it. The length that a client declares is judged before a byte is read.
         .layer(from_fn_with_state(body_limits(shared), body::bound))
@@ -78,7 +89,8 @@ pub fn build(api: Router, shared: &Shared) -> Router {
     // Inside, in the order in which `openai` and the upstreams go through them:
     // Parse and validate against the limits: nothing is reserved or queued for a request that cannot be served.
     // Deadline: fixed here once, as a moment on the server's clock; tokenizer, queue and engine all give up at it.
-    // Quota reservation: not built. Cheap, so before any queue: who has nothing left must not take a place in line.
+    // Quota reservation, in `openai::metering`: cheap, so before any queue: who has nothing left must not take a place in
+    // line. Only the count of the prompt's tokens comes before it, and before that a look whether anything is left.
     // Priority queue with fairness: not built; the engine's bounded queue is first come, first served.
     // Adaptive concurrency: not built. Innermost of the waiting: it measures the upstream alone.
     // Route: by the model's name in `upstream::registry`, then among those who serve it in `upstream::routed`.

@@ -82,6 +82,15 @@ impl Metrics {
         });
     }
 
+    /// Tells the figures of quota at this moment.
+    pub fn quota(&self, open: usize, unsettled: usize, broken: bool) {
+        self.record(|| {
+            gauge!("hansa_quota_open").set(open as f64);
+            gauge!("hansa_ledger_unsettled").set(unsettled as f64);
+            gauge!("hansa_quota_broken").set(if broken { 1.0 } else { 0.0 });
+        });
+    }
+
     /// Counts a request that was sent to `site`, for the first time or again.
     pub fn routed(&self, site: &str, attempt: &'static str) {
         self.record(|| {
@@ -134,6 +143,15 @@ impl Metrics {
             now!("hansa_requests_in_flight", "Requests not answered wholly");
             count!("hansa_routed_total", "Requests sent, by site and reason");
             count!("hansa_panics_total", "Panics that the fence caught");
+            now!("hansa_quota_open", "Requests that hold quota");
+            now!(
+                "hansa_ledger_unsettled",
+                "Records that are not safe in the ledger yet"
+            );
+            now!(
+                "hansa_quota_broken",
+                "1 where an allocation is spent beyond its amount; any is a bug"
+            );
             now!("hansa_engine_running", "Sequences that hold KV blocks");
             now!("hansa_engine_waiting", "Sequences in line");
             now!("hansa_engine_blocks_free", "KV blocks free");

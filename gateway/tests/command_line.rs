@@ -149,3 +149,41 @@ fn a_model_that_is_not_there_ends_with_one_line() {
     let last = stderr.lines().last().unwrap();
     assert!(last.starts_with("hansa: model 'model': "), "{stderr}");
 }
+
+#[test]
+fn a_new_key_comes_with_its_section_for_the_config() {
+    let made = output(&["key", "new", "--id", "ci", "--tenant", "acme"]);
+    assert!(made.status.success(), "{made:?}");
+    let text = String::from_utf8(made.stdout).unwrap();
+    let (key, section) = text.split_once("\n\n").unwrap();
+    let digest = hansa_gateway::tenant::secret::KeyDigest::of(key).to_string();
+    assert!(section.contains(&digest), "{text}");
+    assert!(!section.contains(key), "the section holds the key itself");
+    let config = file(
+        "keys.toml",
+        &format!("{SIM}[[tenant]]\nid = \"acme\"\n{section}"),
+    );
+    let checked = output(&["check", "--config", config.to_str().unwrap()]);
+    assert!(checked.status.success(), "{checked:?}");
+    let text = String::from_utf8(checked.stdout).unwrap();
+    assert!(text.contains("keys: 1"), "{text}");
+}
+
+#[test]
+fn managing_keys_needs_an_operators_key_and_a_server() {
+    let list = |key: Option<&str>| {
+        // Nothing listens on port 1.
+        let mut command = hansa(&["key", "list", "--admin", "127.0.0.1:1"]);
+        command.env_remove("HANSA_ADMIN_KEY");
+        command.envs(key.map(|key| ("HANSA_ADMIN_KEY", key)));
+        let output = command.output().unwrap();
+        let text = String::from_utf8(output.stderr).unwrap();
+        (output.status.code(), text)
+    };
+    let (code, text) = list(None);
+    assert_eq!(code, Some(64), "{text}");
+    assert!(text.contains("HANSA_ADMIN_KEY"), "{text}");
+    let (code, text) = list(Some("hk-x"));
+    assert_eq!(code, Some(70), "{text}");
+    assert!(text.contains("127.0.0.1:1"), "{text}");
+}

@@ -44,15 +44,15 @@ fn events_parsed_per_second() {
     const EVENTS: u32 = 500_000;
     let ask = Ask {
         endpoint: Endpoint::Chat,
-        model: mock::MODEL.to_owned(),
-        prompt_tokens: 1,
+        model: mock::MODEL.into(),
+        messages: Vec::new(),
         output_tokens: EVENTS,
-        seed: 0,
+        seed: None,
         ignore_eos: false,
-        send_seed: false,
+        priority: None,
     };
     let piece = format!("data: {}\n\n", chunk(" word"));
-    let mut answer = Answer::new(Arc::new(ask), None);
+    let mut answer = Answer::new(Arc::new(ask), None, None);
     let clock = Clock::start();
     let before = cpu_used();
     for _ in 0..EVENTS {

@@ -1,19 +1,32 @@
-//! The command line: what can be asked for, and its translation into a checked plan. Every argument is checked before
-//! a request is sent.
+//! The command line: what can be asked for. [`crate::plan`] checks what arguments mean together.
 
 use std::num::NonZeroU32;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{ArgGroup, Args, Parser, Subcommand};
 
-use crate::clock::nanos;
-use crate::drive::Load;
-use crate::drive::arrival::{Arrival, Schedule, ScheduleError, Until};
-use crate::drive::prompt::{Ask, Endpoint};
-use crate::drive::target::{Target, TargetError};
-use crate::limits::{MAX_DURATION, MAX_IN_FLIGHT, MAX_THREADS, MAX_TOKENS, MAX_WARMUP};
+use crate::compare::Gate;
+use crate::drive::prompt::Endpoint;
+use crate::limits::{MAX_IN_FLIGHT, MAX_THREADS, MAX_TOKENS, MAX_WARMUP};
+use crate::slo::Objective;
+use crate::units::duration;
+
+/// Arguments that a scenario file says itself.
+const SAID_BY_SCENARIO: [&str; 12] = [
+    "arrival",
+    "shape",
+    "duration",
+    "requests",
+    "prompt_tokens",
+    "output_tokens",
+    "endpoint",
+    "seed",
+    "warmup",
+    "timeout",
+    "ignore_eos",
+    "check_sim_tokens",
+];
 
 /// Measures an OpenAI-compatible server by what its users feel.
 #[derive(Debug, Parser)]
@@ -29,20 +42,92 @@ pub struct Cli {
 pub enum Command {
     /// Sends streamed requests and reports latencies, rates and failures.
     ///
-    /// Exit codes: 0 all requests good, 1 some failed, 2 wrong arguments, 3 the client was the bottleneck, 4 none good.
-    Drive(DriveArgs),
+    /// Exit codes: 0 all objectives met (without --slo: all requests good), 1 missed, 2 wrong arguments, 3 the client
+    /// was the bottleneck, 4 none good.
+    Drive(Box<DriveArgs>),
+    /// Finds the highest rate that meets all objectives, beginning at --rate: a run of --duration for each rate tried.
+    ///
+    /// Exit codes: 0 found, 1 not found, 2 wrong arguments, 3 the client is the limit, 4 none good.
+    Search(Box<SearchArgs>),
+    /// Compares two runs by their raw files, with intervals of 95 % for every change.
+    ///
+    /// Exit codes: 0 all gates met, 1 one missed, 2 wrong arguments, 3 undecided: a run was client-bound, or there are
+    /// too few requests to tell.
+    Compare(CompareArgs),
+    /// Checks a scenario file and says what it would do; sends nothing. Exit code 2 for a bad one.
+    Check(CheckArgs),
+}
+
+/// Arguments of `check`.
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// The scenario file.
+    #[arg(long, value_name = "FILE")]
+    pub scenario: PathBuf,
+}
+
+/// Arguments of `search`.
+#[derive(Debug, Args)]
+pub struct SearchArgs {
+    /// The runs.
+    #[command(flatten)]
+    pub drive: DriveArgs,
+    /// How near the highest rate met and the lowest missed must be, as a part of the former.
+    #[arg(long, default_value_t = 0.05, value_parser = tolerance)]
+    pub tolerance: f64,
+    /// Further times that the result must be met, each with other prompts and arrivals.
+    #[arg(long, value_name = "TIMES", default_value_t = 1, value_parser = clap::value_parser!(u32).range(..=10))]
+    pub confirm: u32,
+    /// Pause before each further run.
+    #[arg(long, default_value = "2s", value_parser = duration)]
+    pub settle: Duration,
+}
+
+/// Arguments of `compare`.
+#[derive(Debug, Args)]
+pub struct CompareArgs {
+    /// Raw file of the run before.
+    #[arg(value_name = "A")]
+    pub before: PathBuf,
+    /// Raw file of the run after.
+    #[arg(value_name = "B")]
+    pub after: PathBuf,
+    /// A change that may be: 'ttft.p99 < +5%', 'output > -3%'; may be given several times.
+    #[arg(long)]
+    pub gate: Vec<Gate>,
+    /// Fixes the draws.
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+}
+
+/// How an open loop spaces its requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum ArrivalKind {
+    /// Evenly.
+    Constant,
+    /// At random, independently.
+    Poisson,
+    /// At random, in bursts or evenly, as --shape says.
+    Gamma,
 }
 
 /// Arguments of `drive`.
 #[derive(Debug, Args)]
-#[command(group = ArgGroup::new("load").required(true).args(["concurrency", "rate"]))]
+#[command(group = ArgGroup::new("load").required(true).args(["concurrency", "rate", "scenario"]))]
 pub struct DriveArgs {
     /// Base URL of the server, with or without /v1; http only.
-    #[arg(long)]
-    pub url: String,
+    #[arg(long, required_unless_present = "scenario")]
+    pub url: Option<String>,
     /// Model to ask for; an answer of another one is a failure.
-    #[arg(long)]
-    pub model: String,
+    #[arg(
+        long,
+        required_unless_present = "scenario",
+        conflicts_with = "scenario"
+    )]
+    pub model: Option<String>,
+    /// A file that says all of the load (`check` checks it); --url, where given, comes before its own.
+    #[arg(long, value_name = "FILE", conflicts_with_all = SAID_BY_SCENARIO)]
+    pub scenario: Option<PathBuf>,
     /// Closed loop: this many users, each sends its next request when its last one is over.
     #[arg(long, value_name = "USERS", value_parser = clap::value_parser!(u64).range(1..=MAX_IN_FLIGHT as u64))]
     pub concurrency: Option<u64>,
@@ -51,7 +136,10 @@ pub struct DriveArgs {
     pub rate: Option<f64>,
     /// How an open loop spaces its requests [default: poisson].
     #[arg(long, conflicts_with = "concurrency")]
-    pub arrival: Option<Arrival>,
+    pub arrival: Option<ArrivalKind>,
+    /// Shape of gamma arrivals: below 1 they come in bursts, above 1 evenly [default: 0.5].
+    #[arg(long)]
+    pub shape: Option<f64>,
     /// When to begin no more requests; those in flight are waited for [default: 30s, or none with --requests].
     #[arg(long, value_parser = duration)]
     pub duration: Option<Duration>,
@@ -85,6 +173,16 @@ pub struct DriveArgs {
     /// Writes the report as JSON to a file, or to stdout with "-" (the table then goes to stderr).
     #[arg(long, value_name = "FILE|-")]
     pub json: Option<PathBuf>,
+    /// Writes one line of JSON for every request, for `compare` and for your own analysis; never a text.
+    #[arg(long, value_name = "FILE")]
+    pub raw: Option<PathBuf>,
+    /// Writes a report with charts, one file that needs nothing else.
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
+    /// Must hold, or the exit code is 1: 'ttft.p99 < 500ms', 'tpot < 50ms' with 'goodput > 95%', 'output > 1000/s'; may
+    /// be given several times.
+    #[arg(long, value_name = "OBJECTIVE")]
+    pub slo: Vec<Objective>,
     /// Asks the server to go on past the end of an answer (extension of vLLM, sglang and others).
     #[arg(long)]
     pub ignore_eos: bool,
@@ -96,111 +194,12 @@ pub struct DriveArgs {
     pub threads: u64,
 }
 
-/// A checked run.
-#[derive(Debug)]
-pub struct Plan {
-    /// What each request asks.
-    pub ask: Ask,
-    /// Where to.
-    pub target: Target,
-    /// When.
-    pub load: Load,
-    /// When it ends.
-    pub until: Until,
-    /// Time limit of a request in nanoseconds.
-    pub timeout: u64,
-}
-
-/// Why the arguments cannot be followed.
-#[derive(Debug, thiserror::Error)]
-pub enum PlanError {
-    /// The URL or a header.
-    #[error(transparent)]
-    Target(#[from] TargetError),
-    /// The schedule.
-    #[error(transparent)]
-    Schedule(#[from] ScheduleError),
-}
-
-impl DriveArgs {
-    /// Checks the arguments against each other and makes the schedule. `env_key` is the API key of the environment.
-    ///
-    /// # Errors
-    /// The first argument that cannot be followed.
-    pub fn plan(&self, env_key: Option<&str>) -> Result<Plan, PlanError> {
-        let mut target = Target::parse(&self.url, self.endpoint)?;
-        let env_key = env_key.filter(|key| !key.trim().is_empty());
-        if let Some(key) = self.api_key.as_deref().or(env_key) {
-            target.set_api_key(key)?;
-        }
-        for header in &self.header {
-            target.add_header(header)?;
-        }
-        let until = self.until();
-        let ask = Ask {
-            endpoint: self.endpoint,
-            model: self.model.clone(),
-            prompt_tokens: self.prompt_tokens,
-            output_tokens: self.output_tokens,
-            seed: self.seed,
-            ignore_eos: self.ignore_eos,
-            send_seed: self.check_sim_tokens,
-        };
-        Ok(Plan {
-            ask,
-            target,
-            load: self.load(until)?,
-            until,
-            timeout: nanos(self.timeout),
-        })
-    }
-
-    /// The arrivals of an open loop.
-    pub fn arrival(&self) -> Arrival {
-        self.arrival.unwrap_or(Arrival::Poisson)
-    }
-
-    fn until(&self) -> Until {
-        let default = self.requests.is_none().then_some(Duration::from_secs(30));
-        Until {
-            duration: self.duration.or(default),
-            requests: self.requests,
-        }
-    }
-
-    fn load(&self, until: Until) -> Result<Load, ScheduleError> {
-        if let Some(rate) = self.rate {
-            let schedule = Schedule::build(self.arrival(), rate, until, self.seed)?;
-            return Ok(Load::Open(Arc::new(schedule)));
-        }
-        until.bounds()?;
-        let users = self.concurrency.unwrap_or(1);
-        Ok(Load::Closed {
-            users: usize::try_from(users).unwrap_or(MAX_IN_FLIGHT),
-            until,
-        })
-    }
-}
-
-/// Reads `500ms`, `30s`, `5m` or `1h`; a bare number is refused, since tools disagree on its unit.
-fn duration(text: &str) -> Result<Duration, String> {
-    let digits = text.find(|letter: char| !letter.is_ascii_digit() && letter != '.');
-    let (number, unit) = text.split_at(digits.unwrap_or(text.len()));
-    let scale = match unit {
-        "ms" => 1e-3,
-        "s" => 1.0,
-        "m" => 60.0,
-        "h" => 3_600.0,
-        _ => return Err("expected a number and a unit: 500ms, 30s, 5m, 1h".to_owned()),
-    };
-    let seconds = number
-        .parse::<f64>()
-        .map_err(|_| format!("{number:?} is no number"))?
-        * scale;
-    match Duration::try_from_secs_f64(seconds) {
-        Ok(duration) if !duration.is_zero() && duration <= MAX_DURATION => Ok(duration),
-        _ => Err("expected more than 0 and at most 24h".to_owned()),
-    }
+fn tolerance(text: &str) -> Result<f64, String> {
+    let part = text
+        .parse()
+        .ok()
+        .filter(|part| (0.001..=1.0).contains(part));
+    part.ok_or_else(|| "expected a number from 0.001 to 1".to_owned())
 }
 
 fn tokens(text: &str) -> Result<u32, String> {
@@ -214,16 +213,6 @@ fn tokens(text: &str) -> Result<u32, String> {
 mod tests {
     use super::*;
 
-    fn parse(more: &str) -> Result<DriveArgs, clap::Error> {
-        let line = format!("hansa-loadtest drive --url http://h --model m {more}");
-        let Command::Drive(args) = Cli::try_parse_from(line.split_whitespace())?.command;
-        Ok(args)
-    }
-
-    fn plan(more: &str) -> Result<Plan, PlanError> {
-        parse(more).unwrap().plan(None)
-    }
-
     #[test]
     fn the_command_line_is_well_formed() {
         use clap::CommandFactory;
@@ -231,63 +220,27 @@ mod tests {
     }
 
     #[test]
-    fn durations_have_units() {
-        let ms = |text| duration(text).map(|duration| duration.as_millis());
-        assert_eq!(ms("500ms"), Ok(500));
-        assert_eq!(ms("1.5s"), Ok(1_500));
-        assert_eq!((ms("2m"), ms("1h")), (Ok(120_000), Ok(3_600_000)));
-        for bad in [
-            "", "30", "s", "-1s", "0s", "25h", "1.2.3s", "1 s", "infs", "NaNs",
-        ] {
-            assert!(duration(bad).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
     fn exactly_one_kind_of_load_is_asked_for() {
-        assert!(parse("").is_err());
-        assert!(parse("--concurrency 1 --rate 2").is_err());
-        assert!(parse("--concurrency 1 --arrival poisson").is_err());
-        assert!(parse("--concurrency 0").is_err());
-        assert!(parse("--concurrency 1000000").is_err());
-        assert!(matches!(plan("--rate 2").unwrap().load, Load::Open(_)));
-        assert!(matches!(
-            plan("--concurrency 2").unwrap().load,
-            Load::Closed { users: 2, .. }
-        ));
-    }
-
-    #[test]
-    fn a_run_has_an_end() {
-        let until = |more: &str| parse(more).unwrap().until();
-        let none = until("--concurrency 1");
-        assert_eq!(
-            (none.duration, none.requests),
-            (Some(Duration::from_secs(30)), None)
-        );
-        let count = until("--concurrency 1 --requests 5");
-        assert_eq!((count.duration, count.requests), (None, Some(5)));
-        assert!(matches!(
-            plan("--rate 0"),
-            Err(PlanError::Schedule(ScheduleError::Rate(_)))
-        ));
-    }
-
-    #[test]
-    fn the_key_comes_from_the_argument_or_else_from_the_environment() {
-        let key = |more: &str, env| {
-            let plan = parse(more).unwrap().plan(env).unwrap();
-            plan.target
-                .headers()
-                .get("authorization")
-                .map(|value| value.to_str().unwrap().to_owned())
+        let parse = |more: &str| {
+            let line = format!("hansa-loadtest drive {more}");
+            Cli::try_parse_from(line.split_whitespace()).is_ok()
         };
-        assert_eq!(
-            key("--rate 1 --api-key a", Some("b")).as_deref(),
-            Some("Bearer a")
-        );
-        assert_eq!(key("--rate 1", Some("b")).as_deref(), Some("Bearer b"));
-        assert_eq!(key("--rate 1", Some("")), None);
-        assert_eq!(key("--rate 1", None), None);
+        let to = "--url http://h --model m";
+        assert!(parse(&format!("{to} --rate 2 --arrival gamma --shape 0.3")));
+        assert!(parse("--scenario s.toml --url http://h --slo goodput>95%"));
+        for bad in [
+            "".to_owned(),
+            to.to_owned(),
+            "--url http://h --rate 1".to_owned(),
+            format!("{to} --concurrency 1 --rate 2"),
+            format!("{to} --concurrency 1 --arrival poisson"),
+            format!("{to} --concurrency 0"),
+            format!("{to} --concurrency 1000000"),
+            format!("{to} --scenario s.toml"),
+            format!("{to} --rate 1 --slo ttft<5"),
+            "--scenario s.toml --seed 4".to_owned(),
+        ] {
+            assert!(!parse(&bad), "{bad}");
+        }
     }
 }

@@ -70,3 +70,82 @@ pub const LITTLE_TOLERANCE: f64 = 0.05;
 
 /// Fewest samples of the number in flight for Little's law to be checked.
 pub const LITTLE_MIN_SAMPLES: u64 = 100;
+
+/// Most draws of a cut or rejecting distribution before its nearest value is taken.
+pub const MAX_REDRAWS: u32 = 1_000;
+
+/// Most bytes of an answer's text that a chat goes on from.
+pub const MAX_KEPT_BYTES: usize = 1 << 22;
+
+/// Longest name of a site that is taken from a response header, in bytes.
+pub const MAX_SITE_BYTES: usize = 64;
+
+/// Most problems of one file that are shown; further ones are counted.
+pub const MAX_PROBLEMS: usize = 100;
+
+/// Longest part of a file that a message quotes, in characters.
+pub const MAX_QUOTE_CHARS: usize = 60;
+
+/// Most bytes read of a recorded load in CSV; the largest in the field have some 300 MB.
+pub const MAX_TRACE_BYTES: u64 = 1 << 33;
+
+/// Longest line of a recorded load in JSON lines, in bytes; room for a prompt of a million tokens.
+pub const MAX_TRACE_LINE_BYTES: u64 = 1 << 24;
+
+/// Largest file of conversations, in bytes, which is read whole; ShareGPT's have some 700 MB.
+pub const MAX_SHAREGPT_BYTES: u64 = 1 << 31;
+
+/// Latest time in a recorded load, in seconds (some 3,000 years): beyond it, doubles tell no nanoseconds apart.
+pub const MAX_TRACE_SECONDS: f64 = 1e11;
+
+/// Largest scenario file, in bytes; a mix of a thousand tenants has some 100 KB.
+pub const MAX_SCENARIO_BYTES: u64 = 1 << 22;
+
+/// Most entries of one array of tables in a scenario.
+pub const MAX_SECTIONS: usize = 1_024;
+
+/// Most different shared prefixes; their text is made anew for every request.
+pub const MAX_PREFIXES: u32 = 1_000_000;
+
+/// Most turns of a session, each of which sends all before it again.
+pub const MAX_TURNS: u32 = 1_000;
+
+/// Latest content event after which a client goes away; the bound of an answer's events.
+pub const MAX_ABORT_EVENTS: u32 = 1 << 20;
+
+/// Longest mean pause of a user, in seconds: a run lasts no longer than a day.
+pub const MAX_THINK_SECONDS: f64 = 86_400.0;
+
+/// Most objectives of one run; each is looked at for every request.
+pub const MAX_OBJECTIVES: usize = 64;
+
+/// Most groups told apart in one dimension (sites, models, tenants, stages), each with some 700 KB of histograms;
+/// further ones are counted as "other".
+pub const MAX_GROUPS: usize = 64;
+
+/// Bytes of raw records gathered before they are written, so that the event loop seldom waits for a disk.
+pub const RAW_BUFFER_BYTES: usize = 1 << 20;
+
+/// Longest line of a raw file, in bytes: the gaps of the longest answer, at some ten bytes each.
+pub const MAX_RAW_LINE_BYTES: u64 = 1 << 24;
+
+/// Most requests of a run that is compared, some 300 bytes and its gaps each.
+pub const MAX_COMPARED: usize = 5_000_000;
+
+/// Fewest and most times that runs are drawn again for an interval; 200 fix its ends to about a twentieth of its width.
+pub const BOOTSTRAP_ROUNDS: std::ops::RangeInclusive<usize> = 200..=1_000;
+
+/// Requests drawn for one interval, within the bounds of rounds: about a second.
+pub const BOOTSTRAP_DRAWS: usize = 10_000_000;
+
+/// Fewest requests beyond a percentile for its change to be told.
+pub const MIN_TAIL: f64 = 5.0;
+
+/// Most intervals of a run's timeline: as many as a chart shows without noise.
+pub const TIMELINE_BINS: usize = 120;
+
+/// Most probes of a search; from a thousandth of the answer to 1 % of it takes some 20.
+pub const MAX_PROBES: usize = 60;
+
+/// Lowest rate of a search, in requests per second: one request an hour or so.
+pub const MIN_RATE: f64 = 0.000_3;

@@ -4,10 +4,13 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use hansa_loadtest::cli::{Cli, Command};
-use hansa_loadtest::command;
+use hansa_loadtest::command::{check, compare, drive, search};
 
 fn main() -> ExitCode {
     match Cli::parse().command {
-        Command::Drive(args) => command::drive(&args),
+        Command::Drive(args) => drive::drive(&args),
+        Command::Search(args) => search::search(&args),
+        Command::Compare(args) => compare::compare(&args),
+        Command::Check(args) => check::check(&args),
     }
 }

@@ -8,7 +8,9 @@ use serde::Serialize;
 
 use crate::drive::record::{Record, View};
 use crate::drive::verdict::{Class, Failure, Verdict};
+use crate::groups::Groups;
 use crate::limits::{MAX_DURATION, MAX_REASONS};
+use crate::slo::Limit;
 
 /// A distribution of times in microseconds, exact to three digits; count, mean and maximum are exact.
 #[derive(Debug, Clone)]
@@ -46,6 +48,8 @@ pub struct Latencies {
     pub ttft: Distribution,
     /// End to end.
     pub e2e: Distribution,
+    /// End to end per output token.
+    pub ntpot: Distribution,
 }
 
 /// Everything a run is judged by.
@@ -55,6 +59,14 @@ pub struct Stats {
     pub good: u64,
     /// Failed requests by class and reason.
     pub failures: BTreeMap<Class, BTreeMap<String, u64>>,
+    /// Requests that the client gave up, as it was told to; neither good nor failed.
+    pub aborted: u64,
+    /// What a request must keep to count for goodput.
+    pub limits: Vec<Limit>,
+    /// Good requests that kept all limits.
+    pub within: u64,
+    /// The same by site, model, tenant and stage.
+    pub groups: Groups,
     /// Requests that were sent, good or not.
     pub sent: u64,
     /// Tokens of good requests' prompts, as the server counted them.
@@ -81,11 +93,10 @@ pub struct Stats {
 
 impl Default for Distribution {
     fn default() -> Self {
-        let longest = u64::try_from(MAX_DURATION.as_micros()).unwrap_or(u64::MAX);
-        #[expect(clippy::expect_used, reason = "constant arguments that a test covers")]
-        let histogram =
-            Histogram::new_with_max(longest, 3).expect("bounds that hdrhistogram takes");
+        #[expect(clippy::expect_used, reason = "a constant argument that a test covers")]
+        let histogram = Histogram::new(3).expect("a precision that hdrhistogram takes");
         Self {
+            // It grows as far as values reach: most never need the room for a day.
             histogram,
             sum_us: 0,
             max_us: 0,
@@ -96,12 +107,15 @@ impl Default for Distribution {
 impl Distribution {
     /// Adds a value in microseconds. One beyond a day still counts as a day in the percentiles.
     pub fn record(&mut self, value_us: u64) {
-        self.histogram.saturating_record(value_us);
+        let longest = u64::try_from(MAX_DURATION.as_micros()).unwrap_or(u64::MAX);
+        // It can fail only where memory cannot be had; the count of the summary then shows it.
+        self.histogram.record(value_us.min(longest)).ok();
         self.sum_us += u128::from(value_us);
         self.max_us = self.max_us.max(value_us);
     }
 
-    fn record_if(&mut self, value_us: Option<u64>) {
+    /// Adds a value in microseconds, if there is one.
+    pub fn record_if(&mut self, value_us: Option<u64>) {
         if let Some(value_us) = value_us {
             self.record(value_us);
         }
@@ -112,9 +126,33 @@ impl Distribution {
         self.histogram.value_at_percentile(percent).min(self.max_us)
     }
 
+    /// Number of values.
+    pub fn count(&self) -> u64 {
+        self.histogram.len()
+    }
+
+    /// Number of values above this, in microseconds.
+    pub fn count_above(&self, us: u64) -> u64 {
+        self.count() - self.histogram.count_between(0, us)
+    }
+
+    /// Up to `steps` points of the share of values (from 0 to 1) up to a value in milliseconds, for a curve.
+    pub fn curve(&self, steps: u32) -> Vec<(f64, f64)> {
+        let at = |step: u32| {
+            let share = f64::from(step) / f64::from(steps);
+            (ms(self.percentile_us(share * 100.0)), share)
+        };
+        let points = 0..=steps;
+        if self.count() == 0 {
+            Vec::new()
+        } else {
+            points.map(at).collect()
+        }
+    }
+
     /// What reports show.
     pub fn summary(&self) -> Summary {
-        let count = self.histogram.len();
+        let count = self.count();
         let at = |percent| ms(self.percentile_us(percent));
         Summary {
             count,
@@ -139,6 +177,7 @@ impl Latencies {
             ttfb: empty(),
             ttft: empty(),
             e2e: empty(),
+            ntpot: empty(),
         }
     }
 
@@ -146,12 +185,25 @@ impl Latencies {
         self.ttfb.record_if(record.ttfb_us(view));
         self.ttft.record_if(record.ttft_us(view));
         self.e2e.record_if(record.e2e_us(view));
+        self.ntpot.record_if(record.ntpot_us(view));
     }
 }
 
 impl Stats {
+    /// Nothing yet; goodput will be what keeps `limits`.
+    pub fn with_limits(limits: Vec<Limit>) -> Self {
+        Self {
+            limits,
+            ..Self::default()
+        }
+    }
+
     /// Adds a finished request.
     pub fn fold(&mut self, record: &Record) {
+        let good = record.verdict == Verdict::Good;
+        let within = good && self.limits.iter().all(|limit| limit.is_kept(record));
+        self.within += u64::from(within);
+        self.groups.fold(record, within);
         self.lag.record_if(record.lag_us());
         self.connect.record_if(record.connect_us());
         if let Some(sent) = record.stamps.sent {
@@ -161,10 +213,11 @@ impl Stats {
         match &record.verdict {
             Verdict::Good => self.fold_good(record),
             Verdict::Failed(failure) => self.fold_failure(failure),
+            Verdict::Aborted => self.aborted += 1,
         }
     }
 
-    /// Requests judged, good or not.
+    /// Requests judged: good or failed.
     pub fn judged(&self) -> u64 {
         self.good + self.failed()
     }
@@ -206,6 +259,10 @@ impl Default for Stats {
         Self {
             good: 0,
             failures: BTreeMap::new(),
+            aborted: 0,
+            limits: Vec::new(),
+            within: 0,
+            groups: Groups::default(),
             sent: 0,
             prompt_tokens: 0,
             output_tokens: 0,
@@ -229,7 +286,7 @@ fn ms(us: u64) -> f64 {
 mod tests {
     use super::*;
     use crate::drive::chunk::Usage;
-    use crate::drive::record::Stamps;
+    use crate::drive::record::{Labels, Stamps};
 
     fn of(values: impl IntoIterator<Item = u64>) -> Summary {
         let mut distribution = Distribution::default();
@@ -289,6 +346,7 @@ mod tests {
             total_tokens: None,
         };
         Record {
+            labels: Labels::default(),
             stamps,
             verdict,
             usage: Some(usage),

@@ -3,15 +3,16 @@
 use serde_json::{Map, Value, json};
 
 use super::{Fact, Form, facts};
-use crate::keys::{SECTIONS, Section};
-use crate::limits::{ID_BYTES_MAX, MODELS_MAX, UPSTREAMS_MAX};
+use crate::keys::{self, Section};
+use crate::limits::{self, ID_BYTES_MAX};
 use crate::schema::{Choice, Runner};
+
+/// Bytes of a time with fractions and zone.
+const DATE_BYTES_MAX: usize = 40;
 
 /// The text of `schema.json`.
 pub fn json_schema() -> String {
-    let top = SECTIONS
-        .iter()
-        .filter(|section| !section.path.contains('.'));
+    let top = keys::sections().filter(|section| !section.path.contains('.'));
     let properties: Map<String, Value> = top
         .map(|section| (section.path.to_owned(), section_schema(section)))
         .collect();
@@ -34,9 +35,22 @@ fn section_schema(section: &Section) -> Value {
         "description": section.doc,
         "type": "array",
         "minItems": 1,
-        "maxItems": if section.path == "model" { MODELS_MAX } else { UPSTREAMS_MAX },
+        "maxItems": entries_max(section.path),
         "items": table_schema(section),
     })
+}
+
+/// Entries of `[[section]]` in one config.
+fn entries_max(section: &str) -> usize {
+    match section {
+        "tenant" => limits::TENANTS_MAX,
+        "key" => limits::KEYS_MAX,
+        "allocation" => limits::ALLOCATIONS_MAX,
+        "price" => limits::PRICES_MAX,
+        "rate" => limits::RATES_MAX,
+        "node" | "site" => limits::UPSTREAMS_MAX,
+        _ => limits::MODELS_MAX,
+    }
 }
 
 fn table_schema(section: &Section) -> Value {
@@ -45,7 +59,7 @@ fn table_schema(section: &Section) -> Value {
         .iter()
         .map(|fact| (fact.name.to_owned(), key_schema(fact)))
         .collect();
-    let inner = SECTIONS.iter().filter_map(|inner| {
+    let inner = keys::sections().filter_map(|inner| {
         let name = inner.path.strip_prefix(section.path)?.strip_prefix('.')?;
         Some((name, inner))
     });
@@ -112,6 +126,11 @@ fn key_schema(fact: &Fact) -> Value {
             default.clone().filter(|_| !fact.required).map(Value::from),
         ),
         Form::Flag(default) => (json!({ "type": "boolean" }), Some(Value::from(*default))),
+        // Editors take TOML's dates for texts.
+        Form::Date => (
+            json!({ "type": "string", "maxLength": DATE_BYTES_MAX }),
+            None,
+        ),
         Form::List(pattern, max) => {
             let length_max = 2 * ID_BYTES_MAX + " = ".len();
             let item = json!({ "type": "string", "pattern": pattern, "maxLength": length_max });

@@ -1,7 +1,7 @@
 //! The config that shows everything: every key with its meaning, bounds and default.
 
 use super::{Fact, Form, facts};
-use crate::keys::{SECTIONS, Section};
+use crate::keys::{self, Section};
 use crate::schema::Choice;
 use crate::units::show_size;
 
@@ -18,7 +18,7 @@ const WIDTH: usize = 100;
 
 /// The text of `examples/reference.toml`.
 pub fn reference() -> String {
-    let sections = SECTIONS.iter().map(section_text);
+    let sections = keys::sections().map(section_text);
     std::iter::once(HEAD.to_owned()).chain(sections).collect()
 }
 
@@ -27,8 +27,8 @@ fn section_text(section: &Section) -> String {
         .only
         .map(|runner| format!("Only with runner = {:?}.", runner.name()));
     let doc = comment(section.doc) + &only.map(|text| comment(&text)).unwrap_or_default();
-    let off = section.only.is_some() || section.shown_off;
-    let mark = if off { "# " } else { "" };
+    let left_out = section.only.is_some() || section.optional;
+    let mark = if left_out { "# " } else { "" };
     let header = match section.many {
         true => format!("[[{}]]", section.path),
         false => format!("[{}]", section.path),
@@ -61,7 +61,7 @@ fn default(form: &Form) -> Option<String> {
         Form::Text(_, _, default) => default.as_ref().map(|text| format!("{text:?}")),
         Form::Word(_, default) => Some(format!("{default:?}")),
         Form::Flag(default) => Some(default.to_string()),
-        Form::List(..) => None,
+        Form::List(..) | Form::Date => None,
     }
 }
 

@@ -13,6 +13,7 @@ use crate::admin;
 use crate::clock::Clock;
 use crate::drain::Drain;
 use crate::health::Health;
+use crate::layers::authenticate::tests::gate_without_keys;
 use crate::openai::{Api, Passed};
 use crate::upstream::link::LinkTasks;
 
@@ -72,7 +73,7 @@ impl Server {
         let limits = schema::Limits::default();
         Self {
             clients: Api::new(models, limits, Passed::default(), PATIENCE, clock.clone()).router(),
-            operators: admin::router(&metrics, health, fleet, clock.clone()),
+            operators: admin::router(&metrics, health, fleet, gate_without_keys(&clock)),
             _drain: drain,
         }
     }

@@ -1,5 +1,6 @@
 //! The layers that [`crate::stack`] puts in order, one concept a file. None knows which others there are.
 
+pub mod authenticate;
 pub mod body;
 pub mod fence;
 pub mod gate;

@@ -164,7 +164,7 @@ fn body<'a>(head: &'a Head, choices: &'a [Collected], usage: Usage) -> Body<'a> 
 }
 
 /// A JSON answer.
-pub(super) fn json(body: &impl Serialize) -> Response {
+pub(crate) fn json(body: &impl Serialize) -> Response {
     match serde_json::to_vec(body) {
         Ok(json) => {
             let content_type = HeaderValue::from_static("application/json");

@@ -14,9 +14,12 @@ use super::error::ApiError;
 use super::fault::ParamFault;
 use super::json::{self, Kind, Node, Object};
 use super::params::count;
-use super::{Api, body, fields, request_id, wishes};
+use super::{Api, Caller, body, fields, request_id, wishes};
 use crate::federation::headers::Said;
 use crate::limits;
+use crate::quota::amount::Tokens;
+use crate::quota::charge::Spent;
+use crate::quota::ledger::Outcome;
 use crate::upstream::{EmbedInput, EmbedRequest, Embeddings};
 
 /// `POST /v1/embeddings`
@@ -25,12 +28,22 @@ pub(super) async fn serve(State(api): State<Api>, request: Request) -> Result<Re
     let said = Said::read(request.headers())?;
     let wishes = Arc::new(wishes::read(&request, &said)?);
     let id = request_id(&request);
+    let caller = Caller::of(&request);
     let body = body::read(request, api.shared.limits.body_bytes_max).await?;
     let bytes = body.len();
     let ask = api.off_loop(bytes, move |_| parse(&body)).await?;
     let model = Arc::clone(&ask.model);
+    let client = api.client(&caller, &model)?;
     let upstream = api.models().get(&model);
     let upstream = upstream.ok_or_else(|| ApiError::model_not_found(&model))?;
+    let bound = Tokens {
+        prompt: ask.inputs.iter().map(EmbedInput::tokens_max).sum(),
+        ..Tokens::default()
+    };
+    let held = client
+        .as_ref()
+        .map(|client| client.hold(&id, &model, bound));
+    let held = held.transpose()?;
     let time = api.time_for(&said);
     let request = Arc::new(EmbedRequest {
         id,
@@ -42,11 +55,36 @@ pub(super) async fn serve(State(api): State<Api>, request: Request) -> Result<Re
         wishes,
     });
     let left = (started + time).saturating_sub(api.shared.clock.now());
-    let made = timeout(left, upstream.embed(request)).await;
-    let made = made.map_err(|_| ApiError::deadline_exceeded())??;
+    let made = match timeout(left, upstream.embed(request)).await {
+        Ok(Ok(made)) => made,
+        failed => {
+            held.inspect(|held| _ = held.void());
+            return Err(match failed {
+                Ok(Err(error)) => error.into(),
+                _ => ApiError::deadline_exceeded(),
+            });
+        }
+    };
+    held.inspect(|held| _ = held.settle(spent(&made), Outcome::Finished));
     let numbers: usize = made.vectors.iter().map(Vec::len).sum();
-    api.off_loop(numbers, move |_| Ok(answer(&model, &made, ask.format)))
-        .await
+    let asked = Arc::clone(&model);
+    let answered = api.off_loop(numbers, move |_| Ok(answer(&model, &made, ask.format)));
+    let answered = answered.await?;
+    Ok(match client {
+        Some(client) => client.tell(answered, &asked),
+        None => answered,
+    })
+}
+
+fn spent(made: &Embeddings) -> Spent {
+    let tokens = Tokens {
+        prompt: made.prompt_tokens.into(),
+        ..Tokens::default()
+    };
+    Spent {
+        tokens,
+        ..Spent::default()
+    }
 }
 
 /// What a body says.

@@ -59,8 +59,22 @@ enum Fault {
     },
     UnsupportedMediaType,
     UnsupportedEncoding,
+    KeyExpired,
+    EndpointNotAllowed,
+    ModelNotAllowed(String),
+    PurposeNotAllowed,
+    OperatorsOnly,
+    ManagersOnly,
+    /// What an operator asked for does not fit; the text names what and why.
+    Unfit(String),
+    /// What an operator asked for is not there.
+    Missing(String),
     RateLimited {
         retry_after: Duration,
+    },
+    RateNeverFits {
+        what: &'static str,
+        limit: u64,
     },
     QuotaExhausted,
     Cancelled,
@@ -97,6 +111,30 @@ impl ApiError {
     #[must_use]
     pub fn model_not_found(model: &str) -> Self {
         Self::new(Fault::ModelNotFound(shortened(model)))
+    }
+
+    /// The key may not use `model`.
+    #[must_use]
+    pub fn model_not_allowed(model: &str) -> Self {
+        Self::new(Fault::ModelNotAllowed(shortened(model)))
+    }
+
+    /// A request for more than `limit` of `what`, such as "tokens per minute", can never be admitted.
+    #[must_use]
+    pub fn rate_never_fits(what: &'static str, limit: u64) -> Self {
+        Self::new(Fault::RateNeverFits { what, limit })
+    }
+
+    /// What an operator asked for does not fit; `message` says what and why, in names alone.
+    #[must_use]
+    pub(crate) fn unfit(message: String) -> Self {
+        Self::new(Fault::Unfit(message))
+    }
+
+    /// What an operator asked for is not there; `message` names it.
+    #[must_use]
+    pub(crate) fn missing(message: String) -> Self {
+        Self::new(Fault::Missing(message))
     }
 
     /// An operator described a model that cannot be; every problem is a line of `problems`.
@@ -148,6 +186,16 @@ plain! {
     body_unreadable => BodyUnreadable,
     /// No key, or one that is not known.
     invalid_key => InvalidKey,
+    /// The key's time is over, or it was revoked.
+    key_expired => KeyExpired,
+    /// The key may not use this endpoint.
+    endpoint_not_allowed => EndpointNotAllowed,
+    /// The tenant may not name this purpose.
+    purpose_not_allowed => PurposeNotAllowed,
+    /// The key is not an operator's.
+    operators_only => OperatorsOnly,
+    /// The key is neither a manager's nor an operator's.
+    managers_only => ManagersOnly,
     /// No `Host`, or more than one.
     invalid_host => InvalidHost,
     /// The request is addressed to another machine.
@@ -252,6 +300,14 @@ impl Fault {
             Self::InvalidHost => (400, INVALID, "invalid_host", Some(false)),
             Self::ForeignHost => (403, INVALID, "host_not_allowed", Some(false)),
             Self::InvalidKey => (401, INVALID, "invalid_api_key", Some(false)),
+            Self::KeyExpired => (401, INVALID, "invalid_api_key", Some(false)),
+            Self::EndpointNotAllowed => (403, PERMISSION, "endpoint_not_allowed", Some(false)),
+            Self::ModelNotAllowed(_) => (403, PERMISSION, "model_not_allowed", Some(false)),
+            Self::PurposeNotAllowed => (403, PERMISSION, "purpose_not_allowed", Some(false)),
+            Self::OperatorsOnly => (403, PERMISSION, "operators_only", Some(false)),
+            Self::ManagersOnly => (403, PERMISSION, "managers_only", Some(false)),
+            Self::Unfit(_) => (400, INVALID, "invalid_value", Some(false)),
+            Self::Missing(_) => (404, INVALID, "not_found", Some(false)),
             Self::ModelNotFound(_) => (404, INVALID, "model_not_found", Some(false)),
             Self::RouteNotFound => (404, INVALID, "unknown_url", Some(false)),
             Self::MethodNotAllowed => (405, INVALID, "method_not_allowed", Some(false)),
@@ -261,6 +317,9 @@ impl Fault {
             Self::UnsupportedEncoding => (415, INVALID, "unsupported_encoding", Some(false)),
             Self::RateLimited { .. } => {
                 (429, "rate_limit_error", "rate_limit_exceeded", Some(true))
+            }
+            Self::RateNeverFits { .. } => {
+                (429, "rate_limit_error", "rate_limit_exceeded", Some(false))
             }
             // Trying again cannot help, and clients that did have made storms of it.
             Self::QuotaExhausted => (429, "insufficient_quota", "insufficient_quota", Some(false)),
@@ -300,7 +359,7 @@ impl Fault {
         match self {
             Self::Param { param, .. } => Some(param),
             Self::Refused { param, .. } => *param,
-            Self::ModelNotFound(_) => Some("model"),
+            Self::ModelNotFound(_) | Self::ModelNotAllowed(_) => Some("model"),
             Self::Relayed(refusal) => refusal.param.as_deref(),
             Self::ModelExists(_) => Some("id"),
             _ => None,
@@ -322,7 +381,9 @@ impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Param { param, fault } => return fault.explain(param, f),
-            Self::Refused { message, .. } => return f.write_str(message),
+            Self::Refused { message, .. } | Self::Unfit(message) | Self::Missing(message) => {
+                return f.write_str(message);
+            }
             Self::Relayed(refusal) => return f.write_str(&refusal.message),
             Self::Json(what) => return write!(f, "The request body is not valid JSON: {what}."),
             Self::ContextLength { prompt, context } => {
@@ -347,6 +408,15 @@ impl fmt::Display for Fault {
                 return write!(
                     f,
                     "The model '{model}' does not exist here; GET /v1/models lists those that do."
+                );
+            }
+            Self::ModelNotAllowed(model) => {
+                return write!(f, "This API key may not use the model '{model}'.");
+            }
+            Self::RateNeverFits { what, limit } => {
+                return write!(
+                    f,
+                    "The request needs more than the limit of {limit} {what}; shorten it, or ask for fewer tokens."
                 );
             }
             Self::InvalidModel(problems) => return f.write_str(problems),
@@ -384,6 +454,15 @@ impl Fault {
             Self::InvalidKey => {
                 "Missing or unknown API key; send it as 'Authorization: Bearer KEY'."
             }
+            Self::KeyExpired => {
+                "This API key has expired or was revoked; ask its owner for another."
+            }
+            Self::EndpointNotAllowed => "This API key may not use this endpoint.",
+            Self::PurposeNotAllowed => {
+                "The purpose in 'x-hansa-purpose' is not one that this project may name."
+            }
+            Self::OperatorsOnly => "This needs the API key of an operator.",
+            Self::ManagersOnly => "This needs the API key of a manager of the project.",
             Self::RouteNotFound => {
                 "Unknown path. This server answers under /v1, for example POST /v1/chat/completions."
             }
@@ -490,7 +569,7 @@ impl IntoResponse for ApiError {
             headers.insert(header::RETRY_AFTER, wait_ms.div_ceil(1000).into());
             headers.insert("retry-after-ms", wait_ms.into());
         }
-        if *self.0 == Fault::InvalidKey {
+        if matches!(*self.0, Fault::InvalidKey | Fault::KeyExpired) {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         // For logs and metrics further out, which must not parse bodies.

@@ -17,8 +17,10 @@ mod fields;
 mod json;
 mod logprobs;
 mod messages;
+pub mod metering;
 mod models;
 mod params;
+pub(crate) mod query;
 mod rules;
 mod run;
 mod sampling;
@@ -28,25 +30,30 @@ mod structure;
 #[cfg(test)]
 mod tests;
 mod tools;
+mod usage;
 mod wishes;
 
+pub(crate) use self::answer::json;
+pub(crate) use self::body::read as read_json_body;
+
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
 use axum::routing;
 use bytes::Bytes;
 use hansa_config::schema::Limits;
-use http::HeaderValue;
+use http::{HeaderMap, HeaderValue};
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 use self::answer::Head;
 use self::error::ApiError;
 use self::fault::ParamFault;
+use self::metering::{Client, Metering};
 use self::params::{Ask, Params};
 pub use self::rules::Passed;
 use self::rules::Rules;
@@ -57,13 +64,15 @@ use crate::federation::headers::Said;
 use crate::layers::peer::Peer;
 use crate::limits;
 use crate::stack::RequestId;
+use crate::tenant::principal::Principal;
 use crate::upstream::registry::Models;
-use crate::upstream::{Endpoint, GenerateRequest, Prompt, Wishes};
+use crate::upstream::{Endpoint, GenerateRequest, Prompt, Upstream, Wishes};
 
 /// The API of one server. Clones share it.
 #[derive(Clone)]
 pub struct Api {
     shared: Arc<Shared>,
+    metering: Option<Metering>,
 }
 
 struct Shared {
@@ -96,6 +105,16 @@ impl Api {
                 clock,
                 large_parses,
             }),
+            metering: None,
+        }
+    }
+
+    /// Meters the requests of those who showed a key.
+    #[must_use]
+    pub fn metered(self, metering: Metering) -> Self {
+        Self {
+            metering: Some(metering),
+            ..self
         }
     }
 
@@ -107,6 +126,8 @@ impl Api {
             .route("/v1/embeddings", routing::post(embeddings::serve))
             .route("/v1/models", routing::get(models::list))
             .route("/v1/models/{*id}", routing::get(models::get))
+            .route("/v1/usage", routing::get(usage::get))
+            .route("/v1/usage/records", routing::get(usage::records))
             .fallback(async || ApiError::route_not_found())
             .method_not_allowed_fallback(async || ApiError::method_not_allowed())
             .with_state(self)
@@ -123,29 +144,53 @@ impl Api {
         let wishes = wishes::read(&request, &said)?;
         let peer = request.extensions().get::<Peer>().is_some();
         let id = request_id(&request);
+        let caller = Caller::of(&request);
         let body = body::read(request, self.shared.limits.body_bytes_max).await?;
         let ask = self.parse(endpoint, body.clone(), peer).await?;
+        let model = Arc::clone(&ask.params.model);
+        let client = self.client(&caller, &model)?;
+        let work = Work {
+            endpoint,
+            id,
+            wishes,
+            peer,
+            body,
+            started,
+            deadline: started + self.time_for(&said),
+            created_s: self.shared.clock.unix_s(),
+            client,
+            said,
+        };
+        let answered = self.answer(&work, ask).await;
+        match &work.client {
+            // Also where it was refused: then above all a client wants to know.
+            Some(client) => Ok(client.tell(answered.into_response(), &model)),
+            None => answered,
+        }
+    }
+
+    /// Whose request it is, on a server with keys.
+    fn client(&self, caller: &Caller, model: &str) -> Result<Option<Client>, ApiError> {
+        match (&caller.principal, &self.metering) {
+            (Some(principal), Some(metering)) => {
+                Client::admit(metering, principal, &caller.headers, model).map(Some)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// The answer to what was understood.
+    async fn answer(&self, work: &Work, ask: Ask) -> Result<Response, ApiError> {
         let model = &ask.params.model;
         let upstream = self
             .models()
             .get(model)
             .ok_or_else(|| ApiError::model_not_found(model))?;
         check_room(&ask, upstream.sequences_in_flight_max())?;
-        let head = self.head(endpoint, &ask.params, peer);
+        let head = self.head(work, &ask.params);
         let stream = ask.params.stream;
-        let deadline = started + self.time_for(&said);
-        let work = Work {
-            endpoint,
-            id: Arc::clone(&id),
-            said,
-            wishes,
-            body,
-            deadline,
-            created_s: head.created_s,
-        };
-        let time_left = deadline.saturating_sub(self.shared.clock.now());
-        let mut run = Run::start(Arc::clone(&id), &upstream, work.split(ask), time_left);
-        if peer {
+        let mut run = self.start(work, &upstream, ask).await?;
+        if work.peer {
             run = run.for_peer(head.token_ids);
         }
         let mut response = match stream {
@@ -155,9 +200,9 @@ impl Api {
             }
             None => answer::respond(run, &head).await?,
         };
-        wishes::tell(self.models().decisions(), &id, response.headers_mut());
-        let took_ms = self.shared.clock.now().saturating_sub(started).as_millis();
-        if let Ok(took_ms) = HeaderValue::try_from(took_ms.to_string()) {
+        wishes::tell(self.models().decisions(), &work.id, response.headers_mut());
+        let took = self.shared.clock.now().saturating_sub(work.started);
+        if let Ok(took_ms) = HeaderValue::try_from(took.as_millis().to_string()) {
             response
                 .headers_mut()
                 .insert("openai-processing-ms", took_ms);
@@ -169,6 +214,23 @@ impl Api {
     fn time_for(&self, said: &Said) -> Duration {
         let ours = Duration::from_millis(self.shared.limits.request_timeout_ms);
         said.time_left.map_or(ours, |left| left.min(ours))
+    }
+
+    /// Reserves what the request may use, and starts it.
+    async fn start(
+        &self,
+        work: &Work,
+        upstream: &Arc<dyn Upstream>,
+        ask: Ask,
+    ) -> Result<Run, ApiError> {
+        let requests = work.split(ask);
+        let meter = match &work.client {
+            Some(client) => Some(client.reserve(&work.id, upstream, &requests).await?),
+            None => None,
+        };
+        let time_left = work.deadline.saturating_sub(self.shared.clock.now());
+        let run = Run::start(Arc::clone(&work.id), upstream, requests, time_left);
+        Ok(run.metered(meter))
     }
 
     async fn parse(&self, endpoint: Endpoint, body: Bytes, peer: bool) -> Result<Ask, ApiError> {
@@ -196,7 +258,8 @@ impl Api {
         done
     }
 
-    fn head(&self, endpoint: Endpoint, params: &Params, peer: bool) -> Head {
+    fn head(&self, work: &Work, params: &Params) -> Head {
+        let endpoint = work.endpoint;
         let prefix = match endpoint {
             Endpoint::Chat => "chatcmpl",
             Endpoint::Completions => "cmpl",
@@ -204,13 +267,13 @@ impl Api {
         Head {
             endpoint,
             id: format!("{prefix}-{}", Uuid::new_v4().simple()),
-            created_s: self.shared.clock.unix_s(),
+            created_s: work.created_s,
             model: Arc::clone(&params.model),
             n: params.n,
             best_of: params.best_of,
             logprobs: params.logprobs.is_some(),
             token_ids: params.extension.want_token_ids,
-            peer,
+            peer: work.peer,
         }
     }
 }
@@ -263,6 +326,21 @@ fn check_room(ask: &Ask, sequences_max: Option<u32>) -> Result<(), ApiError> {
     Err(ApiError::param(param, ParamFault::Value { expected }))
 }
 
+/// What a request's head says of its sender.
+struct Caller {
+    principal: Option<Arc<Principal>>,
+    headers: HeaderMap,
+}
+
+impl Caller {
+    fn of(request: &Request) -> Self {
+        Self {
+            principal: Principal::of(request.extensions()).cloned(),
+            headers: request.headers().clone(),
+        }
+    }
+}
+
 /// What the parts of a request share beside what its body says.
 struct Work {
     endpoint: Endpoint,
@@ -270,13 +348,18 @@ struct Work {
     said: Said,
     wishes: Wishes,
     body: Bytes,
+    started: Duration,
     deadline: Duration,
     created_s: i64,
+    /// Whose it is, on a server with keys; a peer's is metered by the server before us.
+    client: Option<Client>,
+    /// Whether a peer sent it.
+    peer: bool,
 }
 
 impl Work {
     /// One request for each prompt.
-    fn split(&self, ask: Ask) -> Vec<GenerateRequest> {
+    fn split(&self, ask: Ask) -> Vec<Arc<GenerateRequest>> {
         let Ask { params, prompts } = ask;
         let wishes = Arc::new(Wishes {
             session: params.session.clone(),
@@ -284,8 +367,14 @@ impl Work {
         });
         let single = prompts.len() == 1;
         let extension = &params.extension;
+        let (id, client) = (self.upstream_id(), self.client.as_ref());
         let request = |(index, prompt): (usize, Prompt)| GenerateRequest {
             id: if single {
+                Arc::clone(&id)
+            } else {
+                format!("{id}/{index}").into()
+            },
+            shown_id: if single {
                 Arc::clone(&self.id)
             } else {
                 format!("{}/{index}", self.id).into()
@@ -296,6 +385,10 @@ impl Work {
             prompt,
             n: params.best_of,
             max_tokens: params.max_tokens,
+            default_max_tokens: client
+                .map(Client::default_max_tokens)
+                .or(extension.default_max_tokens),
+            token_ids: OnceLock::new(),
             sampling: params.sampling.clone(),
             stop: params.stop.clone(),
             stop_token_ids: params.stop_token_ids.clone(),
@@ -310,15 +403,30 @@ impl Work {
             seed: extension.seed.or(params.seed).unwrap_or_else(draw_seed),
             template_time_s: extension.template_time.unwrap_or(self.created_s),
             deadline: Some(self.deadline),
-            flow: self.said.flow,
-            pool: self.said.pool,
+            flow: client.map_or(self.said.flow, Client::flow),
+            pool: client.map_or(self.said.pool, Client::pool),
             hops: self.said.hops,
             resume_token_ids: extension.resume_token_ids.clone(),
             want_token_ids: extension.want_token_ids,
-            tenant: self.said.tenant.clone(),
+            tenant: client
+                .map(Client::tenant)
+                .or_else(|| self.said.tenant.clone()),
             wishes: Arc::clone(&wishes),
         };
-        prompts.into_iter().enumerate().map(request).collect()
+        let requests = prompts.into_iter().enumerate().map(request);
+        requests.map(Arc::new).collect()
+    }
+
+    /// The id that upstreams know the request by. A metered request is cancelled by it when its client leaves, so it must
+    /// be nobody else's: clients choose ids, and two may choose the same.
+    fn upstream_id(&self) -> Arc<str> {
+        if self.client.is_none() {
+            return Arc::clone(&self.id);
+        }
+        // A request id is ASCII: any byte is the end of a character.
+        let chosen = self.id.get(..limits::UPSTREAM_ID_BYTES_MAX);
+        let chosen = chosen.unwrap_or(&self.id);
+        format!("{chosen}.{:016x}", draw_seed()).into()
     }
 }
 

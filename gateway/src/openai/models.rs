@@ -10,11 +10,15 @@ use serde::Serialize;
 use super::Api;
 use super::answer::json;
 use super::error::ApiError;
+use crate::tenant::principal::Principal;
 use crate::upstream::registry::{ModelInfo, Models};
 
-/// `GET /v1/models`
-pub(super) async fn list(State(api): State<Api>) -> Response {
-    let models = api.models().list();
+/// Whoever showed a key; nobody on a server without.
+type Caller = Option<axum::Extension<Arc<Principal>>>;
+
+/// `GET /v1/models`: those that the caller may use.
+pub(super) async fn list(State(api): State<Api>, caller: Caller) -> Response {
+    let models = allowed(&api, caller.as_ref());
     json(&List {
         object: "list",
         data: models
@@ -27,6 +31,7 @@ pub(super) async fn list(State(api): State<Api>) -> Response {
 /// `GET /v1/models/{id}`; an id may hold slashes. What is not text is nobody's id.
 pub(super) async fn get(
     State(api): State<Api>,
+    caller: Caller,
     OriginalUri(uri): OriginalUri,
     id: Result<Path<String>, PathRejection>,
 ) -> Result<Response, ApiError> {
@@ -34,10 +39,18 @@ pub(super) async fn get(
         let raw = uri.path().strip_prefix("/v1/models/");
         return Err(ApiError::model_not_found(raw.unwrap_or_default()));
     };
-    let models = api.models().list();
+    let models = allowed(&api, caller.as_ref());
     let model = models.iter().find(|model| *model.id == *id);
     let model = model.ok_or_else(|| ApiError::model_not_found(&id))?;
     Ok(json(&Model::of(model, api.models())))
+}
+
+fn allowed(api: &Api, caller: Option<&axum::Extension<Arc<Principal>>>) -> Vec<ModelInfo> {
+    let mut models = api.models().list();
+    if let Some(axum::Extension(principal)) = caller {
+        models.retain(|model| principal.models.allows(&model.id));
+    }
+    models
 }
 
 #[derive(Serialize)]

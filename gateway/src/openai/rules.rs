@@ -58,6 +58,8 @@ pub(super) struct Extension {
     pub(super) template_time: Option<i64>,
     pub(super) resume_token_ids: Vec<Vec<u32>>,
     pub(super) want_token_ids: bool,
+    /// Tokens that were reserved for a choice where the client names no number.
+    pub(super) default_max_tokens: Option<u32>,
 }
 
 impl Extension {

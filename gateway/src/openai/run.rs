@@ -10,11 +10,14 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use futures::stream::{self, Stream, StreamExt as _, TryStreamExt as _};
+use futures::future::BoxFuture;
+use futures::stream::{Stream, StreamExt as _};
 use tokio::time::Sleep;
 
 use super::calls::Calls;
 use super::error::ApiError;
+use super::metering::Meter;
+use crate::quota::ledger::Outcome;
 use crate::upstream::{Event, EventStream, GenerateRequest, Upstream, UpstreamError, Usage};
 
 /// The events of one request; choices are numbered over all prompts.
@@ -24,6 +27,7 @@ pub(super) struct Run {
     parts: Vec<Part>,
     /// The part that is asked first, moved on so that no prompt starves another.
     turn: usize,
+    /// Of the parts that are over.
     usage: Usage,
     /// Finds calls in the text, where the request has tools.
     calls: Option<Calls>,
@@ -33,16 +37,32 @@ pub(super) struct Run {
     /// Whether a delta with ids alone is worth telling.
     tells_ids: bool,
     over: bool,
+    /// On whose account it goes, until that is settled.
+    meter: Option<Meter>,
 }
 
 /// One prompt's share.
 struct Part {
-    events: EventStream,
+    source: Source,
     /// Number of its first choice.
     base: u32,
     /// For each choice whether it ended.
     finished: Vec<bool>,
     done: bool,
+    /// Whether it said anything.
+    spoke: bool,
+}
+
+/// Where a part's events come from.
+enum Source {
+    /// The upstream has not accepted it yet.
+    Opening(BoxFuture<'static, Result<EventStream, UpstreamError>>),
+    Open(EventStream),
+    /// It ended with an error.
+    Failed {
+        /// Whether nobody knows what it used.
+        unknown: bool,
+    },
 }
 
 impl Run {
@@ -50,19 +70,20 @@ impl Run {
     pub(super) fn start(
         id: Arc<str>,
         upstream: &Arc<dyn Upstream>,
-        requests: Vec<GenerateRequest>,
+        requests: Vec<Arc<GenerateRequest>>,
         timeout: Duration,
     ) -> Self {
-        let calls = requests.first().and_then(Calls::of);
+        let calls = requests.first().and_then(|first| Calls::of(first));
         let mut base = 0;
         let mut parts = Vec::with_capacity(requests.len());
         for request in requests {
             let n = request.n;
             parts.push(Part {
-                events: open(Arc::clone(upstream), Arc::new(request)),
+                source: Source::Opening(open(Arc::clone(upstream), request)),
                 base,
                 finished: vec![false; n as usize],
                 done: false,
+                spoke: false,
             });
             base += n;
         }
@@ -76,17 +97,41 @@ impl Run {
             deadline: Box::pin(tokio::time::sleep(timeout)),
             tells_ids: false,
             over: false,
+            meter: None,
         }
     }
 
     /// Tells a peer everything as it comes: it looks for calls itself, and with `tells_ids` it gets deltas that hold ids and
     /// no text.
-    pub(super) fn for_peer(self, tells_ids: bool) -> Self {
-        Self {
-            calls: None,
-            tells_ids,
-            ..self
+    pub(super) fn for_peer(mut self, tells_ids: bool) -> Self {
+        self.calls = None;
+        self.tells_ids = tells_ids;
+        self
+    }
+
+    /// Puts the run on an account.
+    pub(super) fn metered(mut self, meter: Option<Meter>) -> Self {
+        self.meter = meter;
+        self
+    }
+
+    /// Settles the account: with what is known, and with what the streams that are still open come to.
+    fn settle(&mut self, outcome: Outcome) {
+        let parts = std::mem::take(&mut self.parts);
+        let Some(meter) = self.meter.take() else {
+            return;
+        };
+        let mut open = Vec::new();
+        for part in parts.into_iter().filter(|part| !part.done) {
+            match part.source {
+                Source::Open(events) => open.push(events),
+                // What was not accepted did nothing.
+                Source::Opening(_) | Source::Failed { unknown: false } => {}
+                // The guard is dropped open, and keeps its debit.
+                Source::Failed { unknown: true } => return,
+            }
         }
+        meter.settle(self.usage, open, outcome);
     }
 
     /// Takes `event` of the part at `index`; `None` where there is nothing to tell.
@@ -98,6 +143,12 @@ impl Run {
         let Some(part) = self.parts.get_mut(index) else {
             return Some(Err(ApiError::internal()));
         };
+        if let Some(Ok(event)) = &event {
+            part.spoke = true;
+            if let Some(meter) = self.meter.as_mut().filter(|_| event.is_content()) {
+                meter.started();
+            }
+        }
         match event {
             Some(Ok(Event::Delta {
                 text,
@@ -112,7 +163,7 @@ impl Run {
             }
             Some(Ok(Event::Done(usage))) if part.finished.iter().all(|finished| *finished) => {
                 part.done = true;
-                add(&mut self.usage, usage);
+                self.usage.add(usage);
                 let all_done = self.parts.iter().all(|part| part.done);
                 all_done.then_some(Ok(Event::Done(self.usage)))
             }
@@ -120,7 +171,12 @@ impl Run {
                 part.place(event)
                     .ok_or_else(|| self.broken("makes no sense")),
             ),
-            Some(Err(error)) => Some(Err(error.into())),
+            Some(Err(error)) => {
+                self.usage.add(error.usage.unwrap_or_default());
+                let unknown = error.usage.is_none() && part.spoke;
+                part.source = Source::Failed { unknown };
+                Some(Err(error.into()))
+            }
             None => Some(Err(self.broken("broke off"))),
         }
     }
@@ -138,7 +194,7 @@ impl Run {
             let index = self.turn;
             self.turn = (self.turn + 1) % self.parts.len();
             let polled = match self.parts.get_mut(index) {
-                Some(part) if !part.done => part.events.poll_next_unpin(cx),
+                Some(part) if !part.done => part.source.poll_event(cx),
                 _ => Poll::Pending,
             };
             let Poll::Ready(event) = polled else {
@@ -167,10 +223,15 @@ impl Stream for Run {
                     Err(ApiError::deadline_exceeded())
                 }
             };
-            if matches!(told, Err(_) | Ok(Event::Done(_))) {
+            let outcome = match &told {
+                Ok(Event::Done(_)) => Some(Outcome::Finished),
+                Err(_) => Some(Outcome::Failed),
+                Ok(_) => None,
+            };
+            if let Some(outcome) = outcome {
                 self.over = true;
-                // What still runs for other prompts is of no use.
-                self.parts.clear();
+                // What still runs for other prompts is of no use, and ends with this.
+                self.settle(outcome);
             }
             let run = &mut *self;
             match (told, &mut run.calls) {
@@ -208,17 +269,31 @@ impl Part {
     }
 }
 
-/// The upstream's events, with an error of its acceptance as their first.
-fn open(upstream: Arc<dyn Upstream>, request: Arc<GenerateRequest>) -> EventStream {
-    stream::once(async move { upstream.generate(request).await })
-        .try_flatten()
-        .boxed()
+impl Source {
+    fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Event, UpstreamError>>> {
+        if let Self::Opening(accepting) = self {
+            match ready!(accepting.as_mut().poll(cx)) {
+                Ok(events) => *self = Self::Open(events),
+                Err(error) => return Poll::Ready(Some(Err(error))),
+            }
+        }
+        match self {
+            Self::Open(events) => events.poll_next_unpin(cx),
+            Self::Opening(_) | Self::Failed { .. } => Poll::Ready(None),
+        }
+    }
 }
 
-fn add(sum: &mut Usage, usage: Usage) {
-    sum.prompt_tokens = sum.prompt_tokens.saturating_add(usage.prompt_tokens);
-    sum.cached_tokens = sum.cached_tokens.saturating_add(usage.cached_tokens);
-    sum.completion_tokens = sum
-        .completion_tokens
-        .saturating_add(usage.completion_tokens);
+impl Drop for Run {
+    /// The client left, or the process ends.
+    fn drop(&mut self) {
+        self.settle(Outcome::Aborted);
+    }
+}
+
+fn open(
+    upstream: Arc<dyn Upstream>,
+    request: Arc<GenerateRequest>,
+) -> BoxFuture<'static, Result<EventStream, UpstreamError>> {
+    Box::pin(async move { upstream.generate(request).await })
 }

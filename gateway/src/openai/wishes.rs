@@ -15,7 +15,7 @@ use crate::upstream::Wishes;
 
 /// What the request is for.
 const PURPOSE: &str = "x-hansa-purpose";
-/// `on` opts in to experimental sites.
+/// `on` opts in to experimental sites, and `off` out of them. With a key, its tenant must allow them.
 const EXPERIMENTAL: &str = "x-hansa-experimental";
 /// `off` ends a stream with an error rather than going on with it elsewhere.
 const RESUME: &str = "x-hansa-resume";
@@ -29,14 +29,18 @@ const ROUTE: HeaderName = HeaderName::from_static("x-hansa-route");
 /// # Errors
 /// A header with a value that it cannot have: to ignore one could send the request where it must not go.
 pub(super) fn read(request: &Request, said: &Said) -> Result<Wishes, ApiError> {
-    let of_tenant = request.extensions().get::<Rules>().cloned();
-    let mut rules = of_tenant.unwrap_or_default();
+    let allowed = request.extensions().get::<Rules>();
+    let mut rules = allowed.cloned().unwrap_or_default();
     let headers = request.headers();
     if let Some(text) = text(headers, PURPOSE, PURPOSES)? {
         let purpose = Purpose::parse(text).ok_or_else(|| fault(PURPOSE, PURPOSES))?;
         rules.purpose = Some(purpose);
     }
-    rules.experimental |= switch(headers, EXPERIMENTAL)?.unwrap_or(false);
+    let asked = switch(headers, EXPERIMENTAL)?;
+    rules.experimental = match allowed {
+        Some(allowed) => allowed.experimental && asked.unwrap_or(true),
+        None => asked.unwrap_or(false),
+    };
     Ok(Wishes {
         rules: rules.within(&said.rules()),
         session: None,

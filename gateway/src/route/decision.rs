@@ -38,6 +38,8 @@ pub struct Decision {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Attempt {
+    /// Its prompt is counted, before it comes.
+    Count,
     /// It came.
     First,
     /// It failed elsewhere.
@@ -55,6 +57,7 @@ impl Attempt {
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
+            Self::Count => "count",
             Self::First => "first",
             Self::Retry => "retry",
             Self::Move => "move",

@@ -36,7 +36,8 @@ impl Decisions {
         let mut kept = self.kept();
         kept.forget(decision.at);
         let known = kept.by_id.get_mut(id);
-        match known.filter(|_| decision.attempt != Attempt::First) {
+        let begins = matches!(decision.attempt, Attempt::Count | Attempt::First);
+        match known.filter(|_| !begins) {
             Some(request) if request.decisions.len() < DECISIONS_PER_REQUEST_MAX => {
                 request.decisions.push(decision);
             }

@@ -312,8 +312,8 @@ impl Router {
                 match ask.attempt {
                     Attempt::First => budget.earn(bounds),
                     Attempt::Retry | Attempt::Hedge => budget.spend(bounds, now),
-                    // Bounded by how many may be on their way at once.
-                    Attempt::Move | Attempt::Resume => {}
+                    // Counting is next to no work, and the others are bounded by how many may be on their way at once.
+                    Attempt::Count | Attempt::Move | Attempt::Resume => {}
                 }
             }
         }

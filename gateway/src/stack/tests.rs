@@ -11,6 +11,7 @@ use tower::ServiceExt;
 
 use super::*;
 use crate::drain::{Drain, DrainTimes};
+use crate::layers::authenticate::tests::gate_without_keys;
 use crate::upstream::registry::Models;
 
 struct Stack {
@@ -33,6 +34,7 @@ impl Stack {
             body_timeout: Duration::from_secs(30),
             peers: Peers::default(),
             tasks: TaskTracker::new(),
+            gate: gate_without_keys(&Clock::manual(0)),
         };
         let router = build(api, &shared);
         Self {

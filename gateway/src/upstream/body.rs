@@ -23,6 +23,9 @@ struct Extension<'a> {
     resume_token_ids: &'a [Vec<u32>],
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     want_token_ids: bool,
+    /// What was reserved for a choice where the client names no number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    default_max_tokens: Option<u32>,
 }
 
 /// The body of `request` for a server that knows the model as `model`; `ours` where it is one of ours. `None` where the
@@ -45,6 +48,7 @@ pub(super) fn outgoing(request: &GenerateRequest, model: &str, ours: bool) -> Op
             template_time: request.template_time_s,
             resume_token_ids: &request.resume_token_ids,
             want_token_ids: request.want_token_ids,
+            default_max_tokens: request.default_max_tokens,
         };
         patches.push(("hansa", json(&extension)?));
     }

@@ -33,6 +33,20 @@ pub enum EmbedInput {
     Tokens(Arc<[u32]>),
 }
 
+/// Tokens that an embedder may put around a text; BERT's have two.
+const MARKS_MAX: u64 = 16;
+
+impl EmbedInput {
+    /// Tokens that no tokenizer exceeds: each stands for at least one byte.
+    #[must_use]
+    pub fn tokens_max(&self) -> u64 {
+        match self {
+            Self::Text(text) => text.len() as u64 + MARKS_MAX,
+            Self::Tokens(ids) => ids.len() as u64,
+        }
+    }
+}
+
 /// The answer.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Embeddings {

@@ -1,6 +1,17 @@
-//! How an upstream stands, and what it has done.
+//! What an upstream tells of itself: whether it is ready, how full it is, what it has done, what it holds.
+//!
+//! These are plain figures of one model at one moment; who compares them, and over which wire they come, is not known here.
 
 use std::time::Duration;
+
+/// What a model of this process holds in memory.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Resident {
+    /// Bytes of the weights.
+    pub weights_bytes: u64,
+    /// Bytes of the KV cache.
+    pub kv_bytes: u64,
+}
 
 /// Work of an upstream for one model since its start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -126,7 +126,11 @@ impl Journey {
     }
 
     /// Whoever served has failed: goes on elsewhere, or tells the error.
-    fn fail(&mut self, error: UpstreamError) -> Option<UpstreamError> {
+    fn fail(&mut self, mut error: UpstreamError) -> Option<UpstreamError> {
+        if let (Some(usage), Some(_)) = (&mut error.usage, &self.seam) {
+            // As in `take`: what went before is missing in it.
+            usage.completion_tokens = usage.completion_tokens.max(self.told.tokens());
+        }
         let Phase::Live(mut trip, mut live) = std::mem::replace(&mut self.phase, Phase::Over)
         else {
             return Some(error);
@@ -147,7 +151,7 @@ impl Journey {
             resume_token_ids: replayed,
             ..GenerateRequest::clone(&trip.request)
         });
-        tracing::info!(request_id = %trip.request.id, upstream = %live.name, "a stream goes on elsewhere");
+        tracing::info!(request_id = %trip.request.shown_id, upstream = %live.name, "a stream goes on elsewhere");
         self.phase = Phase::Opening(open(trip, Attempt::Resume), Some(error));
         None
     }

@@ -160,6 +160,9 @@ impl LocalUpstream {
         request: &Arc<GenerateRequest>,
     ) -> Result<Arc<[u32]>, UpstreamError> {
         let codec = engine.text().ok_or(UpstreamErrorKind::NotReady)?;
+        if let Some(counted) = request.token_ids.get() {
+            return Ok(Arc::clone(counted));
+        }
         let ids = self.shared.tokeniser.encode(codec, Arc::clone(request));
         self.in_time(request, ids).await
     }
@@ -201,7 +204,7 @@ impl LocalUpstream {
         let engine = self.ready_engine()?;
         let prompt = self.encode(engine, &request).await?;
         let context = engine.context_len().ok_or(UpstreamErrorKind::NotReady)?;
-        let default = self.shared.model.default_max_tokens;
+        let default = default_tokens(self.shared.model.default_max_tokens, &request);
         let max_tokens = completion_room(prompt.len(), request.max_tokens, default, context)?;
         // Whoever goes on with a stream does not begin it again.
         let echoes = request.echo && request.resume_token_ids.is_empty();
@@ -279,6 +282,7 @@ impl Upstream for LocalUpstream {
         Box::pin(async move {
             let engine = self.ready_engine()?;
             let ids = self.encode(engine, &request).await?;
+            let ids = request.token_ids.get_or_init(|| ids);
             Ok(u32::try_from(ids.len()).unwrap_or(u32::MAX))
         })
     }
@@ -505,19 +509,29 @@ fn converted(event: api::Event, structure: Option<&'static str>) -> Told {
                 api::FinishReason::Length => FinishReason::Length,
             },
         }),
-        api::Event::Done(usage) => Ok(Event::Done(Usage {
-            prompt_tokens: usage.prompt_tokens,
-            cached_tokens: usage.cached_tokens,
-            completion_tokens: usage.completion_tokens,
-            estimated: false,
-        })),
-        api::Event::Failed(EngineError::Grammar(fault), _) => Err(invalid(
-            structure.unwrap_or("response_format"),
-            fault.to_string(),
-        )),
-        api::Event::Failed(error, _) => Err(failed(&error)),
+        api::Event::Done(usage) => Ok(Event::Done(used(&usage))),
+        api::Event::Failed(EngineError::Grammar(fault), usage) => {
+            let param = structure.unwrap_or("response_format");
+            Err(invalid(param, fault.to_string()).after(used(&usage)))
+        }
+        api::Event::Failed(error, usage) => Err(failed(&error).after(used(&usage))),
     };
     Told::Event(event)
+}
+
+fn used(usage: &api::Usage) -> Usage {
+    Usage {
+        prompt_tokens: usage.prompt_tokens,
+        cached_tokens: usage.cached_tokens,
+        completion_tokens: usage.completion_tokens,
+        estimated: false,
+    }
+}
+
+/// Tokens of a choice whose client names no number: no more than the model's own default and what was reserved.
+fn default_tokens(of_model: Option<u32>, request: &GenerateRequest) -> Option<u32> {
+    let reserved = request.default_max_tokens;
+    of_model.into_iter().chain(reserved).min()
 }
 
 fn token_logprob(logprob: api::TokenLogprob) -> TokenLogprob {

@@ -37,7 +37,7 @@ mod tokenise;
 pub mod tools;
 mod wishes;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -45,18 +45,19 @@ use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 
 pub use self::embedding::{EmbedInput, EmbedRequest, Embeddings};
-use self::tools::{CallHead, ToolSyntax, Tools};
-pub use self::wishes::Wishes;
-
-pub use self::figures::{Readiness, UpstreamStatus, UpstreamTotals};
+pub use self::figures::{Readiness, Resident, UpstreamStatus, UpstreamTotals};
 #[cfg(test)]
 pub(crate) use self::testing::test_request;
+use self::tools::{CallHead, ToolSyntax, Tools};
+pub use self::wishes::Wishes;
 
 /// A request as every upstream takes it: parsed, checked against the limits, and fixed where chance or time enter.
 #[derive(Debug, Clone)]
 pub struct GenerateRequest {
-    /// Id of the request, ours or the client's; in every log line and in `x-request-id`.
+    /// What upstreams know the request by, and nobody else's where it must be cancelled by it.
     pub id: Arc<str>,
+    /// Id of the request, ours or the client's, who may give two the same; in every log line and in `x-request-id`.
+    pub shown_id: Arc<str>,
     /// Model as the client named it.
     pub model: Arc<str>,
     /// Which endpoint the body came to.
@@ -69,6 +70,11 @@ pub struct GenerateRequest {
     pub n: u32,
     /// Tokens to produce at most per choice; `None` leaves it to the upstream's default for its context.
     pub max_tokens: Option<u32>,
+    /// Tokens that a choice may have where the client names no number, if somebody reserved as many; an upstream that
+    /// has room for fewer gives fewer.
+    pub default_max_tokens: Option<u32>,
+    /// Ids of the prompt, once an upstream in this process has counted them: nothing is tokenised twice.
+    pub token_ids: OnceLock<Arc<[u32]>>,
     /// How tokens are drawn.
     pub sampling: Sampling,
     /// Strings that end a choice.
@@ -139,6 +145,38 @@ pub enum Prompt {
     Text(Arc<str>),
     /// Token ids.
     Tokens(Arc<[u32]>),
+}
+
+/// Tokens that a chat template may put around one message or function; the wordiest in use has some 30.
+const TEMPLATE_TOKENS_PER_MESSAGE: usize = 64;
+
+impl GenerateRequest {
+    /// Tokens of the prompt that no tokenizer exceeds: each stands for at least one byte, and templates add a few around
+    /// each message and function.
+    #[must_use]
+    pub fn prompt_tokens_max(&self) -> u32 {
+        let json = |all: &[serde_json::Value]| {
+            let bytes = all.iter().map(|one| one.to_string().len());
+            bytes.sum::<usize>() + TEMPLATE_TOKENS_PER_MESSAGE * (all.len() + 1)
+        };
+        let tools = self.tools.as_ref();
+        let tokens = match &self.prompt {
+            Prompt::Tokens(ids) => ids.len(),
+            Prompt::Text(text) => text.len() + TEMPLATE_TOKENS_PER_MESSAGE,
+            Prompt::Chat(messages) => {
+                json(messages) + tools.map_or(0, |tools| json(&tools.definitions))
+            }
+        };
+        u32::try_from(tokens).unwrap_or(u32::MAX)
+    }
+}
+
+impl Event {
+    /// Whether it is a part of the answer, and not only of how to read it.
+    #[must_use]
+    pub const fn is_content(&self) -> bool {
+        !matches!(self, Self::ToolSyntax(_))
+    }
 }
 
 /// What a choice must look like.
@@ -281,6 +319,21 @@ pub struct Usage {
     pub estimated: bool,
 }
 
+impl Usage {
+    /// Adds what another part of the same request used.
+    pub fn add(&mut self, other: Self) {
+        let sums = [
+            (&mut self.prompt_tokens, other.prompt_tokens),
+            (&mut self.cached_tokens, other.cached_tokens),
+            (&mut self.completion_tokens, other.completion_tokens),
+        ];
+        for (sum, more) in sums {
+            *sum = sum.saturating_add(more);
+        }
+        self.estimated |= other.estimated;
+    }
+}
+
 /// Events of one request. Dropping it cancels the request.
 pub type EventStream = BoxStream<'static, Result<Event, UpstreamError>>;
 
@@ -295,14 +348,16 @@ pub trait Upstream: Send + Sync {
         request: Arc<GenerateRequest>,
     ) -> BoxFuture<'_, Result<EventStream, UpstreamError>>;
 
-    /// Counts the prompt's tokens as this upstream would.
+    /// Counts the prompt's tokens as this upstream would; an upper bound where it has no tokenizer at hand.
     ///
     /// # Errors
     /// As [`Upstream::generate`].
     fn count_tokens(
         &self,
         request: Arc<GenerateRequest>,
-    ) -> BoxFuture<'_, Result<u32, UpstreamError>>;
+    ) -> BoxFuture<'_, Result<u32, UpstreamError>> {
+        Box::pin(async move { Ok(request.prompt_tokens_max()) })
+    }
 
     /// Makes vectors of texts. Dropping the future gives the request up.
     ///
@@ -350,15 +405,6 @@ pub trait Upstream: Send + Sync {
     }
 }
 
-/// What a model of this process holds in memory.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Resident {
-    /// Bytes of the weights.
-    pub weights_bytes: u64,
-    /// Bytes of the KV cache.
-    pub kv_bytes: u64,
-}
-
 /// Why an upstream did not serve a request.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{kind}")]
@@ -369,6 +415,19 @@ pub struct UpstreamError {
     pub origin: Origin,
     /// Whether another upstream may be tried, provided no content has reached the client.
     pub retry: Retry,
+    /// What the request used until then; `None` where the upstream does not tell, or did nothing.
+    pub usage: Option<Usage>,
+}
+
+impl UpstreamError {
+    /// The error of a request that had used `usage` by then.
+    #[must_use]
+    pub fn after(self, usage: Usage) -> Self {
+        Self {
+            usage: Some(usage),
+            ..self
+        }
+    }
 }
 
 impl From<UpstreamErrorKind> for UpstreamError {
@@ -395,6 +454,7 @@ impl From<UpstreamErrorKind> for UpstreamError {
             kind,
             origin,
             retry,
+            usage: None,
         }
     }
 }

@@ -102,7 +102,7 @@ impl Trip {
             numerics: self.numerics.as_deref(),
             allocation: &|_| true,
         };
-        self.roster.depart(&request.id, &ask)
+        self.roster.depart(&request.shown_id, &ask)
     }
 
     /// Notes that an upstream has failed it.
@@ -214,7 +214,7 @@ async fn content(leg: Leg, parcel: Parcel) -> Result<Live, UpstreamError> {
     match first_events(upstream.as_ref(), request).await {
         Ok((held, events)) => {
             sent.first_content(&parcel.seen);
-            let id = &parcel.request.id;
+            let id = &parcel.request.shown_id;
             parcel.roster.decisions.serves(id, &decision);
             Ok(Live {
                 sent,

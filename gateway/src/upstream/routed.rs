@@ -335,7 +335,7 @@ impl Routed {
     /// Who counts tokens for a request: anyone who may see it.
     fn counter(&self, request: &Arc<GenerateRequest>) -> Result<Leg, UpstreamError> {
         let mut trip = Trip::new(&self.roster.inner, request);
-        trip.depart(Attempt::First)
+        trip.depart(Attempt::Count)
             .map_err(|unplaced| self.nobody(&unplaced))
     }
 

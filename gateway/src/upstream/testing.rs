@@ -1,6 +1,6 @@
 //! Requests for tests.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
@@ -10,12 +10,15 @@ use super::{Endpoint, GenerateRequest, Prompt, Sampling};
 pub(crate) fn test_request() -> GenerateRequest {
     GenerateRequest {
         id: "r".into(),
+        shown_id: "r".into(),
         model: "m".into(),
         endpoint: Endpoint::Chat,
         body: Bytes::from_static(br#"{"model":"m","messages":[{"role":"user","content":"Hi"}]}"#),
         prompt: Prompt::Text("Hi".into()),
         n: 1,
         max_tokens: None,
+        default_max_tokens: None,
+        token_ids: OnceLock::new(),
         sampling: Sampling::default(),
         stop: Vec::new(),
         stop_token_ids: Vec::new(),

@@ -10,7 +10,7 @@ use super::prompt::Ask;
 use super::sim_tokens::TokenCheck;
 use super::sse::{Event, SseParser};
 use crate::clock::Nanos;
-use crate::limits::{MAX_ANSWER_BYTES, MAX_CONTENT_EVENTS};
+use crate::limits::{MAX_ANSWER_BYTES, MAX_CONTENT_EVENTS, MAX_KEPT_BYTES};
 
 /// A streamed answer while it comes.
 #[derive(Debug)]
@@ -48,6 +48,8 @@ pub struct Told {
     pub terminal: Option<Nanos>,
     /// The check of a simulated model's text, where one was asked for.
     pub tokens: Option<TokenCheck>,
+    /// The text, where a chat goes on from it.
+    pub text: Option<String>,
 }
 
 /// Which model the chunks named.
@@ -63,10 +65,11 @@ pub enum ModelSeen {
 }
 
 impl Answer {
-    /// The answer to a request of `ask`; `tokens` checks its text.
-    pub fn new(ask: Arc<Ask>, tokens: Option<TokenCheck>) -> Self {
+    /// The answer to a request of `ask`; `tokens` checks its text, and `text` takes it in where a chat goes on from it.
+    pub fn new(ask: Arc<Ask>, tokens: Option<TokenCheck>, text: Option<String>) -> Self {
         let told = Told {
             tokens,
+            text,
             ..Told::default()
         };
         Self {
@@ -162,6 +165,12 @@ impl Told {
         if let Some(check) = &mut self.tokens {
             check.follow(choice.text());
         }
+        if let Some(text) = &mut self.text {
+            text.push_str(choice.text());
+            if text.len() > MAX_KEPT_BYTES {
+                self.malformed = Some("an answer too long to go on from");
+            }
+        }
     }
 
     fn on_content(&mut self, at: Nanos) {
@@ -181,19 +190,10 @@ impl Told {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::drive::prompt::Endpoint;
+    use crate::drive::prompt::tests::ask;
 
     fn told(events: &[(&str, Nanos)]) -> Told {
-        let ask = Ask {
-            endpoint: Endpoint::Chat,
-            model: "m".to_owned(),
-            prompt_tokens: 4,
-            output_tokens: 8,
-            seed: 0,
-            ignore_eos: false,
-            send_seed: false,
-        };
-        let mut answer = Answer::new(Arc::new(ask), None);
+        let mut answer = Answer::new(Arc::new(ask()), None, Some(String::new()));
         for (data, at) in events {
             if answer
                 .take(format!("data: {data}\n\n").as_bytes(), *at)
@@ -229,6 +229,7 @@ mod tests {
         assert!(told.finished && told.done && told.malformed.is_none() && told.error.is_none());
         assert_eq!((told.content_events, told.model), (2, ModelSeen::AsAsked));
         assert_eq!(told.usage.unwrap().completion_tokens, 2);
+        assert_eq!(told.text.as_deref(), Some("hihi"));
     }
 
     #[test]

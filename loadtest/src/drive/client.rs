@@ -4,29 +4,33 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::CONTENT_TYPE;
-use http::{Method, Request, Response, StatusCode, Uri};
+use http::header::{AUTHORIZATION, CONTENT_TYPE};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
 use http_body_util::Full;
 use hyper::body::Incoming;
-use tokio::time::timeout_at;
+use tokio::time::{sleep_until, timeout_at};
 
 use super::answer::Answer;
 use super::chunk::error_code;
 use super::link::{Link, SendError};
 use super::meters::Meters;
-use super::prompt::Ask;
-use super::record::{Record, Stamps};
+use super::prompt::{Ask, Message, Role};
+use super::record::{Labels, Record, Stamps};
 use super::sim_tokens::TokenCheck;
 use super::target::Target;
 use super::verdict::{Class, Failure, Verdict, judge};
 use crate::clock::{Clock, Nanos};
-use crate::limits::MAX_ERROR_BYTES;
+use crate::limits::{MAX_ERROR_BYTES, MAX_SITE_BYTES};
+use crate::workload::{Item, Place, Workload};
+
+/// The response header in which gateways name the site that answered.
+const SITE: &str = "x-hansa-site";
 
 /// What all requests of a run share.
 #[derive(Debug, Clone)]
 pub struct Client {
     /// What is asked.
-    pub ask: Arc<Ask>,
+    pub workload: Arc<Workload>,
     /// Where it is sent.
     pub target: Target,
     /// The target's addresses.
@@ -44,10 +48,16 @@ pub struct Client {
 /// One request to perform.
 #[derive(Debug)]
 pub struct Job {
-    /// Its number, which fixes its prompt.
+    /// Its number in the run.
     pub index: u64,
-    /// When it is due.
+    /// Its place in the workload, which fixes what it asks.
+    pub place: Place,
+    /// The stage of the schedule.
+    pub stage: Option<Arc<str>>,
+    /// When it is due; a user who thinks until then holds the connection.
     pub intended: Nanos,
+    /// The chat before it.
+    pub history: Vec<Message>,
     /// An idle connection, if there is one.
     pub link: Option<Link>,
 }
@@ -59,23 +69,33 @@ pub struct Finished {
     pub record: Record,
     /// Its connection, if another request may use it.
     pub link: Option<Link>,
+    /// The chat with its answer, if the session goes on.
+    pub chat: Vec<Message>,
 }
 
 impl Client {
     /// Performs a request; ends at its time limit at the latest.
-    pub async fn perform(&self, job: Job) -> Finished {
+    pub async fn perform(&self, mut job: Job) -> Finished {
         let deadline = job.intended.saturating_add(self.timeout);
-        let request = self.request(job.index);
+        let item = self
+            .workload
+            .item(job.place, std::mem::take(&mut job.history));
+        let request = self.request(&item);
+        if job.intended > self.clock.now() {
+            let _thinking = self.meters.think();
+            sleep_until(self.clock.instant_at(job.intended)).await;
+        }
         let sent = self.clock.now();
         if sent >= deadline {
             let failure = Class::NotSent.because("its time ran out before it could be sent");
             return Finished {
-                record: not_sent(job.intended, sent, failure),
+                record: not_sent(labels(&job, &item), job.intended, sent, failure),
                 link: job.link,
+                chat: Vec::new(),
             };
         }
         let _in_flight = self.meters.begin();
-        let mut attempt = Attempt::new(self, job, sent);
+        let mut attempt = Attempt::new(self, job, item, sent);
         let ended = timeout_at(self.clock.instant_at(deadline), attempt.run(request)).await;
         let failure = match ended {
             Ok(outcome) => outcome.err(),
@@ -84,18 +104,23 @@ impl Client {
         attempt.finish(failure)
     }
 
-    fn request(&self, index: u64) -> Request<Full<Bytes>> {
-        let mut request = Request::new(Full::new(Bytes::from(self.ask.body(index))));
+    fn request(&self, item: &Item) -> Request<Full<Bytes>> {
+        let mut request = Request::new(Full::new(Bytes::from(item.ask.body())));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = Uri::from(self.target.path().clone());
         request.headers_mut().clone_from(self.target.headers());
+        let tenant = item.tenant.as_ref();
+        if let Some(key) = tenant.and_then(|tenant| tenant.authorization.clone()) {
+            request.headers_mut().insert(AUTHORIZATION, key);
+        }
         request
     }
 }
 
 /// The record of a request that was never begun.
-pub fn not_sent(intended: Nanos, now: Nanos, failure: Failure) -> Record {
+pub fn not_sent(labels: Labels, intended: Nanos, now: Nanos, failure: Failure) -> Record {
     Record {
+        labels,
         stamps: Stamps {
             intended,
             end: now,
@@ -107,24 +132,43 @@ pub fn not_sent(intended: Nanos, now: Nanos, failure: Failure) -> Record {
     }
 }
 
+fn labels(job: &Job, item: &Item) -> Labels {
+    Labels {
+        index: job.index,
+        place: job.place,
+        model: item.ask.model.clone(),
+        tenant: item.tenant.as_ref().map(|tenant| tenant.name.clone()),
+        stage: job.stage.clone(),
+        site: None,
+    }
+}
+
 /// A request under way. What it has learnt survives its being cut off by the time limit.
 struct Attempt<'a> {
     client: &'a Client,
+    ask: Arc<Ask>,
+    labels: Labels,
     stamps: Stamps,
     link: Option<Link>,
     /// The body was read to its proper end: the connection can be used again.
     whole: bool,
+    /// Content events after which the client goes away.
+    abort_after: Option<u32>,
+    aborted: bool,
     answer: Answer,
 }
 
 impl<'a> Attempt<'a> {
-    fn new(client: &'a Client, job: Job, sent: Nanos) -> Self {
-        let ask = &client.ask;
-        let tokens = client
-            .check_sim_tokens
-            .then(|| TokenCheck::new(ask.sampling_seed(job.index), 0));
+    fn new(client: &'a Client, job: Job, item: Item, sent: Nanos) -> Self {
+        let labels = labels(&job, &item);
+        let text = item.goes_on.then(String::new);
+        let ask = Arc::new(item.ask);
+        let seed = ask.seed.filter(|_| client.check_sim_tokens);
+        let tokens = seed.map(|seed| TokenCheck::new(seed, 0));
         Self {
             client,
+            ask: ask.clone(),
+            labels,
             stamps: Stamps {
                 intended: job.intended,
                 sent: Some(sent),
@@ -132,13 +176,16 @@ impl<'a> Attempt<'a> {
             },
             link: job.link,
             whole: false,
-            answer: Answer::new(ask.clone(), tokens),
+            abort_after: item.abort_after,
+            aborted: false,
+            answer: Answer::new(ask, tokens, text),
         }
     }
 
     async fn run(&mut self, request: Request<Full<Bytes>>) -> Result<(), Failure> {
         let response = self.send(request).await?;
         self.stamps.headers = Some(self.client.clock.now());
+        self.labels.site = site(response.headers());
         let status = response.status();
         let is_stream = is_event_stream(&response);
         let body = response.into_body();
@@ -190,9 +237,20 @@ impl<'a> Attempt<'a> {
             if read_on.is_break() {
                 return Ok(());
             }
+            if self.goes_away() {
+                self.aborted = true;
+                return Ok(());
+            }
         }
         self.whole = true;
         Ok(())
+    }
+
+    /// Whether the client has had enough, before the answer is over.
+    fn goes_away(&self) -> bool {
+        let told = self.answer.told();
+        let enough = |after: u32| told.content_events >= after as usize;
+        !told.finished && told.error.is_none() && self.abort_after.is_some_and(enough)
     }
 
     /// Reads an error answer as far as its bound, for its code.
@@ -246,13 +304,23 @@ impl<'a> Attempt<'a> {
 
     fn finish(mut self, failure: Option<Failure>) -> Finished {
         let told = self.answer.into_told();
-        let verdict = judge(&told, &self.client.ask, failure);
+        let verdict = if self.aborted {
+            Verdict::Aborted
+        } else {
+            judge(&told, &self.ask, failure)
+        };
         self.stamps.first_content = told.first_content;
         self.stamps.last_content = told.last_content;
         self.stamps.terminal = told.terminal;
         self.stamps.end = self.client.clock.now();
         let (usage, gaps_us) = (told.usage, told.gaps_us);
+        let chat = told.text.map_or(Vec::new(), |text| {
+            let mut chat = self.ask.messages.clone();
+            chat.push(Role::Assistant.says(text));
+            chat
+        });
         let record = Record {
+            labels: self.labels,
             stamps: self.stamps,
             verdict,
             usage,
@@ -261,8 +329,14 @@ impl<'a> Attempt<'a> {
         Finished {
             record,
             link: self.link.filter(|_| self.whole),
+            chat,
         }
     }
+}
+
+fn site(headers: &HeaderMap) -> Option<Arc<str>> {
+    let name = headers.get(SITE)?.to_str().ok()?;
+    (!name.is_empty() && name.len() <= MAX_SITE_BYTES).then(|| name.into())
 }
 
 fn is_event_stream(response: &Response<Incoming>) -> bool {

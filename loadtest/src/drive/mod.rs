@@ -20,6 +20,7 @@ pub mod target;
 pub mod verdict;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
@@ -28,13 +29,20 @@ use self::arrival::{Schedule, ScheduleError, Until};
 use self::client::{Client, Finished, Job, not_sent};
 use self::dispatch::Dispatcher;
 use self::link::Link;
-use self::record::Record;
+use self::prompt::Message;
+use self::record::{Labels, Record};
 use self::verdict::{Class, Verdict};
-use crate::clock::Nanos;
+use crate::clock::{Nanos, nanos};
 use crate::limits::{MAX_IN_FLIGHT, WARMUP_USERS};
+use crate::rng::{SplitMix64, mix};
+use crate::spread::Spread;
+use crate::workload::Place;
 
-/// Prompts of warm-up requests are numbered from here on, so that they repeat none of the run's.
-const WARMUP_INDEX: u64 = 1 << 62;
+/// Sessions of warm-up requests are numbered from here on, so that they repeat none of the run's prompts.
+const WARMUP_SESSION: u64 = 1 << 62;
+
+/// Added to the seed for users' pauses, so that they are drawn apart from everything else.
+const THINK_DRAW: u64 = 0x7419;
 
 /// How load is made.
 #[derive(Debug, Clone)]
@@ -47,6 +55,8 @@ pub enum Load {
         users: usize,
         /// When no further request is begun.
         until: Until,
+        /// Seconds between a user's last answer and the next request; at once, if there are none.
+        think: Option<Spread>,
     },
 }
 
@@ -63,6 +73,8 @@ pub struct Outcome {
     pub cut_off: u64,
     /// Arrivals of the schedule that were not due yet when it was stopped.
     pub not_reached: u64,
+    /// Turns that were never asked, since an earlier one of their session did not end well.
+    pub abandoned: u64,
 }
 
 /// Is handed every finished request.
@@ -81,7 +93,14 @@ pub async fn run(
     let mut driver = Driver::new(client, stop, sink);
     match load {
         Load::Open(schedule) => driver.open(schedule).await,
-        Load::Closed { users, until } => driver.closed(*users, *until, 0).await,
+        Load::Closed {
+            users,
+            until,
+            think,
+        } => {
+            let users = Users::new(*users, *until, *think, 0);
+            driver.closed(users).await
+        }
     }
 }
 
@@ -106,9 +125,8 @@ pub async fn warm_up(
     };
     let mut good = 0;
     let mut count = |record: &Record| good += u64::from(record.verdict == Verdict::Good);
-    Driver::new(client, stop, &mut count)
-        .closed(users, until, WARMUP_INDEX)
-        .await?;
+    let users = Users::new(users, until, None, WARMUP_SESSION);
+    Driver::new(client, stop, &mut count).closed(users).await?;
     Ok(good)
 }
 
@@ -131,6 +149,46 @@ struct Driver<'a> {
     idle: Vec<Link>,
     sink: Sink<'a>,
     began: Nanos,
+    abandoned: u64,
+}
+
+/// The users of a closed loop and what they have yet to do.
+#[derive(Debug)]
+struct Users {
+    count: usize,
+    until: Until,
+    think: Option<Spread>,
+    /// Number of the session that the next free user takes.
+    next_session: u64,
+    /// Requests begun.
+    started: u64,
+}
+
+/// What a user does next.
+struct Turn {
+    place: Place,
+    intended: Nanos,
+    history: Vec<Message>,
+}
+
+/// A finished request, as far as its user goes on from it.
+struct Over {
+    place: Place,
+    at: Nanos,
+    good: bool,
+    chat: Vec<Message>,
+}
+
+impl Users {
+    fn new(count: usize, until: Until, think: Option<Spread>, first_session: u64) -> Self {
+        Self {
+            count,
+            until,
+            think,
+            next_session: first_session,
+            started: 0,
+        }
+    }
 }
 
 impl<'a> Driver<'a> {
@@ -144,6 +202,7 @@ impl<'a> Driver<'a> {
             idle,
             sink,
             began,
+            abandoned: 0,
         }
     }
 
@@ -164,7 +223,7 @@ impl<'a> Driver<'a> {
                     Some(index) => {
                         started = index + 1;
                         let after = schedule.due().get(index as usize).copied().unwrap_or(0);
-                        self.start_or_refuse(index, began + after);
+                        self.start_or_refuse(index, began + after, schedule);
                     }
                     None => more = false,
                 },
@@ -178,24 +237,18 @@ impl<'a> Driver<'a> {
             return Ok(self.end(true, not_reached));
         }
         // Only a dispatcher that broke down leaves arrivals behind; they must not vanish.
-        for after in &schedule.due()[started as usize..] {
-            self.refuse(began + after, "fault of this client");
+        for (index, after) in (started..).zip(&schedule.due()[started as usize..]) {
+            self.refuse(index, began + after, schedule, "fault of this client");
         }
         Ok(self.end(false, 0))
     }
 
-    async fn closed(
-        &mut self,
-        users: usize,
-        until: Until,
-        first: u64,
-    ) -> Result<Outcome, RunError> {
-        let (duration, requests) = until.bounds()?;
+    async fn closed(&mut self, mut users: Users) -> Result<Outcome, RunError> {
+        let (duration, requests) = users.until.bounds()?;
         let end = self.began.saturating_add(duration);
-        let mut started = 0;
-        while started < requests.min(users as u64) {
-            self.start(first + started, self.began);
-            started += 1;
+        for _ in 0..users.count {
+            let first = self.next_turn(&mut users, self.began, None);
+            self.start_turn(&mut users, first, requests);
         }
         let mut interrupted = false;
         while !self.tasks.is_empty() {
@@ -206,11 +259,12 @@ impl<'a> Driver<'a> {
                     break;
                 }
                 Some(done) = self.tasks.join_next() => {
-                    // The user's next request is due when the last one is over.
+                    // The user's next request is due when the last one is over and thought about.
                     let over = self.collect(done);
-                    if started < requests && over < end {
-                        self.start(first + started, over);
-                        started += 1;
+                    let due = over.at.saturating_add(self.pause(&users));
+                    if due < end {
+                        let next = self.next_turn(&mut users, due, Some(over));
+                        self.start_turn(&mut users, next, requests);
                     }
                 }
             }
@@ -218,50 +272,137 @@ impl<'a> Driver<'a> {
         Ok(self.end(interrupted, 0))
     }
 
-    fn start_or_refuse(&mut self, index: u64, intended: Nanos) {
-        if self.tasks.len() < MAX_IN_FLIGHT {
-            self.start(index, intended);
-        } else {
-            self.refuse(intended, "too many requests in flight");
+    /// The next turn of a session that went well, else the first of another one; None when there are no more.
+    fn next_turn(
+        &mut self,
+        users: &mut Users,
+        intended: Nanos,
+        last: Option<Over>,
+    ) -> Option<Turn> {
+        let workload = &self.client.workload;
+        if let Some(last) = last {
+            let Place { session, turn } = last.place;
+            let left = workload.turns(session).saturating_sub(turn + 1);
+            if left > 0 && last.good {
+                let turn = turn + 1;
+                return Some(Turn {
+                    place: Place { session, turn },
+                    intended,
+                    history: last.chat,
+                });
+            }
+            self.abandoned += u64::from(left);
+        }
+        let session = users.next_session;
+        users.next_session += 1;
+        let exists = workload
+            .sessions()
+            .is_none_or(|sessions| session < sessions);
+        exists.then(|| Turn {
+            place: Place { session, turn: 0 },
+            intended,
+            history: workload.begin(session),
+        })
+    }
+
+    fn start_turn(&mut self, users: &mut Users, turn: Option<Turn>, requests: u64) {
+        if let Some(turn) = turn
+            && users.started < requests
+        {
+            self.start(users.started, None, turn);
+            users.started += 1;
         }
     }
 
-    fn refuse(&mut self, intended: Nanos, reason: &'static str) {
-        let failure = Class::NotSent.because(reason);
-        self.hand_out(&not_sent(intended, self.client.clock.now(), failure));
+    /// How long a user thinks, in nanoseconds.
+    fn pause(&self, users: &Users) -> Nanos {
+        let Some(think) = users.think else {
+            return 0;
+        };
+        let seed = mix(self.client.workload.seed.wrapping_add(THINK_DRAW));
+        let seconds = think.sample(&mut SplitMix64::for_item(seed, users.started));
+        Duration::try_from_secs_f64(seconds).map_or(0, nanos)
     }
 
-    fn start(&mut self, index: u64, intended: Nanos) {
+    fn start_or_refuse(&mut self, index: u64, intended: Nanos, schedule: &Schedule) {
+        if self.tasks.len() >= MAX_IN_FLIGHT {
+            self.refuse(index, intended, schedule, "too many requests in flight");
+            return;
+        }
+        let workload = &self.client.workload;
+        let place = workload.place(index);
+        let history = workload.begin(place.session);
+        let turn = Turn {
+            place,
+            intended,
+            history,
+        };
+        self.start(index, schedule.stage(index).cloned(), turn);
+    }
+
+    fn refuse(&mut self, index: u64, intended: Nanos, schedule: &Schedule, reason: &'static str) {
+        let failure = Class::NotSent.because(reason);
+        let place = self.client.workload.place(index);
+        let (model, tenant) = self.client.workload.who(place);
+        let labels = Labels {
+            index,
+            place,
+            model,
+            tenant: tenant.map(|tenant| tenant.name),
+            stage: schedule.stage(index).cloned(),
+            site: None,
+        };
+        self.hand_out(&not_sent(
+            labels,
+            intended,
+            self.client.clock.now(),
+            failure,
+        ));
+    }
+
+    fn start(&mut self, index: u64, stage: Option<Arc<str>>, turn: Turn) {
         let job = Job {
             index,
-            intended,
+            place: turn.place,
+            stage,
+            intended: turn.intended,
+            history: turn.history,
             link: self.idle.pop(),
         };
         let client = self.client.clone();
         self.tasks.spawn(async move { client.perform(job).await });
     }
 
-    /// Takes in a finished request and says when it was over.
-    fn collect(&mut self, done: Result<Finished, JoinError>) -> Nanos {
+    /// Takes in a finished request and says what its user can go on from.
+    fn collect(&mut self, done: Result<Finished, JoinError>) -> Over {
         let now = self.client.clock.now();
-        let record = match done {
+        let (record, chat) = match done {
             Ok(finished) => {
                 self.idle.extend(finished.link);
-                finished.record
+                (finished.record, finished.chat)
             }
-            Err(_) => not_sent(now, now, Class::NotSent.because("fault of this client")),
+            Err(_) => {
+                let failure = Class::NotSent.because("fault of this client");
+                (not_sent(Labels::default(), now, now, failure), Vec::new())
+            }
         };
         self.hand_out(&record);
-        record.stamps.end
+        Over {
+            place: record.labels.place,
+            at: record.stamps.end,
+            good: record.verdict == Verdict::Good,
+            chat,
+        }
     }
 
     fn hand_out(&mut self, record: &Record) {
-        self.client.meters.judged(record.verdict == Verdict::Good);
+        self.client.meters.judged(&record.verdict);
         (self.sink)(record);
     }
 
     fn end(&mut self, interrupted: bool, not_reached: u64) -> Outcome {
-        let cut_off = self.tasks.len() as u64;
+        let thinking = self.client.meters.read().thinking;
+        let cut_off = (self.tasks.len() as u64).saturating_sub(thinking);
         self.tasks.abort_all();
         Outcome {
             began: self.began,
@@ -269,6 +410,7 @@ impl<'a> Driver<'a> {
             interrupted,
             cut_off,
             not_reached,
+            abandoned: self.abandoned,
         }
     }
 }

@@ -1,36 +1,8 @@
-//! Synthetic requests: seeded text of about the length asked for, different for every request, so that a server's
-//! prefix cache holds nothing but the chat template and does not flatter it.
-//!
-//! One short common word is one token in the vocabularies of today's models, so N tokens are made as N words. The chat
-//! template comes on top. What the server counted is in the report; this is only what was asked.
+//! What one request asks for, and its body in OpenAI's wire format. Where the words come from is the workload's business.
 
-use serde::Serialize;
+use std::sync::Arc;
 
-use crate::rng::SplitMix64;
-
-/// Common words that are one token each, with the space before them, in byte-pair vocabularies. 128, so that seven
-/// random bits pick one.
-const WORDS: [&str; 128] = [
-    "time", "year", "people", "way", "day", "man", "thing", "woman", "life", "child", "world",
-    "school", "state", "family", "student", "group", "country", "problem", "hand", "part", "place",
-    "case", "week", "company", "system", "program", "question", "work", "road", "number", "night",
-    "point", "home", "water", "room", "mother", "area", "money", "story", "fact", "month", "lot",
-    "right", "study", "book", "eye", "job", "word", "business", "issue", "side", "kind", "head",
-    "house", "service", "friend", "father", "power", "hour", "game", "line", "end", "member",
-    "law", "car", "city", "table", "name", "land", "team", "minute", "idea", "kid", "body", "sea",
-    "back", "parent", "face", "others", "level", "office", "door", "health", "person", "art",
-    "war", "history", "party", "result", "change", "morning", "reason", "research", "girl", "guy",
-    "moment", "air", "teacher", "force", "king", "foot", "boy", "age", "policy", "music", "market",
-    "sense", "nation", "plan", "college", "interest", "death", "song", "effect", "use", "class",
-    "control", "field", "tree", "role", "effort", "rate", "heart", "drug", "show", "leader",
-    "light", "voice",
-];
-
-/// Closes longer prompts, so that an instructed model goes on for as long as it may.
-const TASK: &str = " tell a long story with all these words";
-
-/// Words of [`TASK`].
-const TASK_WORDS: u32 = 8;
+use serde::{Deserialize, Serialize};
 
 /// Which endpoint is driven.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, clap::ValueEnum)]
@@ -42,23 +14,44 @@ pub enum Endpoint {
     Completions,
 }
 
-/// What every request of a run asks for.
+/// What one request asks for.
 #[derive(Debug, Clone)]
 pub struct Ask {
     /// The endpoint.
     pub endpoint: Endpoint,
     /// The model's id.
-    pub model: String,
-    /// Length of the prompt in words, about one token each.
-    pub prompt_tokens: u32,
+    pub model: Arc<str>,
+    /// The chat so far; joined by newlines it is the prompt of the endpoint that knows no chats.
+    pub messages: Vec<Message>,
     /// Most tokens of the answer.
     pub output_tokens: u32,
-    /// Seed of all prompts and of the servers' sampling.
-    pub seed: u64,
+    /// Sends `seed`, which fixes the text of a simulated model.
+    pub seed: Option<u64>,
     /// Sends `ignore_eos`, an extension of vLLM, sglang and others.
     pub ignore_eos: bool,
-    /// Sends `seed`, which fixes the text of a simulated model.
-    pub send_seed: bool,
+    /// Sends `priority`, an extension of vLLM and sglang.
+    pub priority: Option<i32>,
+}
+
+/// One message of a chat.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Message {
+    /// Who says it.
+    pub role: Role,
+    /// What is said.
+    pub content: Arc<str>,
+}
+
+/// Who says a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// The one who sets the stage.
+    System,
+    /// The user.
+    User,
+    /// The model.
+    Assistant,
 }
 
 impl Endpoint {
@@ -71,20 +64,24 @@ impl Endpoint {
     }
 }
 
+impl Role {
+    /// A message of this one.
+    pub fn says(self, content: impl Into<Arc<str>>) -> Message {
+        Message {
+            role: self,
+            content: content.into(),
+        }
+    }
+}
+
 impl Ask {
-    /// The JSON body of request `index`; the same for the same index, whatever was asked before.
-    pub fn body(&self, index: u64) -> Vec<u8> {
-        let prompt = self.prompt(index);
+    /// The JSON body.
+    pub fn body(&self) -> Vec<u8> {
         let chat = self.endpoint == Endpoint::Chat;
         let body = Body {
             model: &self.model,
-            messages: chat.then(|| {
-                [Message {
-                    role: "user",
-                    content: &prompt,
-                }]
-            }),
-            prompt: (!chat).then_some(&*prompt),
+            messages: chat.then_some(&*self.messages),
+            prompt: (!chat).then(|| self.joined()),
             max_completion_tokens: chat.then_some(self.output_tokens),
             max_tokens: (!chat).then_some(self.output_tokens),
             temperature: 0.0,
@@ -93,36 +90,16 @@ impl Ask {
                 include_usage: true,
             },
             ignore_eos: self.ignore_eos.then_some(true),
-            seed: self.send_seed.then(|| self.sampling_seed(index)),
+            seed: self.seed,
+            priority: self.priority,
         };
         // Strings and numbers always serialise; an empty body would be answered with 400 and counted as failed.
         serde_json::to_vec(&body).unwrap_or_default()
     }
 
-    /// The `seed` of request `index`; 31 bits, which every server takes.
-    pub fn sampling_seed(&self, index: u64) -> u64 {
-        SplitMix64::for_item(!self.seed, index).next_u64() >> 33
-    }
-
-    fn prompt(&self, index: u64) -> String {
-        let with_task = self.prompt_tokens >= 2 * TASK_WORDS;
-        let words = if with_task {
-            self.prompt_tokens - TASK_WORDS
-        } else {
-            self.prompt_tokens
-        };
-        let mut rng = SplitMix64::for_item(self.seed, index);
-        let mut text = String::with_capacity(words as usize * 7 + TASK.len());
-        for at in 0..words {
-            if at > 0 {
-                text.push(' ');
-            }
-            text.push_str(WORDS[(rng.next_u64() >> 57) as usize]);
-        }
-        if with_task {
-            text.push_str(TASK);
-        }
-        text
+    fn joined(&self) -> String {
+        let texts: Vec<&str> = self.messages.iter().map(|said| &*said.content).collect();
+        texts.join("\n")
     }
 }
 
@@ -130,9 +107,9 @@ impl Ask {
 struct Body<'a> {
     model: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    messages: Option<[Message<'a>; 1]>,
+    messages: Option<&'a [Message]>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    prompt: Option<&'a str>,
+    prompt: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     max_completion_tokens: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -144,12 +121,8 @@ struct Body<'a> {
     ignore_eos: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     seed: Option<u64>,
-}
-
-#[derive(Serialize)]
-struct Message<'a> {
-    role: &'static str,
-    content: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    priority: Option<i32>,
 }
 
 #[derive(Serialize)]
@@ -158,54 +131,44 @@ struct StreamOptions {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn ask(endpoint: Endpoint, prompt_tokens: u32) -> Ask {
+    /// A request for at most 8 tokens of model `m`.
+    pub(crate) fn ask() -> Ask {
         Ask {
-            endpoint,
-            model: "m".to_owned(),
-            prompt_tokens,
-            output_tokens: 9,
-            seed: 1,
+            endpoint: Endpoint::Chat,
+            model: "m".into(),
+            messages: vec![Role::System.says("be brief"), Role::User.says("a b c d")],
+            output_tokens: 8,
+            seed: None,
             ignore_eos: false,
-            send_seed: true,
+            priority: None,
         }
     }
 
-    #[test]
-    fn prompts_have_the_length_asked_for_and_differ_from_the_first_words_on() {
-        for length in [1, 5, 15, 16, 17, 128] {
-            let prompt = ask(Endpoint::Chat, length).prompt(3);
-            assert_eq!(prompt.split(' ').count() as u32, length);
-        }
-        let ask = ask(Endpoint::Chat, 64);
-        let starts: std::collections::HashSet<String> = (0..1_000)
-            .map(|index| {
-                ask.prompt(index)
-                    .split(' ')
-                    .take(8)
-                    .collect::<Vec<_>>()
-                    .join(" ")
-            })
-            .collect();
-        assert_eq!(starts.len(), 1_000);
-        assert_eq!(ask.prompt(5), ask.prompt(5));
+    fn json(ask: &Ask) -> serde_json::Value {
+        serde_json::from_slice(&ask.body()).unwrap()
     }
 
     #[test]
     fn bodies_are_what_the_endpoints_take() {
-        let chat: serde_json::Value =
-            serde_json::from_slice(&ask(Endpoint::Chat, 4).body(0)).unwrap();
-        assert_eq!(chat["messages"][0]["role"], "user");
-        assert_eq!(chat["max_completion_tokens"], 9);
+        let chat = json(&ask());
+        assert_eq!(chat["messages"][1]["role"], "user");
+        assert_eq!(chat["max_completion_tokens"], 8);
         assert_eq!(chat["stream_options"]["include_usage"], true);
-        assert!(chat.get("prompt").is_none() && chat.get("ignore_eos").is_none());
-        assert!(chat["seed"].as_u64().unwrap() < 1 << 31);
-        let text: serde_json::Value =
-            serde_json::from_slice(&ask(Endpoint::Completions, 4).body(0)).unwrap();
-        assert_eq!(text["prompt"].as_str().unwrap().split(' ').count(), 4);
-        assert_eq!(text["max_tokens"], 9);
+        for absent in ["prompt", "ignore_eos", "seed", "priority"] {
+            assert!(chat.get(absent).is_none(), "{absent}");
+        }
+        let text = json(&Ask {
+            endpoint: Endpoint::Completions,
+            seed: Some(5),
+            priority: Some(-1),
+            ..ask()
+        });
+        assert_eq!(text["prompt"], "be brief\na b c d");
+        assert_eq!((&text["max_tokens"], &text["seed"]), (&8.into(), &5.into()));
+        assert_eq!(text["priority"], -1);
         assert!(text.get("messages").is_none());
     }
 }

@@ -1,13 +1,18 @@
 //! What is known of one request when it is over, and the times that follow from its stamps. The definitions of the
 //! metrics are here and nowhere else; the report quotes them.
 
+use std::sync::Arc;
+
 use super::chunk::Usage;
 use super::verdict::Verdict;
 use crate::clock::Nanos;
+use crate::workload::Place;
 
 /// Everything about one finished request that statistics are made of.
 #[derive(Debug, Clone)]
 pub struct Record {
+    /// Which request it was.
+    pub labels: Labels,
     /// When things happened.
     pub stamps: Stamps,
     /// Whether it was good, or what was wrong.
@@ -16,6 +21,23 @@ pub struct Record {
     pub usage: Option<Usage>,
     /// Gaps between successive content events, in microseconds.
     pub gaps_us: Vec<u32>,
+}
+
+/// Which request it was: what reports group by.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Labels {
+    /// Number in the run.
+    pub index: u64,
+    /// Its session and turn.
+    pub place: Place,
+    /// The model asked for.
+    pub model: Arc<str>,
+    /// Who asked.
+    pub tenant: Option<Arc<str>>,
+    /// The stage of the schedule.
+    pub stage: Option<Arc<str>>,
+    /// The site that answered, as the response header `x-hansa-site` named it.
+    pub site: Option<Arc<str>>,
 }
 
 /// Moments of one request on the monotonic clock, in the order in which they happen.
@@ -77,6 +99,12 @@ impl Record {
         (tokens > 1 && !self.gaps_us.is_empty()).then(|| micros(spread) / (tokens - 1))
     }
 
+    /// Time per output token of the whole answer: end to end / n, in microseconds.
+    pub fn ntpot_us(&self, view: View) -> Option<u64> {
+        self.e2e_us(view)?
+            .checked_div(self.usage?.completion_tokens)
+    }
+
     /// How late the client was, in microseconds; None if it was never sent.
     pub fn lag_us(&self) -> Option<u64> {
         Some(micros(
@@ -104,12 +132,14 @@ fn micros(nanos: Nanos) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn record() -> Record {
+    /// A good request of 10 tokens.
+    pub(crate) fn record() -> Record {
         let ms = |ms: u64| ms * 1_000_000;
         Record {
+            labels: Labels::default(),
             stamps: Stamps {
                 intended: ms(100),
                 sent: Some(ms(110)),
@@ -144,6 +174,7 @@ mod tests {
         assert_eq!(both(Record::ttft_us), (50_000, 60_000));
         assert_eq!(both(Record::e2e_us), (142_000, 152_000));
         assert_eq!(record.tpot_us(), Some(10_000));
+        assert_eq!(record.ntpot_us(View::Service), Some(14_200));
         assert_eq!(
             (record.lag_us(), record.connect_us()),
             (Some(10_000), Some(1_000))

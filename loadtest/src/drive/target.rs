@@ -92,10 +92,7 @@ impl Target {
     /// # Errors
     /// The key has characters that no header may hold.
     pub fn set_api_key(&mut self, key: &str) -> Result<(), TargetError> {
-        let mut value = HeaderValue::from_str(&format!("Bearer {}", key.trim()))
-            .map_err(|_| TargetError::ApiKey)?;
-        value.set_sensitive(true);
-        self.headers.insert(AUTHORIZATION, value);
+        self.headers.insert(AUTHORIZATION, bearer(key)?);
         Ok(())
     }
 
@@ -151,6 +148,17 @@ impl Target {
     pub fn headers(&self) -> &HeaderMap {
         &self.headers
     }
+}
+
+/// The value of `authorization` for an API key; never shown.
+///
+/// # Errors
+/// The key has characters that no header may hold.
+pub fn bearer(key: &str) -> Result<HeaderValue, TargetError> {
+    let value = format!("Bearer {}", key.trim());
+    let mut value = HeaderValue::from_str(&value).map_err(|_| TargetError::ApiKey)?;
+    value.set_sensitive(true);
+    Ok(value)
 }
 
 #[cfg(test)]

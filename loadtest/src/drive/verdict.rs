@@ -13,6 +13,8 @@ pub enum Verdict {
     Good,
     /// Anything else.
     Failed(Failure),
+    /// Nothing was wrong until the client went away, as the scenario told it to: neither good nor failed.
+    Aborted,
 }
 
 /// What was wrong. Holds no word of a prompt or an answer.
@@ -179,19 +181,7 @@ fn tokens(told: &Told, ask: &Ask) -> Option<Failure> {
 mod tests {
     use super::*;
     use crate::drive::chunk::Usage;
-    use crate::drive::prompt::Endpoint;
-
-    fn ask() -> Ask {
-        Ask {
-            endpoint: Endpoint::Chat,
-            model: "m".to_owned(),
-            prompt_tokens: 4,
-            output_tokens: 8,
-            seed: 0,
-            ignore_eos: false,
-            send_seed: false,
-        }
-    }
+    use crate::drive::prompt::tests::ask;
 
     fn whole() -> Told {
         Told {
@@ -213,7 +203,7 @@ mod tests {
         change(&mut told);
         match judge(&told, &ask(), None) {
             Verdict::Failed(failure) => failure.class,
-            Verdict::Good => panic!("judged good"),
+            other => panic!("judged {other:?}"),
         }
     }
 

@@ -1,6 +1,8 @@
 //! What a run says in the end: one value that the table is printed from and that `--json` writes. Its shape is stable;
 //! a change of a name or a meaning changes [`SCHEMA`]. Times are in milliseconds unless the name says otherwise.
 
+pub mod charts;
+pub mod html;
 pub mod progress;
 pub mod table;
 
@@ -11,11 +13,13 @@ use serde::Serialize;
 
 use crate::drive::Outcome;
 use crate::drive::prompt::Endpoint;
+use crate::groups::{Fairness, GroupReport};
 use crate::self_check::SelfCheck;
+use crate::slo::{self, Finding, Objective};
 use crate::stats::{Latencies, Stats, Summary};
 
 /// Name and version of the JSON shape.
-pub const SCHEMA: &str = "hansa-loadtest/drive/1";
+pub const SCHEMA: &str = "hansa-loadtest/drive/2";
 
 /// A whole report.
 #[derive(Debug, Clone, Serialize)]
@@ -42,10 +46,44 @@ pub struct Report {
     pub itl_ms: Summary,
     /// Time to get a connection, of all requests sent; near zero where an idle one was reused.
     pub connect_ms: Summary,
+    /// Requests that kept all limits of single requests, of all; none where no limit was set.
+    pub goodput: Option<Goodput>,
+    /// The objectives and what came of them.
+    pub objectives: Vec<Finding>,
+    /// The same by site, model, tenant and stage, as far as requests tell.
+    pub groups: Vec<GroupReport>,
+    /// How evenly tenants were served; none for fewer than two.
+    pub fairness: Option<Fairness>,
     /// The client's own part.
     pub client: SelfCheck,
     /// What each figure means, and what other tools call it.
     pub definitions: BTreeMap<&'static str, &'static str>,
+    /// Our names, and those of other tools for the same figure, where they have it.
+    pub aliases: Vec<Alias>,
+}
+
+/// Names of one figure.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Alias {
+    /// Here.
+    pub hansa: &'static str,
+    /// In `vllm bench serve`.
+    pub vllm: &'static str,
+    /// In aiperf and genai-perf.
+    pub aiperf: &'static str,
+    /// In guidellm.
+    pub guidellm: &'static str,
+}
+
+/// Requests that kept all limits.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Goodput {
+    /// How many.
+    pub requests: u64,
+    /// Of all requests, failed ones included, from 0 to 1.
+    pub fraction: f64,
+    /// Per second.
+    pub per_s: f64,
 }
 
 /// What was asked for.
@@ -59,14 +97,12 @@ pub struct Run {
     pub endpoint: Endpoint,
     /// How load was made.
     pub load: Load,
+    /// What was asked, in words; one word is about one token, and the measured means are in the throughput.
+    pub workload: String,
     /// Time limit of the run in seconds, if it had one.
     pub duration_s: Option<f64>,
     /// Limit of requests, if there was one.
     pub requests: Option<u64>,
-    /// Words per prompt, about one token each; the measured mean is in the throughput.
-    pub prompt_tokens: u32,
-    /// Most tokens per answer.
-    pub output_tokens: u32,
     /// The seed.
     pub seed: u64,
     /// Time limit of a request in seconds.
@@ -80,20 +116,22 @@ pub struct Run {
 }
 
 /// How load was made.
-#[derive(Debug, Clone, Copy, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub enum Load {
     /// By a schedule.
     Open {
-        /// Requests per second.
+        /// Requests per second on average.
         rate: f64,
-        /// Gaps are exponential.
-        poisson: bool,
+        /// The schedule in words.
+        words: String,
     },
     /// By users that wait for their answers.
     Closed {
         /// How many.
         users: usize,
+        /// In words.
+        words: String,
     },
 }
 
@@ -108,7 +146,11 @@ pub struct Requests {
     pub good: u64,
     /// Failed ones, those not sent included.
     pub failed: u64,
-    /// Good share of all, from 0 to 1.
+    /// Given up by the client, as it was told to; neither good nor failed, and in no latency.
+    pub aborted: u64,
+    /// Turns never asked, since an earlier one of their session did not end well; in no other count.
+    pub abandoned: u64,
+    /// Good share of good and failed ones, from 0 to 1.
     pub good_fraction: f64,
     /// The run was stopped early.
     pub interrupted: bool,
@@ -163,13 +205,15 @@ pub struct View {
     pub ttft_ms: Summary,
     /// End to end.
     pub e2e_ms: Summary,
+    /// End to end per output token.
+    pub ntpot_ms: Summary,
 }
 
 /// Exit codes of the program.
 pub mod exit {
-    /// All requests were good.
+    /// All objectives were met; where none is set, all requests were good.
     pub const GOOD: u8 = 0;
-    /// Some requests failed (an objective, where one is set, is missed).
+    /// An objective was missed; where none is set, some requests failed.
     pub const MISSED: u8 = 1;
     /// The arguments are wrong; nothing was sent.
     pub const BAD_ARGUMENTS: u8 = 2;
@@ -202,9 +246,25 @@ impl Report {
             tpot_ms: stats.tpot.summary(),
             itl_ms: stats.itl.summary(),
             connect_ms: stats.connect.summary(),
+            goodput: None,
+            objectives: Vec::new(),
+            groups: stats.groups.report(),
+            fairness: None,
             client,
             definitions: DEFINITIONS.into(),
+            aliases: ALIASES.into(),
         }
+    }
+
+    /// Holds the run against what it must meet.
+    pub fn judge(&mut self, objectives: &[Objective], stats: &Stats) {
+        let wall_s = self.throughput.wall_s;
+        self.objectives = slo::findings(objectives, stats, wall_s);
+        self.goodput = (!stats.limits.is_empty()).then(|| Goodput {
+            requests: stats.within,
+            fraction: share(stats.within as f64, stats.judged() as f64),
+            per_s: share(stats.within as f64, wall_s),
+        });
     }
 
     /// The exit code that says how the run went, the gravest finding first.
@@ -213,11 +273,18 @@ impl Report {
             exit::ALL_FAILED
         } else if self.client.client_bound {
             exit::CLIENT_BOUND
-        } else if self.requests.failed > 0 {
-            exit::MISSED
-        } else {
+        } else if self.is_met() {
             exit::GOOD
+        } else {
+            exit::MISSED
         }
+    }
+
+    fn is_met(&self) -> bool {
+        if self.objectives.is_empty() {
+            return self.requests.failed == 0;
+        }
+        self.objectives.iter().all(|finding| finding.met)
     }
 }
 
@@ -235,6 +302,8 @@ impl Requests {
             sent: stats.sent,
             good: stats.good,
             failed: stats.failed(),
+            aborted: stats.aborted,
+            abandoned: outcome.abandoned,
             good_fraction: share(stats.good as f64, stats.judged() as f64),
             interrupted: outcome.interrupted,
             cut_off: outcome.cut_off,
@@ -268,6 +337,7 @@ impl View {
             ttfb_ms: latencies.ttfb.summary(),
             ttft_ms: latencies.ttft.summary(),
             e2e_ms: latencies.e2e.summary(),
+            ntpot_ms: latencies.ntpot.summary(),
         }
     }
 }
@@ -277,7 +347,7 @@ fn share(part: f64, whole: f64) -> f64 {
     if whole > 0.0 { part / whole } else { 0.0 }
 }
 
-const DEFINITIONS: [(&str, &str); 14] = [
+const DEFINITIONS: [(&str, &str); 18] = [
     (
         "good",
         "finish_reason and [DONE] seen, no error event, the model asked for, usage consistent with the stream, some \
@@ -315,6 +385,23 @@ const DEFINITIONS: [(&str, &str); 14] = [
         "gap between successive content events, pooled over requests; an event may hold several tokens (aiperf: ICL)",
     ),
     (
+        "ntpot",
+        "e2e / n, one value a request (inference-perf: NTPOT; guidellm's time_per_output_token ends at the last token)",
+    ),
+    (
+        "goodput",
+        "good requests within every limit of a single request, of all requests, failed ones included (vllm: of the \
+         successful ones only, and one token passes every tpot)",
+    ),
+    (
+        "objectives",
+        "percentiles over all requests, failed ones counted as answers that never came; response view unless said",
+    ),
+    (
+        "fairness",
+        "Jain's index over tenants, of output tokens per weight and of good fractions: 1 is even, 1/n is one takes all",
+    ),
+    (
         "output_tok_s",
         "usage.completion_tokens of good requests / wall_s",
     ),
@@ -336,6 +423,45 @@ const DEFINITIONS: [(&str, &str); 14] = [
     ),
 ];
 
+const ALIASES: [Alias; 6] = [
+    Alias {
+        hansa: "ttft",
+        vllm: "ttft (may be an empty first event)",
+        aiperf: "time_to_first_token",
+        guidellm: "time_to_first_token",
+    },
+    Alias {
+        hansa: "tpot",
+        vllm: "tpot",
+        aiperf: "inter_token_latency",
+        guidellm: "inter_token_latency",
+    },
+    Alias {
+        hansa: "itl",
+        vllm: "itl",
+        aiperf: "inter_chunk_latency",
+        guidellm: "-",
+    },
+    Alias {
+        hansa: "e2e",
+        vllm: "e2el (to the last choice)",
+        aiperf: "request_latency (to the last content)",
+        guidellm: "request_latency (to the end of the stream)",
+    },
+    Alias {
+        hansa: "ntpot",
+        vllm: "-",
+        aiperf: "-",
+        guidellm: "time_per_output_token (to the last token)",
+    },
+    Alias {
+        hansa: "lag",
+        vllm: "client_queue_time (closed loop only)",
+        aiperf: "schedule lag (replay only)",
+        guidellm: "request_dispatch_delay",
+    },
+];
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -345,11 +471,22 @@ mod tests {
     fn exit_codes_name_the_gravest_finding() {
         let code = |good, failed, client_bound| {
             let mut report = super::table::tests::report();
+            report.objectives.clear();
             report.requests.good = good;
             report.requests.failed = failed;
             report.client.client_bound = client_bound;
             report.exit_code()
         };
+        let with_objectives = |met: bool| {
+            let mut report = super::table::tests::report();
+            report.client.client_bound = false;
+            report.objectives[0].met = met;
+            report.exit_code()
+        };
+        assert_eq!(
+            (with_objectives(true), with_objectives(false)),
+            (exit::GOOD, exit::MISSED)
+        );
         assert_eq!(code(5, 0, false), exit::GOOD);
         assert_eq!(code(5, 1, false), exit::MISSED);
         assert_eq!(code(5, 1, true), exit::CLIENT_BOUND);

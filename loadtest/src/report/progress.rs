@@ -68,7 +68,7 @@ impl Progress for Bar {
     fn show(&mut self, elapsed: Duration, reading: Reading) {
         if let Some(rate) = self.last.due(elapsed, reading, BAR_PERIOD) {
             self.bar.set_position(match self.goal {
-                Goal::Requests(_) => reading.good + reading.failed,
+                Goal::Requests(_) => reading.good + reading.failed + reading.aborted,
                 Goal::Time(_) => millis(elapsed),
             });
             self.bar.set_message(words(elapsed, reading, rate));

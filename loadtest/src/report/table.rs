@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 
 use super::{Load, Report, Summary};
+use crate::groups::Dimension;
 
 /// Writes the report.
 ///
@@ -12,29 +13,17 @@ pub fn write(report: &Report, out: &mut impl Write) -> io::Result<()> {
     write_run(report, out)?;
     write_amounts(report, out)?;
     write_latencies(report, out)?;
+    write_groups(report, out)?;
+    write_objectives(report, out)?;
     write_failures(report, out)?;
     write_client(report, out)
 }
 
 fn write_run(report: &Report, out: &mut impl Write) -> io::Result<()> {
     let run = &report.run;
-    let load = match run.load {
-        Load::Open {
-            rate,
-            poisson: true,
-        } => format!("open loop, Poisson, {rate}/s"),
-        Load::Open {
-            rate,
-            poisson: false,
-        } => format!("open loop, constant, {rate}/s"),
-        Load::Closed { users } => format!("closed loop, {users} users"),
-    };
+    let (Load::Open { words, .. } | Load::Closed { words, .. }) = &run.load;
     writeln!(out, "{}  {}", run.url, run.model)?;
-    writeln!(
-        out,
-        "{load}; prompts of about {} words, answers of at most {} tokens; seed {}",
-        run.prompt_tokens, run.output_tokens, run.seed
-    )?;
+    writeln!(out, "{words}; {}; seed {}", run.workload, run.seed)?;
     if run.warmup_requests > 0 {
         let (good, all) = (run.warmup_good, run.warmup_requests);
         writeln!(out, "warm-up: {good} good of {all}, not counted below")?;
@@ -58,6 +47,13 @@ fn write_amounts(report: &Report, out: &mut impl Write) -> io::Result<()> {
             out,
             "          stopped early: {} cut off in flight, {} not yet due",
             requests.cut_off, requests.not_reached
+        )?;
+    }
+    if requests.aborted + requests.abandoned > 0 {
+        let (aborted, abandoned) = (requests.aborted, requests.abandoned);
+        writeln!(
+            out,
+            "          {aborted} given up by the client, {abandoned} turns never asked after a failed one"
         )?;
     }
     let rows = [
@@ -103,6 +99,7 @@ fn write_latencies(report: &Report, out: &mut impl Write) -> io::Result<()> {
         row(out, "ttft (response)", &response.ttft_ms)?;
         row(out, "e2e (response)", &response.e2e_ms)?;
     }
+    row(out, "ntpot", &report.service.ntpot_ms)?;
     row(out, "tpot", &report.tpot_ms)?;
     row(out, "itl", &report.itl_ms)?;
     writeln!(out)
@@ -127,6 +124,83 @@ fn row(out: &mut impl Write, name: &str, summary: &Summary) -> io::Result<()> {
         }
     }
     writeln!(out)
+}
+
+/// One line a group, where there is more than one of its kind.
+fn write_groups(report: &Report, out: &mut impl Write) -> io::Result<()> {
+    let mut any = false;
+    for by in [
+        Dimension::Site,
+        Dimension::Model,
+        Dimension::Tenant,
+        Dimension::Stage,
+    ] {
+        let groups: Vec<_> = report
+            .groups
+            .iter()
+            .filter(|group| group.by == by)
+            .collect();
+        if groups.len() < 2 {
+            continue;
+        }
+        any = true;
+        let name = format!("{by:?}").to_lowercase();
+        writeln!(
+            out,
+            "{name:<25}{:>8}{:>9}{:>9}{:>11}{:>11}{:>11}{:>11}",
+            "share", "good", "failed", "ttft p50", "ttft p99", "tpot p50", "e2e p99"
+        )?;
+        for group in groups {
+            let share = group.share * 100.0;
+            write!(
+                out,
+                "  {:<23}{share:>7.1}%{:>9}{:>9}",
+                group.name, group.good, group.failed
+            )?;
+            let figures = [
+                group.ttft_ms.p50,
+                group.ttft_ms.p99,
+                group.tpot_ms.p50,
+                group.e2e_ms.p99,
+            ];
+            figures
+                .iter()
+                .try_for_each(|figure| write!(out, "{figure:>11.3}"))?;
+            writeln!(out)?;
+        }
+    }
+    if let Some(fairness) = report.fairness {
+        let (tokens, good) = (fairness.output_tokens, fairness.good_fraction);
+        writeln!(
+            out,
+            "fairness  {tokens:.4} of output tokens per weight, {good:.4} of good fractions (Jain)"
+        )?;
+    }
+    if any { writeln!(out) } else { Ok(()) }
+}
+
+fn write_objectives(report: &Report, out: &mut impl Write) -> io::Result<()> {
+    if let Some(goodput) = report.goodput {
+        let (share, rate) = (goodput.fraction * 100.0, goodput.per_s);
+        writeln!(out, "goodput   {share:.2} % of all requests, {rate:.2}/s")?;
+    }
+    for finding in &report.objectives {
+        let met = if finding.met { "met" } else { "MISSED" };
+        let measured = match finding.measured {
+            Some(measured) => format!("{measured:.3}"),
+            None => "beyond all bounds".to_owned(),
+        };
+        writeln!(
+            out,
+            "slo       {:<6}  {}: {measured}",
+            met, finding.objective
+        )?;
+    }
+    if report.objectives.is_empty() {
+        Ok(())
+    } else {
+        writeln!(out)
+    }
 }
 
 fn write_failures(report: &Report, out: &mut impl Write) -> io::Result<()> {
@@ -197,6 +271,7 @@ pub(super) mod tests {
             interrupted: true,
             cut_off: 2,
             not_reached: 7,
+            abandoned: 0,
         };
         let run = Run {
             url: "http://h/v1/chat/completions".to_owned(),
@@ -204,12 +279,11 @@ pub(super) mod tests {
             endpoint: Endpoint::Chat,
             load: Load::Open {
                 rate: 2.0,
-                poisson: true,
+                words: "open loop, Poisson, 2/s".to_owned(),
             },
+            workload: "prompts of about 128 words".to_owned(),
             duration_s: Some(30.0),
             requests: None,
-            prompt_tokens: 128,
-            output_tokens: 64,
             seed: 0,
             timeout_s: 60.0,
             check_sim_tokens: false,
@@ -224,7 +298,11 @@ pub(super) mod tests {
             in_flight_sampled: 1.0,
             in_flight_by_law: 1.0,
         };
-        Report::new(run, 0, &outcome, &stats, client)
+        let objectives = ["good > 70%", "ttft < 1s"].map(|text| text.parse().unwrap());
+        stats.limits = crate::slo::limits(&objectives);
+        let mut report = Report::new(run, 0, &outcome, &stats, client);
+        report.judge(&objectives[..1], &stats);
+        report
     }
 
     #[test]
@@ -240,6 +318,8 @@ pub(super) mod tests {
             "truncated               1  no [DONE]",
             "CLIENT-BOUND: requests left late",
             "warm-up: 1 good of 2",
+            "slo       met     good > 70%: 0.750",
+            "goodput   0.00 % of all requests",
         ] {
             assert!(
                 text.contains(expected),

@@ -330,7 +330,11 @@ fn a_closed_loop_hides_the_same_stall() {
         duration: Some(Duration::from_millis(800)),
         requests: None,
     };
-    let load = Load::Closed { users: 1, until };
+    let load = Load::Closed {
+        users: 1,
+        until,
+        think: None,
+    };
     let ran = Setup {
         clock,
         load,

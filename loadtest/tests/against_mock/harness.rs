@@ -6,11 +6,14 @@ use std::time::Duration;
 use hansa_loadtest::clock::{Clock, nanos};
 use hansa_loadtest::drive::arrival::{Arrival, Schedule, Until};
 use hansa_loadtest::drive::client::Client;
-use hansa_loadtest::drive::prompt::{Ask, Endpoint};
+use hansa_loadtest::drive::prompt::Endpoint;
 use hansa_loadtest::drive::record::Record;
 use hansa_loadtest::drive::target::Target;
 use hansa_loadtest::drive::verdict::{Failure, Verdict};
 use hansa_loadtest::drive::{Load, Outcome, run};
+use hansa_loadtest::spread::Spread;
+use hansa_loadtest::workload::mix::Mix;
+use hansa_loadtest::workload::{Source, Synthetic, Workload};
 use tokio::sync::watch;
 
 /// What a test may vary.
@@ -19,6 +22,7 @@ pub(crate) struct Setup {
     pub(crate) load: Load,
     pub(crate) timeout: Duration,
     pub(crate) check_sim_tokens: bool,
+    pub(crate) workload: Workload,
     pub(crate) clock: Clock,
 }
 
@@ -34,7 +38,15 @@ impl Setup {
             duration: None,
             requests: Some(requests),
         };
-        Self::new(url, Load::Closed { users, until })
+        let think = None;
+        Self::new(
+            url,
+            Load::Closed {
+                users,
+                until,
+                think,
+            },
+        )
     }
 
     pub(crate) fn open(url: &str, rate: f64, requests: u64) -> Self {
@@ -53,6 +65,7 @@ impl Setup {
             load,
             timeout,
             check_sim_tokens: false,
+            workload: workload(),
             clock: Clock::start(),
         }
     }
@@ -80,17 +93,12 @@ impl Setup {
 
     async fn client(&self) -> Client {
         let target = Target::parse(&self.url, Endpoint::Chat).unwrap();
-        let ask = Ask {
-            endpoint: Endpoint::Chat,
-            model: crate::mock::MODEL.to_owned(),
-            prompt_tokens: 8,
-            output_tokens: 16,
-            seed: 1,
-            ignore_eos: false,
+        let workload = Workload {
             send_seed: self.check_sim_tokens,
+            ..self.workload.clone()
         };
         Client {
-            ask: Arc::new(ask),
+            workload: Arc::new(workload),
             addresses: target.resolve().await.unwrap(),
             target,
             timeout: nanos(self.timeout),
@@ -98,6 +106,25 @@ impl Setup {
             clock: self.clock,
             meters: Arc::default(),
         }
+    }
+}
+
+/// Prompts of 8 words for at most 16 tokens.
+pub(crate) fn workload() -> Workload {
+    Workload {
+        seed: 1,
+        endpoint: Endpoint::Chat,
+        ignore_eos: false,
+        send_seed: false,
+        source: Source::Synthetic(Synthetic {
+            prompt: Spread::Fixed(8.0),
+            output: Spread::Fixed(16.0),
+            ..Synthetic::default()
+        }),
+        models: Mix::one(crate::mock::MODEL.into()),
+        tenants: Mix::none(),
+        priorities: Mix::none(),
+        abort: None,
     }
 }
 
@@ -122,7 +149,7 @@ impl Ran {
 
 fn failure(record: &Record) -> Option<&Failure> {
     match &record.verdict {
-        Verdict::Good => None,
+        Verdict::Good | Verdict::Aborted => None,
         Verdict::Failed(failure) => Some(failure),
     }
 }

@@ -8,3 +8,4 @@ mod driver;
 mod harness;
 mod mock;
 mod program;
+mod workloads;

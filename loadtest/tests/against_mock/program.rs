@@ -29,9 +29,11 @@ fn a_good_run_exits_with_0_and_reports_to_people_and_machines() {
     let folder = std::env::temp_dir().join(format!("hansa-loadtest-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();
     let file = folder.join("report.json");
+    let page = folder.join("report.html");
     let more = format!(
-        "--concurrency 2 --requests 10 --warmup 3 --json {}",
-        file.to_str().unwrap()
+        "--concurrency 2 --requests 10 --warmup 3 --json {} --html {}",
+        file.to_str().unwrap(),
+        page.to_str().unwrap()
     );
     let output = run(&mock.url, &more);
     let table = text(&output.stdout);
@@ -44,8 +46,13 @@ fn a_good_run_exits_with_0_and_reports_to_people_and_machines() {
     assert!(table.contains("10 good of 10 (100.00 %)"), "{table}");
     assert!(table.contains("warm-up: 3 good of 3"), "{table}");
     let json: serde_json::Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    let html = std::fs::read_to_string(&page).unwrap();
     std::fs::remove_dir_all(&folder).unwrap();
-    assert_eq!(json["schema"], "hansa-loadtest/drive/1");
+    assert!(
+        html.contains("verdict good") && html.matches("<svg").count() == 3,
+        "{html}"
+    );
+    assert_eq!(json["schema"], "hansa-loadtest/drive/2");
     assert_eq!(json["requests"]["good"], 10);
     assert_eq!(json["throughput"]["output_tokens"], 30);
     assert_eq!(json["throughput"]["prompt_tokens_mean"], 7.0);
@@ -93,6 +100,153 @@ fn exit_codes_tell_failures_apart() {
     }
     let refused = run("https://localhost", load);
     assert!(text(&refused.stderr).contains("https is not supported yet"));
+}
+
+/// Runs the program with other commands than `drive`.
+fn other(arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_hansa-loadtest"));
+    command
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap()
+}
+
+#[test]
+fn a_scenario_is_checked_driven_and_held_against_its_objectives() {
+    let mock = Mock::start(|_, _| vec![Write(mock::good())]);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("s.toml");
+    let scenario = |load: &str, limit: &str| {
+        let text = format!(
+            "[run]\nrequests = 30\n[load]\n{load}\n[[model]]\nname = \"{}\"\n\
+             [[tenant]]\nname = \"a\"\nkey = \"k\"\n[[tenant]]\nname = \"b\"\nkey = \"l\"\n\
+             [slo]\nobjectives = [\"ttft < {limit}\", \"goodput > 90%\"]\n",
+            mock::MODEL
+        );
+        std::fs::write(&file, text).unwrap();
+    };
+    let path = file.to_str().unwrap();
+    scenario("kind = \"constant\"\nrate = 200", "30s");
+    let checked = other(&["check", "--scenario", path]);
+    let said = text(&checked.stdout);
+    assert_eq!(checked.status.code(), Some(0), "{said}");
+    assert!(
+        said.contains("arrivals  30, the last one after 0.1 s"),
+        "{said}"
+    );
+    let closed = "kind = \"closed\"\nusers = 2";
+    scenario(closed, "30s");
+    let drive = || {
+        other(&[
+            "drive",
+            "--url",
+            &mock.url,
+            "--scenario",
+            path,
+            "--json",
+            "-",
+        ])
+    };
+    let met = drive();
+    assert_eq!(met.status.code(), Some(0), "{}", text(&met.stderr));
+    let json: serde_json::Value = serde_json::from_slice(&met.stdout).unwrap();
+    assert_eq!(json["goodput"]["requests"], 30);
+    assert_eq!(
+        json["groups"].as_array().unwrap().len(),
+        3,
+        "one model, two tenants"
+    );
+    assert!(json["fairness"]["good_fraction"].as_f64() > Some(0.99));
+    scenario(closed, "1us");
+    let missed = drive();
+    assert_eq!(missed.status.code(), Some(1));
+    assert!(text(&missed.stderr).contains("MISSED"));
+    std::fs::write(&file, "[load]\nkind = \"closd\"\n").unwrap();
+    let bad = other(&["check", "--scenario", path]);
+    assert_eq!(bad.status.code(), Some(2));
+    assert!(
+        text(&bad.stderr).contains("s.toml:2: load.kind: expected one of"),
+        "{}",
+        text(&bad.stderr)
+    );
+}
+
+#[test]
+fn two_runs_are_compared_by_their_raw_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    for (name, pause) in [("a", 1), ("b", 30)] {
+        let wait = Duration::from_millis(pause);
+        let mock = Mock::start(move |_, _| vec![Pause(wait), Write(mock::good())]);
+        let more = format!("--concurrency 4 --requests 60 --raw {}", path(name));
+        assert_eq!(run(&mock.url, &more).status.code(), Some(0));
+    }
+    let compare = |before: &str, after: &str, gate: &str| {
+        let output = other(&["compare", &path(before), &path(after), "--gate", gate]);
+        (
+            output.status.code(),
+            text(&output.stdout) + &text(&output.stderr),
+        )
+    };
+    let (code, said) = compare("a", "b", "ttft.p50 < +5%");
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("gate  ttft.p50 < +5%: MISSED"), "{said}");
+    assert_eq!(compare("b", "a", "ttft.p50 < +5%").0, Some(0));
+    assert_eq!(
+        compare("a", "a", "ttft.p99 < +5%").0,
+        Some(3),
+        "60 requests do not tell p99"
+    );
+    assert_eq!(compare("a", "nowhere", "good > -1%").0, Some(2));
+}
+
+#[test]
+fn a_search_ends_between_a_rate_that_is_met_and_one_that_is_not() {
+    // A server that answers at once, but to more than three requests within 100 ms with an error.
+    let recent = std::sync::Mutex::new(std::collections::VecDeque::new());
+    let clock = hansa_loadtest::clock::Clock::start();
+    let mock = Mock::start(move |_, _| {
+        let mut recent = recent.lock().unwrap();
+        let now = clock.now();
+        recent.push_back(now);
+        recent.retain(|at| now - at < 100_000_000);
+        let answer = match recent.len() {
+            0..=3 => mock::good(),
+            _ => mock::plain("503 Full", "text/plain", ""),
+        };
+        vec![Write(answer)]
+    });
+    let line = format!(
+        "search --url {} --model {} --rate 10 --arrival constant --duration 500ms --settle 150ms --tolerance 0.5",
+        mock.url,
+        mock::MODEL
+    );
+    let mut arguments: Vec<&str> = line.split_whitespace().collect();
+    arguments.extend(["--slo", "good > 90%", "--json", "-"]);
+    let output = other(&arguments);
+    let said = text(&output.stderr);
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let probes = json["probes"].as_array().unwrap();
+    assert_eq!(probes[0]["rate"], 10.0);
+    let rate = |key: &str| json["found"][key].as_f64();
+    if probes
+        .iter()
+        .any(|probe| probe["client_bound"] == true && probe["met"] == true)
+    {
+        // On a machine too busy to keep the schedule there is nothing to be found, and the search says so.
+        assert_eq!(output.status.code(), Some(3), "{said}");
+    } else {
+        assert_eq!(output.status.code(), Some(0), "{said}");
+        assert!(
+            said.contains("stopped early") && said.contains("highest rate"),
+            "{said}"
+        );
+        let (met, missed) = (rate("rate").unwrap(), rate("missed").unwrap());
+        assert!(met < missed && missed <= 1.5 * met && met < 40.0, "{said}");
+    }
+    let nothing_to_meet = &arguments[..arguments.len() - 4];
+    assert_eq!(other(nothing_to_meet).status.code(), Some(2));
 }
 
 #[test]

@@ -100,6 +100,7 @@ fn failure(kind: UpstreamErrorKind) -> UpstreamError {
         kind,
         origin: Origin::Upstream,
         retry: Retry::Never,
+        usage: None,
     }
 }
 

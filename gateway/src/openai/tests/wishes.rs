@@ -51,8 +51,19 @@ async fn its_tenant_says_where_it_may_go() {
         purpose: Some(Purpose::Research),
         ..Rules::default()
     };
-    let asked = asked(&[("x-hansa-experimental", "off")], Some(rules.clone())).await;
-    assert_eq!(asked.rules, rules);
+    // What the tenant may not have is not the client's to choose.
+    for switch in ["off", "on"] {
+        let asked = asked(&[("x-hansa-experimental", switch)], Some(rules.clone())).await;
+        assert_eq!(asked.rules, rules);
+    }
+    for (headers, experimental) in [(&[][..], true), (&[("x-hansa-experimental", "off")], false)] {
+        let rules = Rules {
+            experimental: true,
+            ..rules.clone()
+        };
+        let asked = asked(headers, Some(rules)).await;
+        assert_eq!(asked.rules.experimental, experimental);
+    }
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ mod fates;
 mod streams;
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -231,12 +231,15 @@ fn model() -> schema::Model {
 fn request(n: u32, max_tokens: u32) -> GenerateRequest {
     GenerateRequest {
         id: "r".into(),
+        shown_id: "r".into(),
         model: MODEL.into(),
         endpoint: Endpoint::Completions,
         body: bytes::Bytes::new(),
         prompt: Prompt::Text("a prompt of some words".into()),
         n,
         max_tokens: Some(max_tokens),
+        default_max_tokens: None,
+        token_ids: OnceLock::new(),
         sampling: Sampling::default(),
         stop: Vec::new(),
         stop_token_ids: Vec::new(),

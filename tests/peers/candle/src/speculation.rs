@@ -147,6 +147,7 @@ async fn start(model: &Path, draft_tokens_max: u32) -> Result<EngineHandle> {
         kv_type: KvType::F16,
         quantise: None,
         threads: None,
+        allow_inexact: false,
     };
     let engine = EngineHandle::start(options, RunnerOptions::Candle(candle));
     let mut state = engine.watch_state();

@@ -21,10 +21,11 @@ pub struct Completion {
 }
 
 impl Completion {
-    /// Sends `prompt` and reads `tokens` tokens to the end.
+    /// Sends `prompt` and reads `tokens` tokens to the end. They are drawn, since a greedy model soon repeats itself, and a server
+    /// that guesses then says several tokens at once.
     pub fn run(server: &Server, prompt: &str, tokens: usize) -> Result<Self> {
         let body = json!({
-            "model": server.model, "prompt": prompt, "max_tokens": tokens, "temperature": 0, "stream": true,
+            "model": server.model, "prompt": prompt, "max_tokens": tokens, "temperature": 1.0, "seed": 1, "stream": true,
             "stream_options": {"include_usage": true}, "ignore_eos": true,
         })
         .to_string();

@@ -46,6 +46,9 @@ pub struct Args {
     /// Instead of the cases: 16 streams beside a prompt of 1,500 tokens, and a prompt of 1,000 tokens sent twice.
     #[arg(long)]
     company: bool,
+    /// With `--company`: leave llama-server out.
+    #[arg(long)]
+    ours_only: bool,
 }
 
 /// Everything that was measured of one case: ours and theirs, round by round.
@@ -112,6 +115,9 @@ fn measure_company(args: &Args) -> Result<()> {
     let mut speedups = [Samples::default(), Samples::default()];
     for round in 0..args.rounds {
         for kind in order(round) {
+            if args.ours_only && kind == Kind::LlamaServer {
+                continue;
+            }
             let server = Server::start(kind, args)?;
             let company = Company::measure(&server, round)?;
             let (first, again) = company::prefix(&server, round)?;

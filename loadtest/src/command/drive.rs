@@ -1,10 +1,8 @@
 //! The `drive` command from its arguments to its exit code: runtime, warm-up, run, self-check, report.
 
 use std::convert::Infallible;
-use std::fs::File;
 use std::future::pending;
-use std::io::{self, Write, stderr, stdout};
-use std::path::Path;
+use std::io::{self, Write, stderr};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,40 +12,40 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-use crate::cli::{DriveArgs, Plan};
+use super::output::Outputs;
+use super::{end, environment};
+use crate::cli::DriveArgs;
 use crate::clock::{Clock, unix_ms};
-use crate::drive::arrival::{Arrival, Until};
+use crate::drive::arrival::Until;
 use crate::drive::client::Client;
 use crate::drive::meters::Meters;
 use crate::drive::{Load, Outcome, RunError, Sink, run, warm_up};
 use crate::limits::{MAX_IN_FLIGHT, SPARE_FILES};
 use crate::os;
+use crate::plan::Plan;
+use crate::report::charts::{self, Chart};
 use crate::report::progress::{Goal, display};
-use crate::report::{self, Report, Run, exit, table};
+use crate::report::{self, Report, Run, exit};
 use crate::self_check::{Evidence, SelfCheck};
+use crate::slo;
 use crate::stats::Stats;
+use crate::timeline::Timeline;
 use crate::watch::Watcher;
 
 /// Runs `drive`.
 pub fn drive(args: &DriveArgs) -> ExitCode {
-    match attempt(args) {
-        Ok(code) => ExitCode::from(code),
-        Err(error) => {
-            writeln!(stderr(), "error: {error:#}").ok();
-            ExitCode::from(exit::BAD_ARGUMENTS)
-        }
-    }
+    end(attempt(args))
 }
 
 /// Everything that can be wrong with the arguments is found before the first request.
 fn attempt(args: &DriveArgs) -> anyhow::Result<u8> {
-    let plan = args.plan(std::env::var("OPENAI_API_KEY").ok().as_deref())?;
-    let mut json = args.json.as_deref().map(JsonOutput::open).transpose()?;
+    let plan = Plan::of(args, &environment)?;
+    let mut outputs = Outputs::open(args)?;
     let runtime = runtime(args.threads)?;
     warn_of_few_files(&plan);
-    let report = runtime.block_on(measure(args, &plan))?;
+    let (report, charts) = runtime.block_on(measure(args, &plan, &mut outputs))?;
     let code = report.exit_code();
-    match present(&report, &mut json) {
+    match outputs.write(&report, &charts) {
         Ok(()) => Ok(code),
         Err(error) => {
             writeln!(stderr(), "error: the report cannot be written: {error}").ok();
@@ -56,7 +54,8 @@ fn attempt(args: &DriveArgs) -> anyhow::Result<u8> {
     }
 }
 
-fn runtime(threads: u64) -> io::Result<Runtime> {
+/// The event loop of a client with so many threads.
+pub(super) fn runtime(threads: u64) -> io::Result<Runtime> {
     match threads {
         0 | 1 => Builder::new_current_thread().enable_all().build(),
         more => {
@@ -87,31 +86,32 @@ fn warn_of_few_files(plan: &Plan) {
     }
 }
 
-async fn measure(args: &DriveArgs, plan: &Plan) -> anyhow::Result<Report> {
-    let client = Client {
-        ask: Arc::new(plan.ask.clone()),
-        target: plan.target.clone(),
-        addresses: plan.target.resolve().await?,
-        timeout: plan.timeout,
-        check_sim_tokens: args.check_sim_tokens,
-        clock: Clock::start(),
-        meters: Arc::default(),
-    };
+async fn measure(
+    args: &DriveArgs,
+    plan: &Plan,
+    outputs: &mut Outputs,
+) -> anyhow::Result<(Report, Vec<Chart>)> {
+    let client = client(plan).await?;
     let (stop, stopped) = watch::channel(false);
     let whole = async {
         let mut warmup_good = 0;
-        if args.warmup > 0 {
+        if plan.warmup > 0 {
             let apart = Client {
+                workload: Arc::new(plan.workload.for_warm_up()),
                 meters: Arc::new(Meters::default()),
                 ..client.clone()
             };
             warmup_good =
-                warm_up(Arc::new(apart), &plan.load, args.warmup, stopped.clone()).await?;
+                warm_up(Arc::new(apart), &plan.load, plan.warmup, stopped.clone()).await?;
         }
         let started = unix_ms();
-        let mut stats = Stats::default();
+        let mut stats = Stats::with_limits(slo::limits(&plan.objectives));
+        let began = client.clock.now();
+        let mut timeline = Timeline::new(began);
         let (outcome, evidence) = observed_run(client, plan, stopped.clone(), &mut |record| {
-            stats.fold(record)
+            stats.fold(record);
+            timeline.fold(record);
+            outputs.take(record, began);
         })
         .await?;
         let check = SelfCheck::of(
@@ -121,8 +121,11 @@ async fn measure(args: &DriveArgs, plan: &Plan) -> anyhow::Result<Report> {
                 ..evidence
             },
         );
-        let run = describe(args, plan, warmup_good);
-        Ok::<_, RunError>(Report::new(run, started, &outcome, &stats, check))
+        let run = describe(plan, warmup_good);
+        let mut report = Report::new(run, started, &outcome, &stats, check);
+        report.judge(&plan.objectives, &stats);
+        report.fairness = stats.groups.fairness(&plan.workload.tenant_shares());
+        Ok::<_, RunError>((report, charts::all(&timeline, &stats)))
     };
     tokio::select! {
         report = whole => report.context("the run could not begin"),
@@ -131,7 +134,7 @@ async fn measure(args: &DriveArgs, plan: &Plan) -> anyhow::Result<Report> {
 }
 
 /// Runs the load under the eyes of the watcher and says what the client's own part in it was, on one thread.
-async fn observed_run(
+pub(super) async fn observed_run(
     client: Client,
     plan: &Plan,
     stop: watch::Receiver<bool>,
@@ -155,7 +158,7 @@ async fn observed_run(
 }
 
 /// Interrupt and termination stop the run, whose report is still written. Never returns.
-async fn stop_on_signal(stop: &watch::Sender<bool>) -> Infallible {
+pub(super) async fn stop_on_signal(stop: &watch::Sender<bool>) -> Infallible {
     let terminated = async {
         match signal(SignalKind::terminate()) {
             Ok(mut signals) => signals.recv().await,
@@ -184,65 +187,44 @@ fn goal(plan: &Plan) -> Goal {
     }
 }
 
-fn describe(args: &DriveArgs, plan: &Plan, warmup_good: u64) -> Run {
-    let load = match (&plan.load, args.rate) {
-        (Load::Closed { users, .. }, _) => report::Load::Closed { users: *users },
-        (Load::Open(_), rate) => report::Load::Open {
-            rate: rate.unwrap_or(0.0),
-            poisson: args.arrival() == Arrival::Poisson,
+/// A client that is ready to send.
+pub(super) async fn client(plan: &Plan) -> anyhow::Result<Client> {
+    Ok(Client {
+        workload: Arc::new(plan.workload.clone()),
+        target: plan.target.clone(),
+        addresses: plan.target.resolve().await?,
+        timeout: plan.timeout_ns(),
+        check_sim_tokens: plan.check_sim_tokens,
+        clock: Clock::start(),
+        meters: Arc::default(),
+    })
+}
+
+fn describe(plan: &Plan, warmup_good: u64) -> Run {
+    let words = plan.load_words.clone();
+    let load = match &plan.load {
+        Load::Closed { users, .. } => report::Load::Closed {
+            users: *users,
+            words,
+        },
+        Load::Open(schedule) => report::Load::Open {
+            rate: schedule.mean_rate(plan.until.duration),
+            words,
         },
     };
+    let models = plan.workload.models.items();
     Run {
         url: plan.target.url(),
-        model: args.model.clone(),
-        endpoint: args.endpoint,
+        model: models.join(", "),
+        endpoint: plan.workload.endpoint,
         load,
+        workload: plan.workload.to_string(),
         duration_s: plan.until.duration.map(|duration| duration.as_secs_f64()),
         requests: plan.until.requests,
-        prompt_tokens: args.prompt_tokens,
-        output_tokens: args.output_tokens,
-        seed: args.seed,
-        timeout_s: args.timeout.as_secs_f64(),
-        check_sim_tokens: args.check_sim_tokens,
-        warmup_requests: args.warmup,
+        seed: plan.workload.seed,
+        timeout_s: plan.timeout.as_secs_f64(),
+        check_sim_tokens: plan.check_sim_tokens,
+        warmup_requests: plan.warmup,
         warmup_good,
-    }
-}
-
-fn present(report: &Report, json: &mut Option<JsonOutput>) -> io::Result<()> {
-    let json_on_stdout = matches!(json, Some(JsonOutput::Stdout));
-    if json_on_stdout {
-        table::write(report, &mut stderr().lock())?;
-    } else {
-        table::write(report, &mut stdout().lock())?;
-    }
-    match json {
-        None => Ok(()),
-        Some(JsonOutput::Stdout) => write_json(report, &mut stdout().lock()),
-        Some(JsonOutput::File(file)) => write_json(report, file),
-    }
-}
-
-fn write_json(report: &Report, out: &mut impl Write) -> io::Result<()> {
-    serde_json::to_writer_pretty(&mut *out, report)?;
-    writeln!(out)?;
-    out.flush()
-}
-
-/// Opened before the run: a path that cannot be written must not cost a run.
-enum JsonOutput {
-    Stdout,
-    File(File),
-}
-
-impl JsonOutput {
-    fn open(path: &Path) -> anyhow::Result<Self> {
-        if path == Path::new("-") {
-            return Ok(Self::Stdout);
-        }
-        let file = File::create(path);
-        Ok(Self::File(file.with_context(|| {
-            format!("--json: cannot write {}", path.display())
-        })?))
     }
 }

@@ -1,0 +1,241 @@
+//! What is written down of a request that is over, and who keeps it.
+//!
+//! A record is one line of the account: who, what, where, how much, and how it ended; never a word of prompt or answer.
+//! It is written once: its key is the charge id, which this server made.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use serde::{Deserialize, Serialize};
+
+use super::allocation::Total;
+use super::amount::{Amounts, Tokens};
+use super::charge::ChargeId;
+
+/// How a request ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// Whole.
+    Finished,
+    /// With an error.
+    Failed,
+    /// Its client left or cancelled it.
+    Aborted,
+    /// Nobody told what it used: it is charged with all that it had reserved.
+    Abandoned,
+}
+
+/// A settled charge.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// Its id.
+    pub charge: ChargeId,
+    /// Id of the request, as clients and logs know it.
+    pub request: Arc<str>,
+    /// The organisation.
+    pub organisation: Arc<str>,
+    /// The project, as `organisation/project`.
+    pub project: Option<Arc<str>>,
+    /// Id of the key.
+    pub key: Arc<str>,
+    /// The model, as the client named it.
+    pub model: Arc<str>,
+    /// The site that served it.
+    pub site: Arc<str>,
+    /// What it was for, as the client said.
+    pub purpose: Option<Arc<str>>,
+    /// Tokens of prompt and completion.
+    pub tokens: Tokens,
+    /// What these came to.
+    pub amounts: Amounts,
+    /// Whether the tokens are an upper bound and not a count.
+    pub estimated: bool,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// When it was let in, seconds since the epoch.
+    pub began_s: i64,
+    /// How long it took, in milliseconds.
+    pub took_ms: u64,
+    /// What was drawn from which allocation.
+    pub drawn: Vec<Drawn>,
+}
+
+/// What one record draws from one allocation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Drawn {
+    /// Id of the allocation.
+    pub allocation: Arc<str>,
+    /// Number of its period.
+    pub period: u64,
+    /// How much.
+    #[serde(flatten)]
+    pub total: Total,
+}
+
+/// Sums by allocation and period.
+pub type Totals = BTreeMap<(Arc<str>, u64), Total>;
+
+/// Adds what `record` draws.
+pub fn add(totals: &mut Totals, record: &Record) {
+    for drawn in &record.drawn {
+        let key = (Arc::clone(&drawn.allocation), drawn.period);
+        let total = totals.entry(key).or_default();
+        total.posted = total.posted.saturating_add(drawn.total.posted);
+        total.excess = total.excess.saturating_add(drawn.total.excess);
+    }
+}
+
+/// What an operator set at run time, kept beside the records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// An organisation or a project.
+    Tenant,
+    /// A key, without its secret.
+    Key,
+    /// An allocation.
+    Allocation,
+}
+
+impl Kind {
+    /// Every kind, in the order in which they must be read.
+    pub const ALL: [Self; 3] = [Self::Tenant, Self::Key, Self::Allocation];
+
+    /// Its name in stores and paths.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Tenant => "tenant",
+            Self::Key => "key",
+            Self::Allocation => "allocation",
+        }
+    }
+}
+
+/// A change of what operators set, with who made it and when.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// What it is about.
+    pub kind: Kind,
+    /// Id of that.
+    pub id: String,
+    /// Its JSON from now on; `None` takes it away.
+    pub value: Option<String>,
+    /// Id of the operator's key.
+    pub by: String,
+    /// Seconds since the epoch.
+    pub at_s: i64,
+}
+
+/// One line of the audit trail.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditLine {
+    /// Seconds since the epoch.
+    pub at_s: i64,
+    /// Id of the operator's key.
+    pub by: String,
+    /// `set` or `remove`.
+    pub action: String,
+    /// What it is about.
+    pub kind: String,
+    /// Id of that.
+    pub id: String,
+}
+
+/// Why a ledger cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum LedgerError {
+    /// The file is not one that can be read; nothing was changed.
+    #[error(
+        "the ledger {file} is damaged ({what}); put the last backup in its place, or move it away to start an empty one"
+    )]
+    Damaged {
+        /// The file.
+        file: String,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// The file was written by a later version.
+    #[error(
+        "the ledger {file} has version {found}, and this program knows {known}; use the newer program"
+    )]
+    Newer {
+        /// The file.
+        file: String,
+        /// Its version.
+        found: u64,
+        /// Ours.
+        known: u64,
+    },
+    /// Another process has it open.
+    #[error("the ledger {file} is in use by another process; give each server a file of its own")]
+    InUse {
+        /// The file.
+        file: String,
+    },
+    /// The system refuses.
+    #[error("the ledger {file} cannot be used: {what}")]
+    Io {
+        /// The file.
+        file: String,
+        /// What the system says.
+        what: String,
+    },
+    /// It stopped working earlier.
+    #[error("the ledger has failed; the log says why")]
+    Failed,
+}
+
+/// Who keeps the records.
+pub trait Ledger: Send + Sync + fmt::Debug {
+    /// Takes a record. Never waits; it is settled once [`Ledger::unsettled`] has gone down again, and kept once whatever
+    /// happens. The caller keeps open charges and unsettled records together below [`crate::limits::RESERVATIONS_MAX`].
+    fn append(&self, record: Record);
+
+    /// Records that were taken and are not safe yet.
+    fn unsettled(&self) -> usize;
+
+    /// Sums of all records.
+    ///
+    /// # Errors
+    /// [`LedgerError`], where they cannot be read.
+    fn totals(&self) -> Result<Totals, LedgerError>;
+
+    /// At most `limit` records after the one with that id, in the order of their ids, which is that of their time.
+    ///
+    /// # Errors
+    /// As [`Ledger::totals`].
+    fn records(&self, after: Option<ChargeId>, limit: usize) -> Result<Vec<Record>, LedgerError>;
+
+    /// Makes a change; when it returns, the change is as safe as a settled record. Blocks: call it off the event loop.
+    ///
+    /// # Errors
+    /// [`LedgerError`], and nothing is changed.
+    fn change(&self, change: Change) -> Result<(), LedgerError>;
+
+    /// What operators have set of one kind: ids and JSON.
+    ///
+    /// # Errors
+    /// As [`Ledger::totals`].
+    fn settings(&self, kind: Kind) -> Result<Vec<(String, String)>, LedgerError>;
+
+    /// The last `limit` lines of the audit trail, latest first.
+    ///
+    /// # Errors
+    /// As [`Ledger::totals`].
+    fn audit(&self, limit: usize) -> Result<Vec<AuditLine>, LedgerError>;
+
+    /// Waits until everything taken before is safe. Blocks.
+    ///
+    /// # Errors
+    /// [`LedgerError`], where it never will be.
+    fn flush(&self) -> Result<(), LedgerError>;
+
+    /// Resolves where it stops working: then nothing more may be promised, and the process must end.
+    fn failed(&self) -> BoxFuture<'static, ()> {
+        Box::pin(std::future::pending())
+    }
+}

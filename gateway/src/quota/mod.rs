@@ -1,0 +1,225 @@
+//! Quota: who may spend what where, exact under concurrency, crash and abort.
+//!
+//! Two currencies. *Rate* (requests and tokens a minute, requests at once) is a matter of the moment and lives in memory.
+//! *Allocation* (tokens, money, time, energy for a project, site and period) is a matter of record: what is settled
+//! stands in the [`ledger`]. Both are taken together in the [`book`], which knows no clock, lock or store, before a
+//! request enters any queue, as an upper bound; when the request ends, what it really used is settled and the rest
+//! given back. This file is the handle that the server shares.
+
+pub mod allocation;
+pub mod amount;
+pub mod book;
+pub mod charge;
+mod draw;
+pub mod invariants;
+pub mod ledger;
+pub mod meter;
+pub mod open;
+pub mod rate;
+pub mod reservation;
+pub mod standing;
+pub mod store;
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use futures::future::BoxFuture;
+use uuid::{NoContext, Timestamp, Uuid};
+
+use self::amount::Tokens;
+use self::book::Book;
+use self::charge::{Account, ChargeId, Claim, Moment, Refusal, Spent};
+use self::ledger::{Drawn, Ledger, Outcome, Record};
+use self::reservation::{Reservation, Slip};
+use crate::clock::Clock;
+use crate::limits::RESERVATIONS_MAX;
+
+/// The quota of one server. Clones share it.
+#[derive(Clone)]
+pub struct Quota {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    /// Held for a few microseconds, never across an await.
+    book: Mutex<Book>,
+    ledger: Arc<dyn Ledger>,
+    clock: Clock,
+    options: Options,
+}
+
+/// What quota needs to know of its server.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The site that this server is.
+    pub site: Arc<str>,
+    /// Tokens that a choice may have where the client names no number.
+    pub default_max_tokens: u32,
+}
+
+impl Quota {
+    /// Quota by `book`, recorded in `ledger`.
+    #[must_use]
+    pub fn new(book: Book, ledger: Arc<dyn Ledger>, clock: Clock, options: Options) -> Self {
+        let book = Mutex::new(book);
+        Self {
+            shared: Arc::new(Shared {
+                book,
+                ledger,
+                clock,
+                options,
+            }),
+        }
+    }
+
+    /// What it needs to know of its server.
+    #[must_use]
+    pub fn options(&self) -> &Options {
+        &self.shared.options
+    }
+
+    /// Who keeps the records.
+    #[must_use]
+    pub fn ledger(&self) -> &Arc<dyn Ledger> {
+        &self.shared.ledger
+    }
+
+    /// Whether even the smallest request would be refused, before any work is done for it.
+    ///
+    /// # Errors
+    /// [`Refusal`] of that.
+    pub fn check(&self, account: &Arc<Account>, model: &Arc<str>) -> Result<(), Refusal> {
+        let claim = self.claim(account, model, Tokens::default());
+        self.with_book(|book, at| book.check(&claim, at))
+    }
+
+    /// Whether this account has anything left to be served at `site`: what routing filters sites by.
+    #[must_use]
+    pub fn has_left(&self, account: &Arc<Account>, model: &Arc<str>, site: &Arc<str>) -> bool {
+        let claim = Claim {
+            site: Arc::clone(site),
+            ..self.claim(account, model, Tokens::default())
+        };
+        self.with_book(|book, at| book.check(&claim, at)).is_ok()
+    }
+
+    /// Holds what a request may use at most, at this server's own site.
+    ///
+    /// # Errors
+    /// [`Refusal`], and nothing is held.
+    pub fn reserve(
+        &self,
+        account: &Arc<Account>,
+        model: &Arc<str>,
+        bound: Tokens,
+        slip: Slip,
+    ) -> Result<Reservation, Refusal> {
+        let claim = self.claim(account, model, bound);
+        let charge = self.with_book(|book, at| {
+            // Every open charge becomes a record at most once, so that the ledger's queue always has room for it.
+            if book.pending().len() + self.shared.ledger.unsettled() >= RESERVATIONS_MAX {
+                return Err(Refusal::Busy);
+            }
+            let charge = new_charge(at);
+            book.reserve(charge, claim, at).map(|()| charge)
+        })?;
+        Ok(Reservation::new(self.clone(), charge, slip, bound))
+    }
+
+    /// Runs `work` on the book at this moment. It must be short, and must not call quota again.
+    pub fn with_book<T>(&self, work: impl FnOnce(&mut Book, Moment) -> T) -> T {
+        work(&mut self.book(), self.moment())
+    }
+
+    /// Resolves where the ledger stops working; the process must end then.
+    pub fn failed(&self) -> BoxFuture<'static, ()> {
+        self.shared.ledger.failed()
+    }
+
+    fn started(&self, charge: ChargeId) {
+        self.book().started(charge);
+    }
+
+    fn move_to(&self, charge: ChargeId, site: &Arc<str>) -> Result<(), Refusal> {
+        self.with_book(|book, at| book.move_to(charge, site, at))
+    }
+
+    fn void(&self, charge: ChargeId) {
+        self.with_book(|book, at| book.void(charge, at));
+    }
+
+    fn post(&self, charge: ChargeId, slip: &Slip, spent: Spent, outcome: Outcome) {
+        self.with_book(|book, at| {
+            let Some(posted) = book.post(charge, spent, at) else {
+                return;
+            };
+            let (claim, taken) = (posted.pending.claim(), posted.pending.taken());
+            let took_ms = at.now.saturating_sub(taken.now).as_millis();
+            let drawn = posted.drawn.into_iter();
+            // Under the book's lock, so that a record is always counted: as open or as unsettled.
+            self.shared.ledger.append(Record {
+                charge,
+                request: Arc::clone(&slip.request),
+                organisation: Arc::clone(&claim.account.organisation),
+                project: claim.account.project.clone(),
+                key: Arc::clone(&claim.account.key),
+                model: Arc::clone(&claim.model),
+                site: Arc::clone(&claim.site),
+                purpose: slip.purpose.clone(),
+                tokens: spent.tokens,
+                amounts: posted.amounts,
+                estimated: outcome == Outcome::Abandoned,
+                outcome,
+                began_s: taken.unix_s,
+                took_ms: u64::try_from(took_ms).unwrap_or(u64::MAX),
+                drawn: drawn
+                    .map(|(allocation, period, total)| Drawn {
+                        allocation,
+                        period,
+                        total,
+                    })
+                    .collect(),
+            });
+        });
+    }
+
+    fn claim(&self, account: &Arc<Account>, model: &Arc<str>, bound: Tokens) -> Claim {
+        Claim {
+            account: Arc::clone(account),
+            model: Arc::clone(model),
+            site: Arc::clone(&self.shared.options.site),
+            bound,
+        }
+    }
+
+    fn moment(&self) -> Moment {
+        Moment {
+            now: self.shared.clock.now(),
+            unix_s: self.shared.clock.unix_s(),
+        }
+    }
+
+    fn book(&self) -> MutexGuard<'_, Book> {
+        self.shared
+            .book
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Quota {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Quota")
+            .field("options", &self.shared.options)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A new id: time first, so that a ledger's order is that of time.
+fn new_charge(at: Moment) -> ChargeId {
+    let seconds = u64::try_from(at.unix_s).unwrap_or(0);
+    Uuid::new_v7(Timestamp::from_unix(NoContext, seconds, 0))
+}
+
+#[cfg(test)]
+mod tests;

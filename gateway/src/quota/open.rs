@@ -1,0 +1,114 @@
+//! Opens the quota of a server: the ledger first, then what the config and the ledger say, then what was spent.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use hansa_config::{Config, schema};
+
+use super::allocation::Grant;
+use super::amount::{Currency, Price};
+use super::book::Book;
+use super::charge::Scope;
+use super::ledger::{Ledger, LedgerError};
+use super::meter::Limits;
+use super::store::embedded::EmbeddedLedger;
+use super::store::memory::MemoryLedger;
+use super::{Options, Quota};
+use crate::clock::Clock;
+
+/// The quota that `config` describes, with its ledger.
+///
+/// # Errors
+/// [`LedgerError`] of a ledger that cannot be used; it is never started empty in its place.
+pub fn open(config: &Config, clock: &Clock) -> Result<Quota, LedgerError> {
+    let ledger: Arc<dyn Ledger> = match &config.quota.ledger {
+        Some(file) => Arc::new(EmbeddedLedger::open(Path::new(file))?),
+        None => Arc::new(MemoryLedger::default()),
+    };
+    let mut book = Book::default();
+    for rate in &config.rates {
+        let scope = match rate.site.is_empty() {
+            true => Scope::Model(rate.model.as_str().into()),
+            false => Scope::Site(rate.site.as_str().into()),
+        };
+        book.set_limits(scope, &limits(&rate.rates), clock.now());
+    }
+    for price in &config.prices {
+        let model = price.model.as_str().into();
+        book.set_price(model, named(&price.site), price_of(price));
+    }
+    for allocation in &config.allocations {
+        book.set_grant(grant(allocation));
+    }
+    let options = Options {
+        site: config.quota.site.as_str().into(),
+        default_max_tokens: config.quota.default_max_tokens,
+    };
+    Ok(Quota::new(book, ledger, clock.clone(), options))
+}
+
+impl Quota {
+    /// Counts what the ledger says was spent; once, after every allocation is known.
+    ///
+    /// # Errors
+    /// [`LedgerError`], where it cannot be read.
+    pub fn replay(&self) -> Result<(), LedgerError> {
+        // Sorted by allocation and then by period, as a book wants them.
+        let totals = self.ledger().totals()?;
+        self.with_book(|book, at| {
+            for ((allocation, period), total) in totals {
+                book.replay(&allocation, period, total);
+            }
+            book.roll(at);
+        });
+        Ok(())
+    }
+}
+
+/// The bounds of a config.
+#[must_use]
+pub fn limits(rates: &schema::tenancy::Rates) -> Limits {
+    Limits {
+        requests_per_minute: rates.requests_per_minute,
+        input_tokens_per_minute: rates.input_tokens_per_minute,
+        output_tokens_per_minute: rates.output_tokens_per_minute,
+        tokens_per_minute: rates.tokens_per_minute,
+        concurrent_max: rates.concurrent_max,
+        queued_max: rates.queued_max,
+    }
+}
+
+/// The grant of a config, in smallest units.
+fn grant(allocation: &schema::tenancy::Allocation) -> Grant {
+    let currency = match allocation.currency {
+        schema::tenancy::Currency::Tokens => Currency::Tokens,
+        schema::tenancy::Currency::Money => Currency::Money,
+    };
+    let units = |whole: u64| whole.saturating_mul(currency.units());
+    let percent = |percent: u32| u8::try_from(percent).unwrap_or(100);
+    Grant {
+        id: allocation.id.as_str().into(),
+        tenant: allocation.tenant.as_str().into(),
+        site: named(&allocation.site),
+        currency,
+        amount: units(allocation.amount),
+        overdraft: units(allocation.overdraft),
+        soft_percent: percent(allocation.soft_percent),
+        start_s: allocation.start_s.unwrap_or(0),
+        end_s: allocation.end_s.unwrap_or(i64::MAX),
+        renew_days: allocation.renew_days,
+        carry_over_percent: percent(allocation.carry_over_percent),
+    }
+}
+
+fn price_of(price: &schema::tenancy::Price) -> Price {
+    Price {
+        input: price.input,
+        cached: price.cached.unwrap_or(price.input),
+        output: price.output,
+    }
+}
+
+fn named(name: &str) -> Option<Arc<str>> {
+    (!name.is_empty()).then(|| name.into())
+}

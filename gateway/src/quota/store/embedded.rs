@@ -1,0 +1,408 @@
+//! A ledger in a file of this process, through redb: transactions that survive a kill, one sync for many records.
+//!
+//! One thread writes. What came while it waited for the disk is its next batch, so the disk decides how many records
+//! share a sync and nobody waits for a timer. A record and its sums are one transaction, and a record that is there
+//! already is not written again. A commit that fails ends the ledger: what the disk holds after a failed sync is not
+//! known, so nothing more is promised.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::{Builder, JoinHandle};
+
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use redb::{
+    Database, DatabaseError, ReadableDatabase, ReadableTable, StorageBackend, StorageError,
+    TableDefinition, WriteTransaction,
+};
+use tokio::sync::{mpsc, watch};
+
+use super::memory::audit_line;
+use crate::limits::{AUDIT_LINES_MAX, COMMIT_RECORDS_MAX, LEDGER_CACHE_BYTES, RESERVATIONS_MAX};
+use crate::quota::allocation::Total;
+use crate::quota::charge::ChargeId;
+use crate::quota::ledger::{AuditLine, Change, Kind, Ledger, LedgerError, Record, Totals};
+
+/// Version of the tables below.
+const SCHEMA: u64 = 1;
+
+const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
+/// Records as JSON, by charge id.
+const RECORDS: TableDefinition<'_, u128, &[u8]> = TableDefinition::new("records");
+/// Posted and excess, by allocation and period.
+const TOTALS: TableDefinition<'_, (&str, u64), (u64, u64)> = TableDefinition::new("totals");
+/// What operators set, as JSON, by kind and id.
+const SETTINGS: TableDefinition<'_, (&str, &str), &str> = TableDefinition::new("settings");
+/// The audit trail as JSON, by number.
+const AUDIT: TableDefinition<'_, u64, &str> = TableDefinition::new("audit");
+
+/// In a file.
+#[derive(Debug)]
+pub struct EmbeddedLedger {
+    file: String,
+    database: Arc<Database>,
+    shared: Arc<Shared>,
+    /// `None` once it is being dropped.
+    work: Option<mpsc::Sender<Work>>,
+    writer: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    unsettled: AtomicUsize,
+    failed: watch::Sender<bool>,
+}
+
+enum Work {
+    Append(Box<Record>),
+    Change(Change, Done),
+    Flush(Done),
+}
+
+/// Told once the commit has returned; dropped where it failed.
+type Done = std::sync::mpsc::SyncSender<()>;
+
+impl EmbeddedLedger {
+    /// Opens the ledger at `path`, or makes one where nothing is. A file that was open when its process was killed is
+    /// taken back to its last commit.
+    ///
+    /// # Errors
+    /// [`LedgerError`] names the file and the way out; a damaged file is left as it is.
+    pub fn open(path: &Path) -> Result<Self, LedgerError> {
+        let file = path.display().to_string();
+        let mut builder = Database::builder();
+        builder.set_cache_size(LEDGER_CACHE_BYTES);
+        let opening = || match path.try_exists() {
+            // An empty file is what a full disk or a careless copy leaves: only a missing one is a beginning.
+            Ok(true) => builder.open(path),
+            _ => builder.create(path),
+        };
+        // redb asserts some of what it expects of a file; nothing of what it had opened by then is used.
+        match catch_unwind(AssertUnwindSafe(opening)) {
+            Ok(database) => Self::start(database, file),
+            Err(_panic) => Err(damaged(&file, &"it ends before its own end, or is garbled")),
+        }
+    }
+
+    /// As [`EmbeddedLedger::open`], on storage of the caller's.
+    ///
+    /// # Errors
+    /// As [`EmbeddedLedger::open`].
+    pub fn on(storage: impl StorageBackend) -> Result<Self, LedgerError> {
+        let database = Database::builder().create_with_backend(storage);
+        Self::start(database, "(in memory)".to_owned())
+    }
+
+    fn start(database: Result<Database, DatabaseError>, file: String) -> Result<Self, LedgerError> {
+        let database = database.map_err(|error| refused(error, &file))?;
+        prepare(&database, &file)?;
+        let (database, shared) = (Arc::new(database), Arc::<Shared>::default());
+        let (work, queue) = mpsc::channel(RESERVATIONS_MAX);
+        let writer = Writer {
+            database: Arc::clone(&database),
+            shared: Arc::clone(&shared),
+            file: file.clone(),
+        };
+        let thread = Builder::new().name("hansa-ledger".to_owned());
+        let writer = thread.spawn(move || writer.run(queue));
+        let writer = writer.map_err(|error| broken(&file, &error))?;
+        Ok(Self {
+            file,
+            database,
+            shared,
+            work: Some(work),
+            writer: Some(writer),
+        })
+    }
+
+    /// Waits for what `work` asks for.
+    fn ask(&self, work: impl FnOnce(Done) -> Work) -> Result<(), LedgerError> {
+        let (done, waiting) = std::sync::mpsc::sync_channel(1);
+        let queue = self.work.as_ref().ok_or(LedgerError::Failed)?;
+        let sent = queue.blocking_send(work(done));
+        sent.map_err(|_closed| LedgerError::Failed)?;
+        waiting.recv().map_err(|_failed| LedgerError::Failed)
+    }
+
+    /// Reads one table.
+    fn read<K, V, T>(
+        &self,
+        table: TableDefinition<'static, K, V>,
+        read: impl FnOnce(&redb::ReadOnlyTable<K, V>) -> Result<T, redb::Error>,
+    ) -> Result<T, LedgerError>
+    where
+        K: redb::Key + 'static,
+        V: redb::Value + 'static,
+    {
+        let reading = || -> Result<T, redb::Error> {
+            let transaction = self.database.begin_read()?;
+            read(&transaction.open_table(table)?)
+        };
+        reading().map_err(|error| broken(&self.file, &error))
+    }
+}
+
+impl Ledger for EmbeddedLedger {
+    fn append(&self, record: Record) {
+        self.shared.unsettled.fetch_add(1, Ordering::AcqRel);
+        let queue = self.work.as_ref();
+        let sent = queue.map(|queue| queue.try_send(Work::Append(Box::new(record))));
+        if !matches!(sent, Some(Ok(()))) {
+            // The writer is gone, or the caller let in more than it may: a record that is not kept must not go unnoticed.
+            self.shared.failed.send_replace(true);
+        }
+    }
+
+    fn unsettled(&self) -> usize {
+        self.shared.unsettled.load(Ordering::Acquire)
+    }
+
+    fn totals(&self) -> Result<Totals, LedgerError> {
+        self.read(TOTALS, |table| {
+            let rows = table.iter()?.map(|row| {
+                let (key, value) = row?;
+                let ((allocation, period), (posted, excess)) = (key.value(), value.value());
+                Ok(((allocation.into(), period), Total { posted, excess }))
+            });
+            rows.collect()
+        })
+    }
+
+    fn records(&self, after: Option<ChargeId>, limit: usize) -> Result<Vec<Record>, LedgerError> {
+        let first = after.map_or(0, |after| after.as_u128().saturating_add(1));
+        let read = self.read(RECORDS, |table| {
+            let rows = table.range(first..)?.take(limit);
+            let parsed = rows.map(|row| Ok(serde_json::from_slice(row?.1.value())));
+            parsed.collect::<Result<Vec<_>, redb::Error>>()
+        })?;
+        let parsed: Result<_, serde_json::Error> = read.into_iter().collect();
+        parsed.map_err(|error| broken(&self.file, &error))
+    }
+
+    fn change(&self, change: Change) -> Result<(), LedgerError> {
+        self.ask(|done| Work::Change(change, done))
+    }
+
+    fn settings(&self, kind: Kind) -> Result<Vec<(String, String)>, LedgerError> {
+        self.read(SETTINGS, |table| {
+            let mut found = Vec::new();
+            for row in table.range((kind.name(), "")..)? {
+                let (key, value) = row?;
+                let (of, id) = key.value();
+                if of != kind.name() {
+                    break;
+                }
+                found.push((id.to_owned(), value.value().to_owned()));
+            }
+            Ok(found)
+        })
+    }
+
+    fn audit(&self, limit: usize) -> Result<Vec<AuditLine>, LedgerError> {
+        let read = self.read(AUDIT, |table| {
+            let rows = table.iter()?.rev().take(limit);
+            let parsed = rows.map(|row| Ok(serde_json::from_str(row?.1.value())));
+            parsed.collect::<Result<Vec<_>, redb::Error>>()
+        })?;
+        let parsed: Result<_, serde_json::Error> = read.into_iter().collect();
+        parsed.map_err(|error| broken(&self.file, &error))
+    }
+
+    fn flush(&self) -> Result<(), LedgerError> {
+        self.ask(Work::Flush)
+    }
+
+    fn failed(&self) -> BoxFuture<'static, ()> {
+        let mut failed = self.shared.failed.subscribe();
+        let told = async move {
+            // An error says that the ledger was closed, which is no failure.
+            if failed.wait_for(|failed| *failed).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        };
+        told.boxed()
+    }
+}
+
+impl Drop for EmbeddedLedger {
+    /// Waits for the writer, which first writes what it has.
+    fn drop(&mut self) {
+        self.work = None;
+        if let Some(writer) = self.writer.take() {
+            // A writer that panicked has logged it.
+            let _ = writer.join();
+        }
+    }
+}
+
+/// The thread that writes.
+struct Writer {
+    database: Arc<Database>,
+    shared: Arc<Shared>,
+    file: String,
+}
+
+impl Writer {
+    fn run(self, mut queue: mpsc::Receiver<Work>) {
+        // Also where the thread ends by a panic: nothing is promised without a writer.
+        let _failing = FailOnPanic(&self.shared);
+        let mut batch = Vec::with_capacity(COMMIT_RECORDS_MAX);
+        while queue.blocking_recv_many(&mut batch, COMMIT_RECORDS_MAX) > 0 {
+            if let Err(error) = self.commit(&batch) {
+                self.shared.failed.send_replace(true);
+                let file = &self.file;
+                tracing::error!(%error, file, "the ledger cannot be written; the server must stop");
+                return;
+            }
+            self.settle(&mut batch);
+        }
+    }
+
+    /// Writes a batch; when this returns well, it is on the disk.
+    fn commit(&self, batch: &[Work]) -> Result<(), redb::Error> {
+        let transaction = self.database.begin_write()?;
+        for work in batch {
+            match work {
+                Work::Append(record) => insert(&transaction, record)?,
+                Work::Change(change, _) => set(&transaction, change)?,
+                Work::Flush(_) => {}
+            }
+        }
+        Ok(transaction.commit()?)
+    }
+
+    /// Tells those who wait.
+    fn settle(&self, batch: &mut Vec<Work>) {
+        for work in batch.drain(..) {
+            match work {
+                Work::Append(_) => {
+                    self.shared.unsettled.fetch_sub(1, Ordering::AcqRel);
+                }
+                Work::Change(_, done) | Work::Flush(done) => {
+                    // One who no longer waits needs no word.
+                    let _ = done.try_send(());
+                }
+            }
+        }
+    }
+}
+
+struct FailOnPanic<'a>(&'a Shared);
+
+impl Drop for FailOnPanic<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.failed.send_replace(true);
+        }
+    }
+}
+
+/// Writes a record and its sums, unless it is there.
+fn insert(transaction: &WriteTransaction, record: &Record) -> Result<(), redb::Error> {
+    // A record is strings and numbers: it always serialises.
+    let json = serde_json::to_vec(record).unwrap_or_default();
+    let mut records = transaction.open_table(RECORDS)?;
+    let charge = record.charge.as_u128();
+    if records.get(charge)?.is_some() {
+        return Ok(());
+    }
+    records.insert(charge, json.as_slice())?;
+    let mut totals = transaction.open_table(TOTALS)?;
+    for drawn in &record.drawn {
+        let key = (&*drawn.allocation, drawn.period);
+        let (posted, excess) = totals.get(key)?.map(|row| row.value()).unwrap_or_default();
+        let sums = (
+            posted.saturating_add(drawn.total.posted),
+            excess.saturating_add(drawn.total.excess),
+        );
+        totals.insert(key, sums)?;
+    }
+    Ok(())
+}
+
+fn set(transaction: &WriteTransaction, change: &Change) -> Result<(), redb::Error> {
+    let mut settings = transaction.open_table(SETTINGS)?;
+    let key = (change.kind.name(), change.id.as_str());
+    match &change.value {
+        Some(value) => settings.insert(key, value.as_str())?,
+        None => settings.remove(key)?,
+    };
+    let mut audit = transaction.open_table(AUDIT)?;
+    let number = audit.last()?.map_or(0, |(last, _)| last.value() + 1);
+    let line = serde_json::to_string(&audit_line(change)).unwrap_or_default();
+    audit.insert(number, line.as_str())?;
+    if let Some(old) = number.checked_sub(AUDIT_LINES_MAX as u64) {
+        audit.remove(old)?;
+    }
+    Ok(())
+}
+
+/// Makes the tables of a new file; looks at the version of another one.
+fn prepare(database: &Database, file: &str) -> Result<(), LedgerError> {
+    let version = || -> Result<Option<u64>, redb::Error> {
+        let transaction = database.begin_read()?;
+        match transaction.open_table(META) {
+            Ok(meta) => Ok(meta.get("schema")?.map(|row| row.value())),
+            Err(redb::TableError::TableDoesNotExist(_)) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    };
+    let found = version().map_err(|error| damaged(file, &error))?;
+    if let Some(found) = found.filter(|found| *found > SCHEMA) {
+        return Err(LedgerError::Newer {
+            file: file.to_owned(),
+            found,
+            known: SCHEMA,
+        });
+    }
+    let make = || -> Result<(), redb::Error> {
+        let transaction = database.begin_write()?;
+        transaction.open_table(META)?.insert("schema", SCHEMA)?;
+        transaction.open_table(RECORDS)?;
+        transaction.open_table(TOTALS)?;
+        transaction.open_table(SETTINGS)?;
+        transaction.open_table(AUDIT)?;
+        Ok(transaction.commit()?)
+    };
+    make().map_err(|error| damaged(file, &error))
+}
+
+fn refused(error: DatabaseError, file: &str) -> LedgerError {
+    let file = file.to_owned();
+    match error {
+        DatabaseError::DatabaseAlreadyOpen => LedgerError::InUse { file },
+        DatabaseError::Storage(StorageError::Io(error)) if is_of_the_system(&error) => {
+            let what = error.to_string();
+            LedgerError::Io { file, what }
+        }
+        error => damaged(&file, &error),
+    }
+}
+
+/// Whether an error says something of the machine and not of the file's content.
+fn is_of_the_system(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind;
+    !matches!(
+        error.kind(),
+        ErrorKind::InvalidData | ErrorKind::UnexpectedEof | ErrorKind::InvalidInput
+    )
+}
+
+fn damaged(file: &str, error: &impl ToString) -> LedgerError {
+    LedgerError::Damaged {
+        file: file.to_owned(),
+        what: error.to_string(),
+    }
+}
+
+fn broken(file: &str, error: &impl ToString) -> LedgerError {
+    LedgerError::Io {
+        file: file.to_owned(),
+        what: error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

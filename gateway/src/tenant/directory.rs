@@ -1,0 +1,261 @@
+//! All tenants and keys at one moment, and who shows which key.
+//!
+//! A key is found by its digest. Whoever tries keys learns nothing from the time that it takes: the digest of a wrong key
+//! shares no beginning with that of a right one that its sender could choose, and the last comparison takes the same
+//! time for known and unknown keys.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::sync::Arc;
+
+use super::document::{KeyDocument, TenantDocument};
+use super::principal::{AllowList, Principal, number};
+use super::secret::KeyDigest;
+use crate::limits::{KEY_BYTES_MAX, NAME_BYTES_MAX, NAMES_MAX};
+use crate::quota::charge::{Account, Scope};
+use crate::quota::meter::Limits;
+
+/// The tenants and keys.
+#[derive(Default)]
+pub struct Directory {
+    tenants: BTreeMap<Arc<str>, TenantDocument>,
+    keys: BTreeMap<Arc<str>, KeyDocument>,
+    by_digest: HashMap<KeyDigest, Entry>,
+}
+
+struct Entry {
+    digest: KeyDigest,
+    expires_s: Option<i64>,
+    revoked: bool,
+    principal: Arc<Principal>,
+}
+
+/// Why a key does not open anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Denied {
+    /// There is none, or nobody knows it.
+    Unknown,
+    /// Its time is over.
+    Expired,
+    /// An operator took it back.
+    Revoked,
+}
+
+/// What does not fit together.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DirectoryError {
+    /// Two of a kind have one id.
+    #[error("there are two {kind}s with the id '{id}'; give each its own")]
+    Twice {
+        /// What they are.
+        kind: &'static str,
+        /// Their id.
+        id: String,
+    },
+    /// A key or project of nobody.
+    #[error("there is no tenant '{0}'; add it first")]
+    NoTenant(String),
+    /// A name will not do.
+    #[error(
+        "'{0}' will not do as a name: 1 to {NAME_BYTES_MAX} visible ASCII characters, a tenant as `organisation` or `organisation/project`"
+    )]
+    Name(String),
+    /// A list is too long.
+    #[error("a list of '{0}' has more than {NAMES_MAX} names")]
+    TooMany(String),
+    /// A digest is none.
+    #[error("the sha256 of key '{0}' is not 64 hexadecimal digits")]
+    Digest(String),
+}
+
+impl Directory {
+    /// These tenants and keys.
+    ///
+    /// # Errors
+    /// [`DirectoryError`], where they do not fit together.
+    pub fn new(
+        tenants: Vec<TenantDocument>,
+        keys: Vec<KeyDocument>,
+    ) -> Result<Self, DirectoryError> {
+        let mut directory = Self::default();
+        for tenant in tenants {
+            directory.add_tenant(tenant)?;
+        }
+        for id in directory.tenants.keys() {
+            if let Some((organisation, _)) = id.split_once('/') {
+                directory.known(organisation)?;
+            }
+        }
+        for key in keys {
+            directory.add_key(key)?;
+        }
+        Ok(directory)
+    }
+
+    /// Who shows `key` at this moment.
+    ///
+    /// # Errors
+    /// [`Denied`].
+    pub fn authenticate(&self, key: &str, unix_s: i64) -> Result<Arc<Principal>, Denied> {
+        // Nobody's key is that long; digesting it would only cost time.
+        if key.len() > KEY_BYTES_MAX {
+            return Err(Denied::Unknown);
+        }
+        let shown = KeyDigest::of(key);
+        let entry = self.by_digest.get(&shown);
+        // One whose key is not known is compared as well, with the opposite.
+        let kept = entry.map_or_else(|| shown.opposite(), |entry| entry.digest);
+        let is_it = kept.is(&shown);
+        match entry.filter(|_| is_it) {
+            None => Err(Denied::Unknown),
+            Some(entry) if entry.revoked => Err(Denied::Revoked),
+            Some(entry) if entry.expires_s.is_some_and(|end_s| end_s <= unix_s) => {
+                Err(Denied::Expired)
+            }
+            Some(entry) => Ok(Arc::clone(&entry.principal)),
+        }
+    }
+
+    /// Whether there is such a tenant.
+    ///
+    /// # Errors
+    /// [`DirectoryError::NoTenant`].
+    pub fn known(&self, tenant: &str) -> Result<&TenantDocument, DirectoryError> {
+        let found = self.tenants.get(tenant);
+        found.ok_or_else(|| DirectoryError::NoTenant(tenant.to_owned()))
+    }
+
+    /// Every tenant, by id.
+    pub fn tenants(&self) -> impl Iterator<Item = &TenantDocument> {
+        self.tenants.values()
+    }
+
+    /// Every key, by id.
+    pub fn keys(&self) -> impl Iterator<Item = &KeyDocument> {
+        self.keys.values()
+    }
+
+    /// A key by its id.
+    #[must_use]
+    pub fn key(&self, id: &str) -> Option<&KeyDocument> {
+        self.keys.get(id)
+    }
+
+    /// The bounds of each.
+    pub(super) fn scopes(&self) -> impl Iterator<Item = (Scope, Limits)> {
+        let tenants = self.tenants.iter();
+        let tenants = tenants.map(|(id, tenant)| (Scope::Tenant(Arc::clone(id)), tenant.limits));
+        let keys = self.keys.iter();
+        let keys = keys.map(|(id, key)| (Scope::Key(Arc::clone(id)), key.limits));
+        tenants.chain(keys)
+    }
+
+    pub(super) fn has(&self, scope: &Scope) -> bool {
+        match scope {
+            Scope::Tenant(id) => self.tenants.contains_key(id),
+            Scope::Key(id) => self.keys.contains_key(id),
+            Scope::Model(_) | Scope::Site(_) => true,
+        }
+    }
+
+    fn add_tenant(&mut self, tenant: TenantDocument) -> Result<(), DirectoryError> {
+        let id = &tenant.id;
+        let parts = id.split('/').count();
+        if !is_name(id) || parts > 2 || id.split('/').any(str::is_empty) {
+            return Err(DirectoryError::Name(id.clone()));
+        }
+        let lists = [
+            &tenant.countries,
+            &tenant.sites,
+            &tenant.purposes,
+            &tenant.models,
+        ];
+        check_lists(id, &lists)?;
+        let twice = DirectoryError::Twice {
+            kind: "tenant",
+            id: id.clone(),
+        };
+        let before = self.tenants.insert(id.as_str().into(), tenant);
+        before.map_or(Ok(()), |_| Err(twice))
+    }
+
+    fn add_key(&mut self, key: KeyDocument) -> Result<(), DirectoryError> {
+        if !is_name(&key.id) {
+            return Err(DirectoryError::Name(key.id));
+        }
+        check_lists(&key.id, &[&key.models, &key.endpoints, &key.sites])?;
+        let digest = KeyDigest::parse(&key.sha256);
+        let digest = digest.ok_or_else(|| DirectoryError::Digest(key.id.clone()))?;
+        let entry = Entry {
+            digest,
+            expires_s: key.expires_s,
+            revoked: key.revoked,
+            principal: Arc::new(self.principal(&key)?),
+        };
+        let same_key = self.by_digest.insert(digest, entry).is_some();
+        let id: Arc<str> = key.id.as_str().into();
+        let twice = DirectoryError::Twice {
+            kind: "key",
+            id: key.id.clone(),
+        };
+        let same_id = self.keys.insert(id, key).is_some();
+        if same_key || same_id {
+            return Err(twice);
+        }
+        Ok(())
+    }
+
+    /// What a request with this key may do: what the key, its project and its organisation allow together.
+    fn principal(&self, key: &KeyDocument) -> Result<Principal, DirectoryError> {
+        let tenant = self.known(&key.tenant)?;
+        let organisation = key.tenant.split('/').next().unwrap_or_default();
+        let above = self.known(organisation)?;
+        let list = |of: fn(&TenantDocument) -> &Vec<String>| {
+            AllowList::new(of(tenant)).and(&AllowList::new(of(above)))
+        };
+        let project = key.tenant.contains('/').then(|| key.tenant.as_str().into());
+        let pool = tenant.pool.as_deref();
+        Ok(Principal {
+            account: Arc::new(Account {
+                key: key.id.as_str().into(),
+                project,
+                organisation: organisation.into(),
+            }),
+            role: key.role,
+            models: list(|tenant| &tenant.models).and(&AllowList::new(&key.models)),
+            endpoints: AllowList::new(&key.endpoints),
+            sites: list(|tenant| &tenant.sites).and(&AllowList::new(&key.sites)),
+            countries: list(|tenant| &tenant.countries),
+            purposes: list(|tenant| &tenant.purposes),
+            experimental: tenant.experimental && above.experimental,
+            flow: number("flow", &key.tenant),
+            pool: pool.map_or_else(
+                || number("tenant", &key.tenant),
+                |pool| number("pool", pool),
+            ),
+        })
+    }
+}
+
+fn is_name(name: &str) -> bool {
+    let bytes = 1..=NAME_BYTES_MAX;
+    bytes.contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+fn check_lists(id: &str, lists: &[&Vec<String>]) -> Result<(), DirectoryError> {
+    if lists.iter().any(|list| list.len() > NAMES_MAX) {
+        return Err(DirectoryError::TooMany(id.to_owned()));
+    }
+    let mut names = lists.iter().flat_map(|list| list.iter());
+    let wrong = names.find(|name| !is_name(name));
+    wrong.map_or(Ok(()), |name| Err(DirectoryError::Name(name.clone())))
+}
+
+impl fmt::Debug for Directory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Directory")
+            .field("tenants", &self.tenants.len())
+            .field("keys", &self.keys.len())
+            .finish()
+    }
+}

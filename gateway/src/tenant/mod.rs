@@ -1,0 +1,266 @@
+//! Tenants: who is asking, what they may use, and on whose account it goes.
+//!
+//! An organisation has projects, and both have keys. They come from the config and from the ledger, where operators set
+//! them while the server runs; an id in both is refused. What a request may do is worked out when a key is added and
+//! not when it is used: a [`Principal`] travels with each request that showed a key.
+
+pub mod directory;
+pub mod document;
+pub mod principal;
+pub mod secret;
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::ArcSwap;
+use hansa_config::Config;
+
+use self::directory::{Denied, Directory, DirectoryError};
+use self::document::{KeyDocument, TenantDocument};
+use self::principal::Principal;
+use crate::quota::Quota;
+use crate::quota::allocation::Grant;
+use crate::quota::charge::Scope;
+use crate::quota::ledger::{Change, Kind, LedgerError};
+use crate::quota::meter::Limits;
+
+/// The tenants of one server. Clones share them.
+#[derive(Clone)]
+pub struct Tenants {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    directory: ArcSwap<Directory>,
+    /// What the config says: it cannot be changed while the server runs.
+    configured: Configured,
+    quota: Quota,
+    /// One change at a time.
+    changing: Mutex<()>,
+}
+
+#[derive(Debug, Default)]
+struct Configured {
+    tenants: Vec<TenantDocument>,
+    keys: Vec<KeyDocument>,
+    allocations: Vec<Arc<str>>,
+}
+
+/// Why tenants cannot be read or changed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TenantError {
+    /// They do not fit together.
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
+    /// The ledger does not take or give them.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// It is the config's.
+    #[error("the {kind} '{id}' stands in the config; change it there and start the server again")]
+    Configured {
+        /// What it is.
+        kind: &'static str,
+        /// Its id.
+        id: String,
+    },
+    /// There is none.
+    #[error("there is no {kind} '{id}'")]
+    Missing {
+        /// What it would be.
+        kind: &'static str,
+        /// Its id.
+        id: String,
+    },
+    /// What the ledger has cannot be understood.
+    #[error("the {kind} '{id}' in the ledger cannot be read: {what}")]
+    Unreadable {
+        /// What it is.
+        kind: &'static str,
+        /// Its id.
+        id: String,
+        /// What is wrong.
+        what: String,
+    },
+}
+
+impl Tenants {
+    /// The tenants of `config` and of `quota`'s ledger; their bounds and allocations are put in force.
+    ///
+    /// # Errors
+    /// [`TenantError`], where they do not fit together.
+    pub fn open(config: &Config, quota: Quota) -> Result<Self, TenantError> {
+        let configured = Configured {
+            tenants: config.tenants.iter().map(TenantDocument::from).collect(),
+            keys: config.keys.iter().map(KeyDocument::from).collect(),
+            allocations: (config.allocations.iter())
+                .map(|allocation| allocation.id.as_str().into())
+                .collect(),
+        };
+        let tenants = Self {
+            shared: Arc::new(Shared {
+                directory: ArcSwap::default(),
+                configured,
+                quota,
+                changing: Mutex::default(),
+            }),
+        };
+        let directory = tenants.read(None)?;
+        tenants.put(directory);
+        for grant in tenants.stored::<Grant>(Kind::Allocation, None)? {
+            tenants.refuse_configured(Kind::Allocation, &grant.id)?;
+            tenants
+                .shared
+                .quota
+                .with_book(|book, _| book.set_grant(grant));
+        }
+        Ok(tenants)
+    }
+
+    /// Whether requests need a key.
+    #[must_use]
+    pub fn require_keys(&self) -> bool {
+        !self.shared.configured.keys.is_empty()
+    }
+
+    /// Who shows this key.
+    ///
+    /// # Errors
+    /// [`Denied`].
+    pub fn authenticate(&self, key: &str, unix_s: i64) -> Result<Arc<Principal>, Denied> {
+        self.shared.directory.load().authenticate(key, unix_s)
+    }
+
+    /// All there are.
+    #[must_use]
+    pub fn directory(&self) -> Arc<Directory> {
+        self.shared.directory.load_full()
+    }
+
+    /// What they spend from.
+    #[must_use]
+    pub fn quota(&self) -> &Quota {
+        &self.shared.quota
+    }
+
+    /// Makes a change safe in the ledger and then puts it in force. Blocks: call it off the event loop.
+    ///
+    /// # Errors
+    /// [`TenantError`], and nothing is changed.
+    pub fn change(&self, change: Change) -> Result<(), TenantError> {
+        let one_at_a_time = self.shared.changing.lock();
+        let _changing = one_at_a_time.unwrap_or_else(PoisonError::into_inner);
+        self.refuse_configured(change.kind, &change.id)?;
+        if change.kind == Kind::Allocation {
+            return self.change_allocation(change);
+        }
+        let before = self.directory();
+        let directory = self.read(Some(&change))?;
+        self.shared.quota.ledger().change(change)?;
+        self.drop_limits(&before, &directory);
+        self.put(directory);
+        Ok(())
+    }
+
+    fn change_allocation(&self, change: Change) -> Result<(), TenantError> {
+        let quota = &self.shared.quota;
+        let grant = change.value.as_deref();
+        let grant: Option<Grant> = grant
+            .map(|json| parse(Kind::Allocation, &change.id, json))
+            .transpose()?;
+        if let Some(grant) = &grant {
+            self.directory().known(&grant.tenant)?;
+        }
+        let id = change.id.clone();
+        quota.ledger().change(change)?;
+        quota.with_book(|book, _| match grant {
+            Some(grant) => book.set_grant(grant),
+            None => {
+                book.remove_grant(&id);
+            }
+        });
+        Ok(())
+    }
+
+    /// The directory of config and ledger, as it would be after `change`.
+    fn read(&self, change: Option<&Change>) -> Result<Directory, TenantError> {
+        let configured = &self.shared.configured;
+        let mut tenants = self.stored(Kind::Tenant, change)?;
+        tenants.extend(configured.tenants.iter().cloned());
+        let mut keys = self.stored(Kind::Key, change)?;
+        keys.extend(configured.keys.iter().cloned());
+        Ok(Directory::new(tenants, keys)?)
+    }
+
+    fn stored<T: serde::de::DeserializeOwned>(
+        &self,
+        kind: Kind,
+        change: Option<&Change>,
+    ) -> Result<Vec<T>, TenantError> {
+        let mut found = self.shared.quota.ledger().settings(kind)?;
+        if let Some(change) = change.filter(|change| change.kind == kind) {
+            found.retain(|(id, _)| *id != change.id);
+            let value = change.value.clone();
+            found.extend(value.map(|value| (change.id.clone(), value)));
+        }
+        let parsed = found.iter().map(|(id, json)| parse(kind, id, json));
+        parsed.collect()
+    }
+
+    fn refuse_configured(&self, kind: Kind, id: &str) -> Result<(), TenantError> {
+        let configured = &self.shared.configured;
+        let is_configured = match kind {
+            Kind::Tenant => configured.tenants.iter().any(|tenant| tenant.id == id),
+            Kind::Key => configured.keys.iter().any(|key| key.id == id),
+            Kind::Allocation => configured.allocations.iter().any(|found| **found == *id),
+        };
+        if !is_configured {
+            return Ok(());
+        }
+        let (kind, id) = (kind.name(), id.to_owned());
+        Err(TenantError::Configured { kind, id })
+    }
+
+    /// Takes away the bounds of those that are no longer there.
+    fn drop_limits(&self, before: &Directory, after: &Directory) {
+        let gone = before.scopes().filter(|(scope, _)| !after.has(scope));
+        self.set_limits(gone.map(|(scope, _)| (scope, Limits::default())));
+    }
+
+    fn put(&self, directory: Directory) {
+        self.set_limits(directory.scopes());
+        self.shared.directory.store(Arc::new(directory));
+    }
+
+    fn set_limits(&self, all: impl Iterator<Item = (Scope, Limits)>) {
+        self.shared.quota.with_book(|book, at| {
+            for (scope, limits) in all {
+                if !limits.is_empty() || book.meter(&scope).is_some() {
+                    book.set_limits(scope, &limits, at.now);
+                }
+            }
+        });
+    }
+}
+
+fn parse<T: serde::de::DeserializeOwned>(
+    kind: Kind,
+    id: &str,
+    json: &str,
+) -> Result<T, TenantError> {
+    serde_json::from_str(json).map_err(|error| TenantError::Unreadable {
+        kind: kind.name(),
+        id: id.to_owned(),
+        what: error.to_string(),
+    })
+}
+
+impl fmt::Debug for Tenants {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let directory = self.shared.directory.load();
+        f.debug_tuple("Tenants").field(&directory).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,207 @@
+//! The `search` command: probes at one rate after the other, each with prompts of its own, until the highest rate that
+//! meets the objectives is known.
+
+use std::io::{Write, stderr, stdout};
+use std::process::ExitCode;
+
+use anyhow::{Context as _, bail};
+use serde::Serialize;
+use tokio::sync::watch;
+
+use super::drive::{client, observed_run, runtime, stop_on_signal};
+use super::output::Json;
+use super::{end, environment};
+use crate::cli::SearchArgs;
+use crate::drive::Load;
+use crate::plan::{Pace, Plan};
+use crate::report::exit;
+use crate::search::{Found, Search};
+use crate::self_check::{Evidence, SelfCheck};
+use crate::slo::{self, Finding};
+use crate::stats::Stats;
+
+/// Name and version of the JSON shape.
+const SCHEMA: &str = "hansa-loadtest/search/1";
+
+/// One run at one rate.
+#[derive(Debug, Clone, Serialize)]
+struct Probe {
+    /// Requests per second.
+    rate: f64,
+    /// Requests judged.
+    requests: u64,
+    good: u64,
+    met: bool,
+    /// It was ended as soon as nothing that could follow would have met the objectives.
+    stopped_early: bool,
+    client_bound: bool,
+    objectives: Vec<Finding>,
+}
+
+#[derive(Debug, Serialize)]
+struct Report {
+    schema: &'static str,
+    found: Found,
+    probes: Vec<Probe>,
+}
+
+/// Runs `search`.
+pub fn search(args: &SearchArgs) -> ExitCode {
+    end(attempt(args))
+}
+
+fn attempt(args: &SearchArgs) -> anyhow::Result<u8> {
+    let plan = Plan::of(&args.drive, &environment)?;
+    let pace = plan.pace.context(
+        "a search needs a rate to begin with: --rate, or a rate in [load] and no [[stage]]",
+    )?;
+    if plan.objectives.is_empty() {
+        bail!("a search needs something to meet: --slo, or [slo] in the scenario");
+    }
+    if args.drive.raw.is_some() || args.drive.html.is_some() {
+        bail!("--raw and --html are for one run: drive at the rate that was found");
+    }
+    let mut json = Json::open(args.drive.json.as_deref())?;
+    let report = runtime(args.drive.threads)?.block_on(all_probes(args, &plan, pace))?;
+    let words = conclusion(&report.found);
+    match &mut json {
+        Some(json @ Json::Stdout) => {
+            writeln!(stderr(), "{words}").ok();
+            json.write(&report)?;
+        }
+        Some(json) => {
+            writeln!(stdout(), "{words}")?;
+            json.write(&report)?;
+        }
+        None => writeln!(stdout(), "{words}")?,
+    }
+    Ok(exit_code(&report))
+}
+
+async fn all_probes(args: &SearchArgs, plan: &Plan, pace: Pace) -> anyhow::Result<Report> {
+    let mut search = Search::new(pace.rate, args.tolerance, args.confirm);
+    let mut probes = Vec::new();
+    let (stop, mut stopped) = watch::channel(false);
+    let searching = async {
+        while let Some(rate) = search.next() {
+            if !probes.is_empty() {
+                // What the probe before left behind at the server shall be gone.
+                tokio::time::sleep(args.settle).await;
+            }
+            let probe = probe(args, plan, Pace { rate, ..pace }, probes.len() as u64).await?;
+            tell(&probe);
+            let client_bound = probe.client_bound && probe.met;
+            search.tell(probe.met);
+            probes.push(probe);
+            if client_bound {
+                break;
+            }
+        }
+        anyhow::Ok(())
+    };
+    tokio::select! {
+        done = searching => done?,
+        _ = stopped.wait_for(|stop| *stop) => {}
+        never = stop_on_signal(&stop) => match never {},
+    }
+    Ok(Report {
+        schema: SCHEMA,
+        found: search.found(),
+        probes,
+    })
+}
+
+async fn probe(args: &SearchArgs, plan: &Plan, pace: Pace, number: u64) -> anyhow::Result<Probe> {
+    let plan = plan.at(pace, number)?;
+    let Load::Open(schedule) = &plan.load else {
+        bail!("a search needs an open loop");
+    };
+    let due = schedule.due().len() as u64;
+    let (stop, stopped) = watch::channel(false);
+    let mut stats = Stats::with_limits(slo::limits(&plan.objectives));
+    let mut hopeless = false;
+    let (outcome, evidence) = observed_run(client(&plan).await?, &plan, stopped, &mut |record| {
+        stats.fold(record);
+        if !hopeless && slo::is_hopeless(&plan.objectives, &stats, due) {
+            hopeless = true;
+            stop.send_replace(true);
+        }
+    })
+    .await?;
+    let threads = args.drive.threads as usize;
+    let check = SelfCheck::of(
+        &stats,
+        Evidence {
+            threads,
+            ..evidence
+        },
+    );
+    let wall_s = outcome.ended.saturating_sub(outcome.began) as f64 / 1e9;
+    let objectives = slo::findings(&plan.objectives, &stats, wall_s);
+    Ok(Probe {
+        rate: pace.rate,
+        requests: stats.judged(),
+        good: stats.good,
+        met: !hopeless && objectives.iter().all(|finding| finding.met),
+        stopped_early: hopeless,
+        client_bound: check.client_bound,
+        objectives,
+    })
+}
+
+/// A line for people while the search goes on.
+fn tell(probe: &Probe) {
+    let met = if probe.met { "met" } else { "missed" };
+    let early = if probe.stopped_early {
+        ", stopped early"
+    } else {
+        ""
+    };
+    let bound = if probe.client_bound {
+        ", CLIENT-BOUND"
+    } else {
+        ""
+    };
+    let Probe {
+        rate,
+        good,
+        requests,
+        ..
+    } = probe;
+    // Nobody can be told that stderr is gone.
+    writeln!(
+        stderr(),
+        "{rate:.3}/s: {met}, {good} good of {requests}{early}{bound}"
+    )
+    .ok();
+}
+
+fn conclusion(found: &Found) -> String {
+    let words = match (found.rate, found.missed) {
+        (Some(rate), Some(missed)) => {
+            let times = found.times_met;
+            format!("highest rate {rate:.3}/s, met {times} times; missed at {missed:.3}/s")
+        }
+        (Some(rate), None) => format!("met at {rate:.3}/s; no rate was missed"),
+        (None, Some(missed)) => format!("no rate was met; the lowest missed is {missed:.3}/s"),
+        (None, None) => "nothing was measured".to_owned(),
+    };
+    if found.complete {
+        words
+    } else {
+        words + "\nthe search did not come to its end"
+    }
+}
+
+fn exit_code(report: &Report) -> u8 {
+    let mut probes = report.probes.iter();
+    if probes.clone().all(|probe| probe.good == 0) {
+        exit::ALL_FAILED
+    } else if probes.any(|probe| probe.client_bound && probe.met) {
+        exit::CLIENT_BOUND
+    } else if report.found.complete {
+        exit::GOOD
+    } else {
+        exit::MISSED
+    }
+}

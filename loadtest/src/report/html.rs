@@ -1,0 +1,359 @@
+//! The report as one HTML file with charts: no script, nothing fetched, good on paper too. What others chose (names of
+//! models, sites, error codes) is escaped.
+
+use std::fmt::Write as _;
+use std::io::{self, Write};
+
+use super::charts::Chart;
+use super::{Report, View, exit};
+use crate::stats::Summary;
+
+const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;max-width:900px;margin:2em auto;padding:0 1em;color:#222}\
+h1{font-size:1.5em}h2{font-size:1.1em;margin-top:1.8em;border-bottom:1px solid #ccc}\
+table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums;font-size:.9em}\
+th,td{text-align:right;padding:.2em .6em;border-bottom:1px solid #e4e4e4}th:first-child,td:first-child{text-align:left}\
+.verdict{padding:.6em 1em;border-left:6px solid;font-weight:600}.good{border-color:#009e73;background:#e8f6f1}\
+.bad{border-color:#d55e00;background:#fdf0e7}figure{margin:1em 0}figcaption{font-size:.85em;color:#555}\
+svg{width:100%;height:auto}dt{font-weight:600}dd{margin:0 0 .4em 1.5em;font-size:.9em}\
+@media print{body{margin:0;max-width:none}figure,table{break-inside:avoid}h2{break-after:avoid}}";
+
+const FIGURES: [&str; 7] = ["count", "mean", "p50", "p90", "p95", "p99", "max"];
+
+/// Writes the page.
+///
+/// # Errors
+/// Those of the writer.
+pub fn write(report: &Report, charts: &[Chart], out: &mut impl Write) -> io::Result<()> {
+    let mut page = String::new();
+    // Writing to a string cannot fail.
+    let _ = body(report, charts, &mut page);
+    let title = escaped(&format!("{} at {}", report.run.model, report.run.url));
+    writeln!(
+        out,
+        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>{title}</title>\n\
+         <meta name=\"viewport\" content=\"width=device-width\"><style>{STYLE}</style></head><body>\n{page}</body></html>"
+    )?;
+    out.flush()
+}
+
+fn body(report: &Report, charts: &[Chart], page: &mut String) -> std::fmt::Result {
+    let run = &report.run;
+    let (super::Load::Open { words, .. } | super::Load::Closed { words, .. }) = &run.load;
+    writeln!(page, "<h1>{}</h1>", escaped(&run.model))?;
+    writeln!(
+        page,
+        "<p>{}<br>{}; {}; seed {}</p>",
+        escaped(&run.url),
+        escaped(words),
+        escaped(&run.workload),
+        run.seed
+    )?;
+    verdict(report, page)?;
+    amounts(report, page)?;
+    latencies(report, page)?;
+    if !charts.is_empty() {
+        page.push_str("<h2>Charts</h2>\n");
+    }
+    for chart in charts {
+        writeln!(
+            page,
+            "<figure>{}<figcaption>{}</figcaption></figure>",
+            chart.svg, chart.caption
+        )?;
+    }
+    groups(report, page)?;
+    failures(report, page)?;
+    client(report, page)?;
+    definitions(report, page)
+}
+
+fn verdict(report: &Report, page: &mut String) -> std::fmt::Result {
+    let (class, words) = match report.exit_code() {
+        exit::GOOD => ("good", "Met"),
+        exit::CLIENT_BOUND => ("bad", "No verdict: the client was the bottleneck"),
+        exit::ALL_FAILED => ("bad", "Not one request was good"),
+        _ => ("bad", "Missed"),
+    };
+    writeln!(page, "<p class=\"verdict {class}\">{words}</p>")?;
+    if report.objectives.is_empty() {
+        return Ok(());
+    }
+    let rows = report.objectives.iter().map(|finding| {
+        let measured = finding
+            .measured
+            .map_or("beyond all bounds".to_owned(), |value| {
+                format!("{value:.3}")
+            });
+        let met = if finding.met { "met" } else { "missed" };
+        vec![finding.objective.clone(), measured, met.to_owned()]
+    });
+    table(page, &["objective", "measured", ""], rows)
+}
+
+fn amounts(report: &Report, page: &mut String) -> std::fmt::Result {
+    let (requests, through) = (&report.requests, &report.throughput);
+    page.push_str("<h2>Amounts</h2>\n");
+    let percent = |part: f64| format!("{:.2} %", part * 100.0);
+    let mut rows = vec![
+        vec![
+            "requests".to_owned(),
+            format!("{} good of {}", requests.good, requests.total),
+            percent(requests.good_fraction),
+        ],
+        vec![
+            "rate".to_owned(),
+            format!("{:.2} good/s", through.requests_per_s),
+            format!("{:.2} s", through.wall_s),
+        ],
+        vec![
+            "output".to_owned(),
+            format!("{:.1} tok/s", through.output_tok_s),
+            format!("{:.1} a request", through.output_tokens_mean),
+        ],
+        vec![
+            "prompt".to_owned(),
+            format!("{:.1} tok/s", through.prompt_tok_s),
+            format!("{:.1} a request", through.prompt_tokens_mean),
+        ],
+    ];
+    if let Some(goodput) = report.goodput {
+        rows.push(vec![
+            "goodput".to_owned(),
+            format!("{:.2}/s", goodput.per_s),
+            percent(goodput.fraction),
+        ]);
+    }
+    if requests.interrupted {
+        let left = format!(
+            "{} cut off, {} not yet due",
+            requests.cut_off, requests.not_reached
+        );
+        rows.push(vec!["stopped early".to_owned(), left, String::new()]);
+    }
+    if requests.aborted + requests.abandoned > 0 {
+        let aborted = format!("{} given up by the client", requests.aborted);
+        rows.push(vec![
+            "told to leave".to_owned(),
+            aborted,
+            format!("{} turns never asked", requests.abandoned),
+        ]);
+    }
+    table(page, &["", "", ""], rows.into_iter())
+}
+
+fn latencies(report: &Report, page: &mut String) -> std::fmt::Result {
+    page.push_str("<h2>Latencies of good requests, in milliseconds</h2>\n");
+    let of = |view: &View, name: &str| {
+        let figures = [
+            ("ttfb", view.ttfb_ms),
+            ("ttft", view.ttft_ms),
+            ("e2e", view.e2e_ms),
+            ("ntpot", view.ntpot_ms),
+        ];
+        figures.map(|(metric, summary)| summary_row(&format!("{metric}{name}"), &summary))
+    };
+    let mut rows = Vec::new();
+    rows.extend(of(
+        &report.service,
+        if report.response.is_some() {
+            " (service)"
+        } else {
+            ""
+        },
+    ));
+    rows.extend(
+        report
+            .response
+            .iter()
+            .flat_map(|view| of(view, " (response)")),
+    );
+    rows.push(summary_row("tpot", &report.tpot_ms));
+    rows.push(summary_row("itl", &report.itl_ms));
+    let mut head = vec![""];
+    head.extend(FIGURES);
+    table(page, &head, rows.into_iter())
+}
+
+fn summary_row(name: &str, summary: &Summary) -> Vec<String> {
+    let Summary {
+        count,
+        mean,
+        p50,
+        p90,
+        p95,
+        p99,
+        max,
+    } = *summary;
+    let mut row = vec![name.to_owned(), count.to_string()];
+    row.extend([mean, p50, p90, p95, p99, max].map(|ms| {
+        if count == 0 {
+            "-".to_owned()
+        } else {
+            format!("{ms:.3}")
+        }
+    }));
+    row
+}
+
+fn groups(report: &Report, page: &mut String) -> std::fmt::Result {
+    let kinds = report.groups.iter().filter(|group| {
+        report
+            .groups
+            .iter()
+            .filter(|other| other.by == group.by)
+            .count()
+            > 1
+    });
+    let rows: Vec<Vec<String>> = kinds
+        .map(|group| {
+            vec![
+                format!(
+                    "{} {}",
+                    format!("{:?}", group.by).to_lowercase(),
+                    group.name
+                ),
+                format!("{:.1} %", group.share * 100.0),
+                group.good.to_string(),
+                group.failed.to_string(),
+                format!("{:.3}", group.ttft_ms.p50),
+                format!("{:.3}", group.ttft_ms.p99),
+                format!("{:.3}", group.tpot_ms.p50),
+                format!("{:.3}", group.e2e_ms.p99),
+            ]
+        })
+        .collect();
+    if rows.is_empty() {
+        return Ok(());
+    }
+    page.push_str("<h2>Groups</h2>\n");
+    let head = [
+        "", "share", "good", "failed", "ttft p50", "ttft p99", "tpot p50", "e2e p99",
+    ];
+    table(page, &head, rows.into_iter())?;
+    if let Some(fairness) = report.fairness {
+        let (tokens, good) = (fairness.output_tokens, fairness.good_fraction);
+        writeln!(
+            page,
+            "<p>Fairness of tenants (Jain): {tokens:.4} of output tokens per weight, {good:.4} of good fractions.</p>"
+        )?;
+    }
+    Ok(())
+}
+
+fn failures(report: &Report, page: &mut String) -> std::fmt::Result {
+    if report.requests.failures.is_empty() {
+        return Ok(());
+    }
+    page.push_str("<h2>Failures</h2>\n");
+    let failures = report.requests.failures.iter();
+    let rows = failures.map(|failure| {
+        vec![
+            failure.class.to_owned(),
+            failure.reason.clone(),
+            failure.count.to_string(),
+        ]
+    });
+    table(page, &["class", "reason", "requests"], rows)
+}
+
+fn client(report: &Report, page: &mut String) -> std::fmt::Result {
+    let client = &report.client;
+    page.push_str("<h2>The client's own part</h2>\n");
+    for warning in &client.warnings {
+        writeln!(page, "<p class=\"verdict bad\">{}</p>", escaped(warning))?;
+    }
+    writeln!(
+        page,
+        "<p>Lag p99 {:.3} ms, at most {:.3} ms; {:.1} % of its CPU time; {:.2} requests in flight, {:.2} by Little's law.</p>",
+        client.lag_ms.p99,
+        client.lag_ms.max,
+        client.cpu_share * 100.0,
+        client.in_flight_sampled,
+        client.in_flight_by_law
+    )
+}
+
+fn definitions(report: &Report, page: &mut String) -> std::fmt::Result {
+    page.push_str("<h2>What the figures mean</h2>\n<dl>\n");
+    for (name, meaning) in &report.definitions {
+        writeln!(page, "<dt>{name}</dt><dd>{}</dd>", escaped(meaning))?;
+    }
+    page.push_str("</dl>\n<h2>Names of other tools</h2>\n");
+    let rows = report.aliases.iter().map(|alias| {
+        [alias.hansa, alias.vllm, alias.aiperf, alias.guidellm]
+            .map(str::to_owned)
+            .to_vec()
+    });
+    table(page, &["here", "vllm bench", "aiperf", "guidellm"], rows)
+}
+
+fn table(
+    page: &mut String,
+    head: &[&str],
+    rows: impl Iterator<Item = Vec<String>>,
+) -> std::fmt::Result {
+    page.push_str("<table>");
+    if head.iter().any(|name| !name.is_empty()) {
+        page.push_str("<tr>");
+        head.iter()
+            .try_for_each(|name| write!(page, "<th>{name}</th>"))?;
+        page.push_str("</tr>");
+    }
+    for row in rows {
+        page.push_str("\n<tr>");
+        row.iter()
+            .try_for_each(|cell| write!(page, "<td>{}</td>", escaped(cell)))?;
+        page.push_str("</tr>");
+    }
+    page.push_str("</table>\n");
+    Ok(())
+}
+
+fn escaped(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for letter in text.chars() {
+        match letter {
+            '&' => safe.push_str("&amp;"),
+            '<' => safe.push_str("&lt;"),
+            '>' => safe.push_str("&gt;"),
+            '"' => safe.push_str("&quot;"),
+            other => safe.push(other),
+        }
+    }
+    safe
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_stands_alone_and_nothing_in_it_was_chosen_by_others() {
+        let mut report = super::super::table::tests::report();
+        report.run.model = "<script>alert(1)</script>".to_owned();
+        report.requests.failures[0].reason = "502 <b>".to_owned();
+        let chart = Chart {
+            caption: "c",
+            svg: "<svg></svg>".to_owned(),
+        };
+        let mut page = Vec::new();
+        write(&report, &[chart], &mut page).unwrap();
+        let page = String::from_utf8(page).unwrap();
+        for expected in [
+            "&lt;script&gt;",
+            "502 &lt;b&gt;",
+            "ttft (response)",
+            "<svg></svg>",
+            "good &gt; 70%",
+            "No verdict",
+        ] {
+            assert!(
+                page.contains(expected),
+                "{expected:?} is missing in\n{page}"
+            );
+        }
+        for absent in ["<script", "http-equiv", "src=", "@import", "<link"] {
+            assert!(!page.contains(absent), "{absent:?} is in\n{page}");
+        }
+    }
+}

@@ -1,0 +1,373 @@
+//! A scenario file: a whole load in one TOML file, checked with all its problems at once, each with its line.
+//!
+//! This file is the shape of a scenario and what its sections mean together; [`read`] knows how values are written.
+
+mod load;
+mod read;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use self::load::{Built, load};
+use self::read::{Document, Section};
+use crate::drive::Load;
+use crate::drive::arrival::Until;
+use crate::drive::prompt::Endpoint;
+use crate::drive::target::bearer;
+use crate::limits::{
+    MAX_ABORT_EVENTS, MAX_PREFIXES, MAX_SCENARIO_BYTES, MAX_TOKENS, MAX_TURNS, MAX_WARMUP,
+};
+use crate::plan::Pace;
+use crate::problems::{Problems, quote};
+use crate::slo::Objective;
+use crate::spread::Spread;
+use crate::trace::{Cut, Format, Trace};
+use crate::workload::mix::Mix;
+use crate::workload::{Abort, Prefix, Source, Synthetic, Tenant, Workload};
+
+/// A checked scenario.
+#[derive(Debug)]
+pub struct Scenario {
+    /// Base URL, where the file names one.
+    pub url: Option<String>,
+    /// What is asked.
+    pub workload: Workload,
+    /// When.
+    pub load: Load,
+    /// The load in a few words, for reports.
+    pub load_words: String,
+    /// The rate and spacing of a steady open loop.
+    pub pace: Option<Pace>,
+    /// When it ends.
+    pub until: Until,
+    /// Time limit of a request.
+    pub timeout: Duration,
+    /// Requests before the run.
+    pub warmup: u64,
+    /// What must be met.
+    pub objectives: Vec<Objective>,
+}
+
+impl Scenario {
+    /// Reads a file and everything that it names.
+    ///
+    /// # Errors
+    /// Every problem of the file at once, or of the recorded load that it names.
+    pub fn load(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Self, Problems> {
+        let unreadable =
+            |error: std::io::Error| Problems::one(path, format!("cannot be read: {error}"));
+        let size = fs::metadata(path).map_err(unreadable)?.len();
+        if size > MAX_SCENARIO_BYTES {
+            return Err(Problems::one(
+                path,
+                format!("has more than {MAX_SCENARIO_BYTES} bytes"),
+            ));
+        }
+        let text = fs::read_to_string(path).map_err(unreadable)?;
+        Self::parse(path, &text, env)
+    }
+
+    /// Reads the text of a file; `path` names it in messages, and recorded loads are looked for beside it. `env` gives
+    /// the values of environment variables.
+    ///
+    /// # Errors
+    /// As [`Scenario::load`].
+    pub fn parse(
+        path: &Path,
+        text: &str,
+        env: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Self, Problems> {
+        let document = Document::new(path, text);
+        let table = document.parse();
+        if !document.is_sound() {
+            // Behind a syntax error, keys may have landed in the wrong section.
+            return document
+                .into_problems()
+                .or(())
+                .and(Err(Problems::new(path)));
+        }
+        let root = document.root(table.get_ref());
+        let folder = path.parent().unwrap_or(Path::new(""));
+        let scenario = Draft { folder, env }.scenario(&root);
+        root.finish();
+        match document.into_problems().or(scenario)? {
+            Ok(Some(scenario)) => Ok(scenario),
+            Ok(None) => Err(Problems::one(path, "cannot be followed")),
+            Err(in_trace) => Err(in_trace),
+        }
+    }
+}
+
+/// The context in which a document is read.
+struct Draft<'e> {
+    folder: &'e Path,
+    env: &'e dyn Fn(&str) -> Option<String>,
+}
+
+/// `[run]`.
+struct Run {
+    seed: u64,
+    until: Until,
+    timeout: Duration,
+    warmup: u64,
+    ignore_eos: bool,
+}
+
+impl Draft<'_> {
+    /// All sections are read before any fault ends it. The inner error is that of a recorded load's own file.
+    fn scenario(&self, root: &Section<'_, '_>) -> Result<Option<Scenario>, Problems> {
+        let (url, endpoint) = target(root);
+        let run = run(root);
+        let trace = self.trace(root);
+        let synthetic = synthetic(root);
+        let workload = self.workload(root, endpoint, &run);
+        let recorded = matches!(trace, Ok(Some(_)));
+        let load = load(root, &run, trace.as_ref().map(Option::as_ref).map_err(drop));
+        let objectives = objectives(root);
+        if recorded {
+            for name in ["prompt", "output", "prefix", "session"] {
+                if root.peek(name) {
+                    root.fault_of(
+                        name,
+                        "a recorded load brings its own; remove [trace] or this",
+                    );
+                }
+            }
+        }
+        let trace = trace?;
+        let source = match trace {
+            Some(trace) => Source::Replay(trace),
+            None => Source::Synthetic(synthetic),
+        };
+        let (Some(workload), Some(Built { load, words, pace })) = (workload, load) else {
+            return Ok(None);
+        };
+        let turns = match &source {
+            Source::Synthetic(synthetic) => synthetic.turns.largest(),
+            Source::Replay(_) => 1.0,
+        };
+        if turns > 1.0 && matches!(load, Load::Open(_)) {
+            root.fault_of(
+                "session",
+                "turns need a closed loop, since each waits for the answer before it",
+            );
+        }
+        Ok(Some(Scenario {
+            url,
+            workload: Workload { source, ..workload },
+            load,
+            load_words: words,
+            pace,
+            until: run.until,
+            timeout: run.timeout,
+            warmup: run.warmup,
+            objectives,
+        }))
+    }
+
+    fn trace(&self, root: &Section<'_, '_>) -> Result<Option<Arc<Trace>>, Problems> {
+        let section = root.section("trace");
+        let file = section.text("file");
+        let format = section.choice::<Format>("format");
+        let limit = section.whole("limit", 1..=i64::MAX);
+        let cut = Cut {
+            time_scale: section.number("time_scale", 1e-6..=1e6).unwrap_or(1.0),
+            limit: limit.map_or(usize::MAX, |limit| {
+                usize::try_from(limit).unwrap_or(usize::MAX)
+            }),
+        };
+        let given = section.is_given();
+        if given && (!section.peek("file") || !section.peek("format")) {
+            section.fault("needs a file and its format");
+        }
+        section.finish();
+        match (file, format) {
+            (Some(file), Some(format)) => {
+                let path: PathBuf = self.folder.join(file);
+                Trace::load(&path, format, cut).map(|trace| Some(Arc::new(trace)))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Everything but the source of prompts; None if there is no model.
+    fn workload(&self, root: &Section<'_, '_>, endpoint: Endpoint, run: &Run) -> Option<Workload> {
+        let models = mix(root.sections("model"), |section| {
+            section.text("name").map(Arc::from)
+        });
+        let tenants = mix(root.sections("tenant"), |section| self.tenant(section));
+        let priorities = mix(root.sections("priority"), |section| {
+            let value = section.whole("value", i64::from(i32::MIN)..=i64::from(i32::MAX))?;
+            i32::try_from(value).ok()
+        });
+        if models.items().is_empty() {
+            root.fault("needs a [[model]] with a name");
+            return None;
+        }
+        Some(Workload {
+            seed: run.seed,
+            endpoint,
+            ignore_eos: run.ignore_eos,
+            send_seed: false,
+            source: Source::Synthetic(Synthetic::default()),
+            models,
+            tenants,
+            priorities,
+            abort: abort(root),
+        })
+    }
+
+    /// A key comes from the file or, better, from the environment.
+    fn tenant(&self, section: &Section<'_, '_>) -> Option<Tenant> {
+        let name = section.text("name");
+        let (key, variable) = (section.text("key"), section.text("key_env"));
+        let key = match (key, variable) {
+            (Some(_), Some(_)) => {
+                section.fault("has both key and key_env");
+                None
+            }
+            (None, Some(variable)) => {
+                let value = (self.env)(&variable);
+                if value.is_none() {
+                    section.fault_of(
+                        "key_env",
+                        format!("the environment has no {}", quote(&variable)),
+                    );
+                }
+                value
+            }
+            (key, None) => key,
+        };
+        let authorization =
+            key.and_then(|key| bearer(&key).map_err(|error| section.fault(error)).ok());
+        Some(Tenant {
+            name: name?.into(),
+            authorization,
+        })
+    }
+}
+
+fn target(root: &Section<'_, '_>) -> (Option<String>, Endpoint) {
+    let section = root.section("target");
+    let target = (
+        section.text("url"),
+        section.choice("endpoint").unwrap_or(Endpoint::Chat),
+    );
+    section.finish();
+    target
+}
+
+fn run(root: &Section<'_, '_>) -> Run {
+    let section = root.section("run");
+    let count = |key, most: i64| {
+        section
+            .whole(key, 0..=most)
+            .and_then(|count| u64::try_from(count).ok())
+    };
+    let run = Run {
+        seed: count("seed", i64::MAX).unwrap_or(0),
+        until: Until {
+            duration: section.duration("duration"),
+            requests: count("requests", i64::MAX),
+        },
+        timeout: section
+            .duration("timeout")
+            .unwrap_or(Duration::from_secs(60)),
+        warmup: count("warmup", i64::try_from(MAX_WARMUP).unwrap_or(i64::MAX)).unwrap_or(0),
+        ignore_eos: section.flag("ignore_eos").unwrap_or(false),
+    };
+    section.finish();
+    run
+}
+
+fn synthetic(root: &Section<'_, '_>) -> Synthetic {
+    let tokens = 1.0..=f64::from(MAX_TOKENS);
+    let length = |name| {
+        let section = root.section(name);
+        let read = section.spread("tokens", tokens.clone(), false);
+        section.finish();
+        read
+    };
+    let (prompt, output) = (length("prompt"), length("output"));
+    let session = root.section("session");
+    let turns = session.spread("turns", 1.0..=f64::from(MAX_TURNS), false);
+    session.finish();
+    let default = Synthetic::default();
+    Synthetic {
+        prompt: prompt.unwrap_or(default.prompt),
+        output: output.unwrap_or(default.output),
+        turns: turns.unwrap_or(default.turns),
+        prefix: prefix(root),
+    }
+}
+
+fn prefix(root: &Section<'_, '_>) -> Option<Prefix> {
+    let section = root.section("prefix");
+    let count = |key, most: u32| {
+        section
+            .whole(key, 1..=i64::from(most))
+            .and_then(|count| u32::try_from(count).ok())
+    };
+    let tokens = count("tokens", MAX_TOKENS);
+    let distinct = count("count", MAX_PREFIXES).unwrap_or(1);
+    let share = section.number("share", 0.0..=1.0).unwrap_or(1.0);
+    if section.is_given() && !section.peek("tokens") {
+        section.fault("needs tokens");
+    }
+    section.finish();
+    Some(Prefix {
+        tokens: tokens?,
+        share,
+        count: distinct,
+    })
+}
+
+fn abort(root: &Section<'_, '_>) -> Option<Abort> {
+    let section = root.section("abort");
+    let share = section.number("share", 0.0..=1.0);
+    let after = section.spread("after_events", 1.0..=f64::from(MAX_ABORT_EVENTS), false);
+    if section.is_given() && !section.peek("share") {
+        section.fault("needs a share of requests, from 0 to 1");
+    }
+    section.finish();
+    Some(Abort {
+        share: share?,
+        after: after.unwrap_or(Spread::Fixed(1.0)),
+    })
+}
+
+fn objectives(root: &Section<'_, '_>) -> Vec<Objective> {
+    let section = root.section("slo");
+    let texts = section.texts("objectives");
+    let mut read = Vec::new();
+    for (at, text) in texts {
+        match text.parse() {
+            Ok(objective) => read.push(objective),
+            Err(error) => section.fault_at(at, format!("{error}")),
+        }
+    }
+    section.finish();
+    read
+}
+
+/// Sections with weights.
+fn mix<T>(sections: Vec<Section<'_, '_>>, read: impl Fn(&Section<'_, '_>) -> Option<T>) -> Mix<T> {
+    let mut items = Vec::new();
+    for section in sections {
+        let weight = section.number("weight", 1e-9..=1e9).unwrap_or(1.0);
+        match read(&section) {
+            Some(item) => items.push((item, weight)),
+            None if !section.peek("name") && !section.peek("value") => {
+                section.fault("needs a name (a priority: a value)")
+            }
+            None => {}
+        }
+        section.finish();
+    }
+    Mix::of(items)
+}
+
+#[cfg(test)]
+mod tests;
