@@ -2,6 +2,7 @@
 //!
 //! A rule is silent where one of its values was refused already.
 
+mod remote;
 mod tenancy;
 
 use std::net::SocketAddr;
@@ -27,15 +28,16 @@ pub(crate) fn config(reader: &mut Reader) {
         steps_hold_all_sequences(reader, model, &path);
         context_holds(reader, model, &path);
     }
+    remote::config(reader);
     tenancy::check(reader);
 }
 
 fn something_to_serve(reader: &mut Reader) {
-    // Whoever lists nodes or sites serves through them, and has been told that this version cannot.
-    let reserved = RESERVED
-        .iter()
-        .any(|section| reader.offset(section).is_some());
-    if reserved || !reader.config.models.is_empty() || !reader.sound(&["model"]) {
+    let mut reserved = RESERVED.iter();
+    let elsewhere = reserved.any(|section| reader.offset(section).is_some());
+    let config = &reader.config;
+    let serves = config.models.len() + config.nodes.len() + config.sites.len() > 0;
+    if elsewhere || serves || !reader.sound(&["model", "node", "site"]) {
         return;
     }
     let help = "add [[model]] with id = \"smollm2-135m-instruct\", \
@@ -80,9 +82,10 @@ fn required_keys<S>(reader: &mut Reader, keys: &[Key<S>], path: &str) {
     for key in keys.iter().filter(|key| key.required) {
         let full = format!("{path}.{}", key.path);
         if reader.offset(&full).is_none() {
+            let example = key.example.unwrap_or("\"...\"");
             let fault = Fault::new(
                 "is missing",
-                format!("add {} = \"...\". {}", key.path, key.doc),
+                format!("add {} = {example}. {}", key.path, key.doc),
             );
             reader.fault(reader.offset(path).unwrap_or(0), full, fault);
         }

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use crate::schema::{Choice, Config, Model, Origin, Runner};
+use crate::schema::{Choice, Config, Discover, Model, Origin, Peer, Runner, Upstream};
 use crate::units::show_size;
 
 impl Config {
@@ -13,19 +13,106 @@ impl Config {
             format!("config: {origin}"),
             format!(
                 "clients: {}, at most {} connections",
-                listener(self.server.listen, self.keys.len()),
+                self.clients(),
                 self.server.connections_max
             ),
             format!(
                 "operators: {}",
-                (self.admin.listen).map_or("none".to_owned(), |address| listener(address, 0))
+                (self.admin.listen).map_or("none".to_owned(), |address| listener("http", address))
             ),
             format!("models: {}", self.models.len()),
         ];
         lines.extend(self.models.iter().map(model));
+        if !self.nodes.is_empty() || !self.sites.is_empty() || self.peer != Peer::default() {
+            lines.push(peers(&self.peer));
+            lines.extend(self.topology());
+        }
         lines.extend(tenants(self));
         lines.join("\n")
     }
+
+    fn clients(&self) -> String {
+        let scheme = if self.server.tls_cert.is_some() {
+            "https"
+        } else {
+            "http"
+        };
+        let is_open = !self.server.listen.ip().is_loopback();
+        let reach = match (self.keys.is_empty(), is_open) {
+            (false, _) => " (with keys)",
+            (true, false) => "",
+            (true, true) if self.peer.can_authenticate() => {
+                " (open to other machines, for peers alone)"
+            }
+            (true, true) => " (open to other machines, without keys)",
+        };
+        listener(scheme, self.server.listen) + reach
+    }
+
+    /// This server and those that it calls, as a tree.
+    fn topology(&self) -> Vec<String> {
+        let role = match (self.sites.is_empty(), self.nodes.is_empty()) {
+            (false, _) => "federation gateway",
+            (true, false) => "site gateway",
+            (true, true) => "node",
+        };
+        let mut lines = vec![format!("topology: {role}")];
+        let here = self.models.iter().map(|model| model.id.as_str());
+        let here: Vec<&str> = here.collect();
+        let mut branches = Vec::new();
+        if !here.is_empty() {
+            branches.push(format!("this server: {}", here.join(", ")));
+        }
+        branches.extend(self.nodes.iter().map(|node| branch("node", node)));
+        branches.extend(self.sites.iter().map(|site| branch("site", site)));
+        let last = branches.len().saturating_sub(1);
+        let draw = |(index, branch): (usize, String)| {
+            let stroke = if index == last { "`--" } else { "|--" };
+            format!("  {stroke} {branch}")
+        };
+        lines.extend(branches.into_iter().enumerate().map(draw));
+        lines
+    }
+}
+
+fn peers(peer: &Peer) -> String {
+    let mut known = Vec::new();
+    if let Some(secret) = &peer.secret_file {
+        known.push(format!("a secret from {secret}"));
+    }
+    if let Some(ca) = &peer.ca {
+        known.push(format!("certificates signed by {}", ca.display()));
+    }
+    match known.is_empty() {
+        true => "peers: none can call this server".to_owned(),
+        false => format!("peers: known by {}", known.join(" or ")),
+    }
+}
+
+fn branch(role: &str, upstream: &Upstream) -> String {
+    let models = upstream
+        .models
+        .iter()
+        .map(|model| match model.ours == model.theirs {
+            true => model.ours.clone(),
+            false => format!("{} (there {})", model.ours, model.theirs),
+        });
+    let mut facts = vec![upstream.kind.name().to_owned(), upstream.url.clone()];
+    match upstream.discover {
+        Discover::Static => {}
+        found => facts.push(format!("instances by {}", found.name())),
+    }
+    facts.extend(upstream.country.clone());
+    if upstream.experimental {
+        facts.push("experimental".to_owned());
+    }
+    let models: Vec<String> = models.collect();
+    format!(
+        "{role} {} ({}): {}",
+        upstream.name,
+        facts.join(", "),
+        models.join(", ")
+    )
 }
 
 /// Nothing for a server that everyone uses as nobody.
@@ -34,7 +121,7 @@ fn tenants(config: &Config) -> Option<String> {
         return None;
     }
     let ledger = match &config.quota.ledger {
-        Some(file) => format!("ledger in {file}"),
+        Some(file) => format!("ledger in {}", file.display()),
         None => "ledger in memory".to_owned(),
     };
     Some(format!(
@@ -45,20 +132,13 @@ fn tenants(config: &Config) -> Option<String> {
     ))
 }
 
-fn listener(address: SocketAddr, keys: usize) -> String {
+fn listener(scheme: &str, address: SocketAddr) -> String {
     let port = if address.port() == 0 {
         " (any free port)"
     } else {
         ""
     };
-    let reach = if keys > 0 {
-        " (with keys)"
-    } else if address.ip().is_loopback() {
-        ""
-    } else {
-        " (open to other machines, without keys)"
-    };
-    format!("http://{address}{port}{reach}")
+    format!("{scheme}://{address}{port}")
 }
 
 fn model(model: &Model) -> String {

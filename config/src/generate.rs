@@ -8,7 +8,7 @@ mod reference;
 pub use json_schema::json_schema;
 pub use reference::reference;
 
-use crate::keys::{self, Key, MODEL, Slot, tenancy};
+use crate::keys::{self, Key, MODEL, Slot, UPSTREAM, tenancy};
 use crate::limits;
 use crate::schema::{Choice, Config, Runner};
 use crate::units::{Range, show_size};
@@ -50,7 +50,8 @@ impl Fact {
                 )
             }
             Form::Word(words, _) => format!("One of {}.", words.join(", ")),
-            Form::Text(..) | Form::Flag(_) | Form::Date => String::new(),
+            Form::Text(..) | Form::Date => String::new(),
+            Form::Flag(_) => "true or false.".to_owned(),
             Form::List(_, max) => format!("At most {max}."),
         };
         match self.only {
@@ -67,6 +68,7 @@ fn facts(path: &str) -> Vec<Fact> {
     let (first, below) = path.split_once('.').unwrap_or((path, ""));
     match first {
         "model" => facts_of(MODEL.iter(), below),
+        "node" | "site" => facts_of(UPSTREAM.iter(), below),
         "tenant" => facts_of(tenancy::TENANT.iter(), below),
         "key" => facts_of(tenancy::API_KEY.iter(), below),
         "allocation" => facts_of(tenancy::ALLOCATION.iter(), below),
@@ -139,21 +141,28 @@ fn form(slot: Slot<'_>) -> Form {
         Slot::Runner(at) => word(*at),
         Slot::KvType(at) => word(*at),
         Slot::Quantise(at) => word(*at),
+        Slot::Flag(at) => Form::Flag(*at),
+        Slot::Path(_) | Slot::Secret(_) => {
+            Form::Text(r"^.*\S.*$".to_owned(), limits::SOURCE_BYTES_MAX, None)
+        }
+        Slot::Words(_) => Form::List("^[!-~]+$", limits::PASS_FIELDS_MAX),
+        Slot::Models(_) => Form::List("^[!-~]+( = [!-~]+)?$", limits::UPSTREAM_MODELS_MAX),
+        Slot::Url(_) => Form::Text("^https?://[!-~]+$".to_owned(), limits::URL_BYTES_MAX, None),
+        Slot::Country(_) => Form::Text("^[A-Z][A-Z]$".to_owned(), 2, None),
+        Slot::Kind(at) => word(*at),
+        Slot::Discover(at) => word(*at),
         Slot::Policy(at) => word(*at),
         Slot::MaybeId(_) | Slot::IdOrEmpty(_) => {
             Form::Text("^[!-~]+$".to_owned(), limits::ID_BYTES_MAX, None)
         }
-        Slot::Country(_) => Form::Text("^[A-Z][A-Z]$".to_owned(), 2, None),
         Slot::Countries(_) => Form::List("^[A-Z][A-Z]$", limits::ALLOW_LIST_MAX),
         Slot::Sites(_) => Form::List("^[!-~]+$", limits::ALLOW_LIST_MAX),
         Slot::SelfTest(at) => word(*at),
         Slot::Speculation(at) => word(*at),
         Slot::MaybeU64(at, range) => Form::Whole(range, *at),
-        Slot::Flag(at) => Form::Flag(*at),
         Slot::Names(_) => Form::List("^[!-~]+$", limits::NAMES_MAX),
         Slot::Digest(_) => Form::Text("^[0-9a-fA-F]{64}$".to_owned(), 64, None),
         Slot::Date(_) => Form::Date,
-        Slot::Path(_) => Form::Text(r"^.*\S.*$".to_owned(), limits::SOURCE_BYTES_MAX, None),
         Slot::Role(at) => word(*at),
         Slot::Currency(at) => word(*at),
     }

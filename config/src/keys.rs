@@ -6,17 +6,22 @@
 
 mod route;
 pub(crate) mod tenancy;
+mod upstream;
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use crate::limits;
 use crate::schema::tenancy::{Currency, Role};
 use crate::schema::{
-    Config, Device, KvType, Model, Policy, Quantise, Runner, SelfTest, Speculation,
+    Config, Device, Discover, Kind, KvType, Model, ModelName, Policy, Quantise, Runner, SelfTest,
+    Speculation,
 };
+use crate::secret::SecretSource;
 use crate::units::Range;
 
 pub(crate) use route::ROUTE;
+pub(crate) use upstream::{PEER, UPSTREAM};
 
 /// A section of the file.
 pub(crate) struct Section {
@@ -65,6 +70,16 @@ pub(crate) enum Slot<'a> {
     Device(&'a mut Device),
     KvType(&'a mut KvType),
     Quantise(&'a mut Quantise),
+    Flag(&'a mut bool),
+    Path(&'a mut Option<PathBuf>),
+    /// The path of a file, or `"env:NAME"`.
+    Secret(&'a mut Option<SecretSource>),
+    /// Names of fields.
+    Words(&'a mut Vec<String>),
+    Url(&'a mut String),
+    Models(&'a mut Vec<ModelName>),
+    Kind(&'a mut Kind),
+    Discover(&'a mut Discover),
     Policy(&'a mut Policy),
     MaybeId(&'a mut Option<String>),
     Country(&'a mut Option<String>),
@@ -74,7 +89,6 @@ pub(crate) enum Slot<'a> {
     SelfTest(&'a mut SelfTest),
     Speculation(&'a mut Speculation),
     MaybeU64(&'a mut Option<u64>, Range),
-    Flag(&'a mut bool),
     /// An id, or an empty text where it is left out.
     IdOrEmpty(&'a mut String),
     /// Several ids.
@@ -83,20 +97,19 @@ pub(crate) enum Slot<'a> {
     Digest(&'a mut String),
     /// A date or a time, as seconds since the epoch.
     Date(&'a mut Option<i64>),
-    Path(&'a mut Option<String>),
     Role(&'a mut Role),
     Currency(&'a mut Currency),
 }
 
 /// Sections that later versions have; using one is refused by name.
-pub(crate) const RESERVED: [&str; 4] = ["peer", "node", "site", "energy"];
+pub(crate) const RESERVED: [&str; 1] = ["energy"];
 
 /// Every section, in the order of the reference.
 pub(crate) fn sections() -> impl Iterator<Item = &'static Section> {
     SECTIONS.iter().chain(&tenancy::SECTIONS)
 }
 
-const SECTIONS: [Section; 6] = [
+const SECTIONS: [Section; 9] = [
     section("server", "The listener for clients."),
     section("admin", "The listener for operators: metrics and health."),
     section(
@@ -120,6 +133,27 @@ const SECTIONS: [Section; 6] = [
             "model.sim",
             "Cost of the simulated model's steps: base + prefill tokens x prefill_token + \
              decoding sequences x decode_sequence.",
+        )
+    },
+    section(
+        "peer",
+        "How servers of ours know each other. What a caller says of a request's tenant, deadline or seed is believed \
+         only of a peer.",
+    ),
+    Section {
+        many: true,
+        optional: true,
+        ..section(
+            "node",
+            "A server of this site that serves models for this one, one section for each.",
+        )
+    },
+    Section {
+        many: true,
+        optional: true,
+        ..section(
+            "site",
+            "The gateway of another site, one section for each. The keys are those of [[node]].",
         )
     },
 ];
@@ -171,6 +205,19 @@ const ROOT: &[Key<Config>] = &[
          notice first.",
         |c| Slot::U64(&mut c.server.drain_delay_ms, limits::SHUTDOWN_MS),
     ),
+    key(
+        "server.tls_cert",
+        "PEM file with the certificate, and those that lead to its authority, that the listener shows. With it clients \
+         speak https.",
+        |c: &mut Config| Slot::Path(&mut c.server.tls_cert),
+    )
+    .example("\"/etc/hansa/server.pem\""),
+    key(
+        "server.tls_key",
+        "PEM file with the key of server.tls_cert.",
+        |c: &mut Config| Slot::Path(&mut c.server.tls_key),
+    )
+    .example("\"/etc/hansa/server.key\""),
     key(
         "admin.listen",
         "Address for operators, or \"none\". It answers anyone who reaches it, so keep it off \
@@ -423,7 +470,7 @@ impl<S> Key<S> {
 
 /// All keys of the sections that are there once.
 pub(crate) fn root() -> impl Iterator<Item = &'static Key<Config>> {
-    ROOT.iter().chain(ROUTE).chain(&tenancy::QUOTA)
+    ROOT.iter().chain(ROUTE).chain(PEER).chain(&tenancy::QUOTA)
 }
 
 /// Paths of all keys from the root of the file: `"model.sim.context_tokens"`.
@@ -435,6 +482,8 @@ pub(crate) fn paths() -> impl Iterator<Item = String> {
     let of_root = root().map(|key| key.path.to_owned());
     of_root
         .chain(below("model", MODEL))
+        .chain(below("node", UPSTREAM))
+        .chain(below("site", UPSTREAM))
         .chain(below("tenant", tenancy::TENANT))
         .chain(below("key", tenancy::API_KEY))
         .chain(below("allocation", tenancy::ALLOCATION))

@@ -18,6 +18,7 @@ mod load;
 mod one_model;
 pub mod problems;
 mod read;
+pub mod secret;
 pub mod units;
 mod value;
 

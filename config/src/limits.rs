@@ -29,6 +29,16 @@ pub const RATES_MAX: usize = 1_024;
 pub const NAMES_MAX: usize = 256;
 /// Bytes of a model's id: it stands in every request, answer and metric.
 pub const ID_BYTES_MAX: usize = 128;
+/// Nodes, and sites, of one process: the largest AI factories put some hundreds of nodes behind one gateway.
+pub const UPSTREAMS_MAX: usize = 1_024;
+/// Models that one upstream may list: as many as one of our servers may hold.
+pub const UPSTREAM_MODELS_MAX: usize = MODELS_MAX;
+/// Fields that are passed on unread: an engine has some tens of its own.
+pub const PASS_FIELDS_MAX: usize = 64;
+/// Bytes of an upstream's URL: a name of DNS has at most 253.
+pub const URL_BYTES_MAX: usize = 1_024;
+/// Bytes of a secret: API keys that are signed tokens reach some kilobytes.
+pub const SECRET_BYTES_MAX: usize = 4_096;
 /// Names of one list of allowed countries or sites: there are some 250 countries.
 pub const ALLOW_LIST_MAX: usize = 256;
 /// Bytes of a model's source: a path is at most this long on Linux.
@@ -89,6 +99,10 @@ pub const THREADS: Range = Range::new(1, 1_024, "threads");
 /// Of the simulated model's costs: a minute for one token is slower than anything that it stands
 /// for.
 pub const SIM_COST_US: Range = Range::new(0, 60_000_000, "microseconds");
+/// Of an upstream's timeouts: under 10 ms no network makes it, over a day no answer comes any more.
+pub const UPSTREAM_TIMEOUT_MS: Range = Range::new(10, 86_400_000, "milliseconds");
+/// Of `node.rtt_ms`: around the earth and by satellite it stays under ten seconds.
+pub const RTT_MS: Range = Range::new(0, 10_000, "milliseconds");
 /// Of the rates of a minute: above 10^12 nothing is bounded, and sums stay far from overflow.
 pub const RATE: Range = Range::new(0, 1_000_000_000_000, "a minute");
 /// Of `concurrent_max` and `queued_max`: no server holds more connections.

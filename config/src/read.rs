@@ -120,6 +120,12 @@ impl Reader {
         use keys::tenancy::{ALLOCATION, API_KEY, PRICE, RATE, TENANT};
         match section {
             "model" => config.models = self.models(value),
+            "node" => {
+                config.nodes = self.many(section, value, keys::UPSTREAM, limits::UPSTREAMS_MAX)
+            }
+            "site" => {
+                config.sites = self.many(section, value, keys::UPSTREAM, limits::UPSTREAMS_MAX)
+            }
             "tenant" => config.tenants = self.many(section, value, TENANT, limits::TENANTS_MAX),
             "key" => config.keys = self.many(section, value, API_KEY, limits::KEYS_MAX),
             "allocation" => {

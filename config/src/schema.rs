@@ -4,12 +4,14 @@
 
 mod route;
 pub mod tenancy;
+mod upstream;
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 pub use route::{Policy, Route};
+pub use upstream::{Discover, Kind, ModelName, Peer, Upstream};
 
 /// The whole config.
 #[derive(Debug, Clone, PartialEq)]
@@ -24,6 +26,12 @@ pub struct Config {
     pub route: Route,
     /// `[[model]]`: models that this process serves itself.
     pub models: Vec<Model>,
+    /// `[peer]`: how servers of ours know each other.
+    pub peer: Peer,
+    /// `[[node]]`: servers of this site.
+    pub nodes: Vec<Upstream>,
+    /// `[[site]]`: gateways of other sites.
+    pub sites: Vec<Upstream>,
     /// `[[tenant]]`: who uses the server.
     pub tenants: Vec<tenancy::Tenant>,
     /// `[[key]]`: keys of the API; every request needs one where there are any.
@@ -57,6 +65,10 @@ pub struct Server {
     pub grace_ms: u64,
     /// Time between "not ready" and closing the listener, so that balancers notice.
     pub drain_delay_ms: u64,
+    /// Certificate of the listener; with it clients speak https.
+    pub tls_cert: Option<PathBuf>,
+    /// Its key.
+    pub tls_key: Option<PathBuf>,
 }
 
 /// `[admin]`
@@ -333,6 +345,9 @@ impl Default for Config {
             limits: Limits::default(),
             route: Route::default(),
             models: vec![Model::default()],
+            peer: Peer::default(),
+            nodes: Vec::new(),
+            sites: Vec::new(),
             tenants: Vec::new(),
             keys: Vec::new(),
             allocations: Vec::new(),
@@ -354,6 +369,8 @@ impl Default for Server {
             write_timeout_ms: 30_000,
             grace_ms: 30_000,
             drain_delay_ms: 0,
+            tls_cert: None,
+            tls_key: None,
         }
     }
 }

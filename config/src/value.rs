@@ -1,5 +1,6 @@
 //! One value of the file into its place, or what is wrong with it and the way out.
 
+mod remote;
 mod route;
 
 use std::net::SocketAddr;
@@ -11,6 +12,7 @@ use crate::limits;
 use crate::problems::{Fault, quote};
 use crate::schema::{Choice, Device};
 use crate::units::{Range, parse_size, show_size};
+use remote::{flag, list, model_name, path, secret, url};
 
 /// Puts `value` into `slot`; leaves the place as it is where the value will not do.
 pub(crate) fn fill(slot: Slot<'_>, value: &DeValue<'_>) -> Result<(), Fault> {
@@ -29,6 +31,14 @@ pub(crate) fn fill(slot: Slot<'_>, value: &DeValue<'_>) -> Result<(), Fault> {
         Slot::Device(at) => *at = device(value)?,
         Slot::KvType(at) => *at = choice(value)?,
         Slot::Quantise(at) => *at = choice(value)?,
+        Slot::Flag(at) => *at = flag(value)?,
+        Slot::Path(at) => *at = Some(path(value)?),
+        Slot::Secret(at) => *at = Some(secret(value)?),
+        Slot::Words(at) => *at = list(value, limits::PASS_FIELDS_MAX, id)?,
+        Slot::Url(at) => *at = url(value)?,
+        Slot::Models(at) => *at = list(value, limits::UPSTREAM_MODELS_MAX, model_name)?,
+        Slot::Kind(at) => *at = choice(value)?,
+        Slot::Discover(at) => *at = choice(value)?,
         Slot::Policy(at) => *at = choice(value)?,
         Slot::MaybeId(at) => *at = Some(id(value)?),
         Slot::Country(at) => *at = Some(route::country(value)?),
@@ -37,12 +47,10 @@ pub(crate) fn fill(slot: Slot<'_>, value: &DeValue<'_>) -> Result<(), Fault> {
         Slot::SelfTest(at) => *at = choice(value)?,
         Slot::Speculation(at) => *at = choice(value)?,
         Slot::MaybeU64(at, range) => *at = Some(whole(value, range)?),
-        Slot::Flag(at) => *at = flag(value)?,
         Slot::IdOrEmpty(at) => *at = id(value)?,
-        Slot::Names(at) => *at = names(value)?,
+        Slot::Names(at) => *at = list(value, limits::NAMES_MAX, id)?,
         Slot::Digest(at) => *at = digest(value)?,
         Slot::Date(at) => *at = Some(date(value)?),
-        Slot::Path(at) => *at = Some(path(value)?),
         Slot::Role(at) => *at = choice(value)?,
         Slot::Currency(at) => *at = choice(value)?,
     }
@@ -181,25 +189,6 @@ fn choice<C: Choice>(value: &DeValue<'_>) -> Result<C, Fault> {
     ))
 }
 
-fn flag(value: &DeValue<'_>) -> Result<bool, Fault> {
-    let help = "without quotes";
-    value
-        .as_bool()
-        .ok_or_else(|| wrong_type(value, "true or false", help))
-}
-
-fn names(value: &DeValue<'_>) -> Result<Vec<String>, Fault> {
-    let help = "names in quotes between brackets, as in [\"a\", \"b\"]";
-    let items = value
-        .as_array()
-        .ok_or_else(|| wrong_type(value, "a list of names", help))?;
-    if items.len() > limits::NAMES_MAX {
-        let help = format!("at most {} are allowed", limits::NAMES_MAX);
-        return Err(Fault::new("has too many names", help));
-    }
-    items.iter().map(|item| id(item.get_ref())).collect()
-}
-
 fn digest(value: &DeValue<'_>) -> Result<String, Fault> {
     let help =
         "64 hexadecimal digits in quotes, as `hansa key new` prints them; never the key itself";
@@ -208,18 +197,6 @@ fn digest(value: &DeValue<'_>) -> Result<String, Fault> {
     match text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         true => Ok(text.to_ascii_lowercase()),
         false => Err(Fault::new("is no SHA-256 digest", help)),
-    }
-}
-
-fn path(value: &DeValue<'_>) -> Result<String, Fault> {
-    let help = "a path in quotes, as in \"/var/lib/hansa/ledger.redb\"";
-    let text = string(value, "a path in quotes", help)?;
-    let sane = !text.trim().is_empty()
-        && text.len() <= limits::SOURCE_BYTES_MAX
-        && !text.chars().any(char::is_control);
-    match sane {
-        true => Ok(text.to_owned()),
-        false => Err(Fault::new(format!("{} is no path", quote(text)), help)),
     }
 }
 

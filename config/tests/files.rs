@@ -51,6 +51,9 @@ fn schema_keys() -> Vec<(&'static str, String, serde_json::Value)> {
         ("[route]", &top["route"]["properties"]),
         ("[[model]]", model),
         ("# [model.sim]", &model["sim"]["properties"]),
+        ("[peer]", &top["peer"]["properties"]),
+        ("# [[node]]", &top["node"]["items"]["properties"]),
+        ("# [[site]]", &top["site"]["items"]["properties"]),
         ("# [[tenant]]", &top["tenant"]["items"]["properties"]),
         ("# [[key]]", &top["key"]["items"]["properties"]),
         (
@@ -76,7 +79,7 @@ fn schema_keys() -> Vec<(&'static str, String, serde_json::Value)> {
 fn every_key_stands_in_the_reference_with_a_description_and_bounds_in_the_schema() {
     let reference = text("examples/reference.toml");
     let keys = schema_keys();
-    assert_eq!(keys.len(), 62 + 13 + 14 + 11 + 5 + 8 + 3);
+    assert_eq!(keys.len(), 98 + 13 + 14 + 11 + 5 + 8 + 3);
     for (section, key, schema) in keys {
         let (_, rest) = reference
             .split_once(&format!("\n{section}\n"))
@@ -94,8 +97,9 @@ fn every_key_stands_in_the_reference_with_a_description_and_bounds_in_the_schema
             "{key}"
         );
         let bounds = ["maximum", "maxLength", "maxItems", "enum", "anyOf"];
+        let two_values = schema["type"] == "boolean";
         assert!(
-            schema["type"] == "boolean" || bounds.iter().any(|bound| !schema[*bound].is_null()),
+            two_values || bounds.iter().any(|bound| !schema[*bound].is_null()),
             "{key}"
         );
     }
@@ -121,7 +125,7 @@ fn commented_keys_of_the_reference_can_be_switched_on() {
     let (_, sim) = reference
         .split_once("# [model.sim]\n")
         .expect("the section");
-    let sim = sim.split("\n\n\n").next().expect("its keys");
+    let sim = sim.split("\n\n\n").next().unwrap_or_default();
     let keys: Vec<&str> = sim
         .lines()
         .filter_map(|line| line.strip_prefix("# "))
@@ -134,6 +138,27 @@ fn commented_keys_of_the_reference_can_be_switched_on() {
     let config =
         Config::parse(&on, Path::new("on")).unwrap_or_else(|problems| panic!("{problems}"));
     assert_eq!((keys.len(), config.models[0].sim), (5, Sim::default()));
+}
+
+#[test]
+fn the_examples_of_nodes_and_sites_load_and_are_drawn() {
+    let node = Config::load(&file("examples/node.toml")).unwrap_or_else(|p| panic!("{p}"));
+    assert_eq!(node.models.len(), 1);
+    assert!(node.peer.can_authenticate());
+    let site = Config::load(&file("examples/site.toml")).unwrap_or_else(|p| panic!("{p}"));
+    let text = site.describe(&Origin::File("site.toml".into()));
+    for line in [
+        "topology: federation gateway",
+        "  |-- node node-1 (hansa, http://127.0.0.1:8081): sim",
+        "  |-- node gpu (openai, http://127.0.0.1:8000, instances by dns): \
+         qwen3-8b (there Qwen/Qwen3-8B)",
+        "  `-- site lumi (hansa, https://lumi.example, FI, experimental): sim",
+    ] {
+        assert!(
+            text.lines().any(|drawn| drawn == line),
+            "no {line} in\n{text}"
+        );
+    }
 }
 
 #[test]
@@ -165,7 +190,7 @@ fn the_sections_of_tenants_can_be_switched_on_as_they_stand() {
     assert_eq!(config.rates[0].rates.tokens_per_minute, Some(1_000_000));
     assert_eq!(
         config.quota.ledger.as_deref(),
-        Some("/var/lib/hansa/ledger.redb")
+        Some(Path::new("/var/lib/hansa/ledger.redb"))
     );
 }
 

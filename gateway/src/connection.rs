@@ -20,6 +20,7 @@ use tokio::sync::watch;
 use tokio::time::{Sleep, sleep, timeout};
 use tokio_util::task::TaskTracker;
 
+use crate::layers::peer::Caller;
 use crate::unread::{Progress, run_while_read};
 
 /// The requests of one connection. Clones share it.
@@ -96,11 +97,17 @@ impl Drop for InFlight {
 pub(crate) struct CountedService<S> {
     inner: S,
     activity: Activity,
+    caller: Caller,
 }
 
 impl<S> CountedService<S> {
-    pub(crate) fn new(inner: S, activity: Activity) -> Self {
-        Self { inner, activity }
+    /// `caller` is at the other end of the connection; each request is told.
+    pub(crate) fn new(inner: S, activity: Activity, caller: Caller) -> Self {
+        Self {
+            inner,
+            activity,
+            caller,
+        }
     }
 }
 
@@ -113,8 +120,9 @@ where
     type Error = S::Error;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, S::Error>> + Send>>;
 
-    fn call(&self, request: Request<Incoming>) -> Self::Future {
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         let in_flight = self.activity.enter();
+        request.extensions_mut().insert(self.caller);
         let answer = self.inner.call(request);
         Box::pin(async move {
             let response = answer.await?;

@@ -34,7 +34,7 @@ pub const EVENTS_HELD_MAX: usize = 1024;
 /// Time between two readings of an upstream's figures, which decisions share.
 pub const FIGURES_KEPT: Duration = Duration::from_millis(20);
 
-/// Tokens of one request that can be continued elsewhere; their ids are kept and sent again.
+/// Tokens of one request, and so of one choice, that can be continued elsewhere; their ids are kept and sent again.
 pub const RESUME_TOKENS_MAX: usize = 65_536;
 
 /// Headers of one request; more are refused with 431. Browsers and SDKs behind proxies send 20 to 40.
@@ -204,6 +204,111 @@ pub const PING_PERIOD_MS_MIN: u64 = 10;
 
 /// Servers of ours that a request may have crossed before this one: edge, site, node, and one to spare.
 pub const HOPS_MAX: u8 = 3;
+
+/// HTTP/2 connections to one server of ours; with [`LINK_STREAMS_MAX`] each, more than it takes at once.
+pub const LINK_CONNECTIONS_MAX: usize = 32;
+
+/// Requests on one HTTP/2 connection to a server of ours; below the [`H2_STREAMS_MAX`] that it takes, or the rest would
+/// wait unseen.
+pub const LINK_STREAMS_MAX: u32 = 100;
+
+/// Requests at once to a server of another make; each has a connection of its own.
+pub const LINK_HTTP1_MAX: u32 = 1024;
+
+/// Connections without a request that are kept to such a server.
+pub const LINK_HTTP1_IDLE_MAX: usize = 64;
+
+/// Time that a connection to an upstream is kept without a request: under the minute that servers and middlemen usually
+/// give it, so that we close first.
+pub const LINK_IDLE: Duration = Duration::from_secs(50);
+
+/// Silence after which a server of ours is asked whether it is still there: a dead one is known within ten seconds.
+pub const LINK_PING_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Time for a server of ours to answer that.
+pub const LINK_PING_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Bytes of one event of an upstream's stream: log-probabilities of a few hundred tokens fit, and an upstream that never
+/// ends a line holds no more than this.
+pub const EVENT_BYTES_MAX: usize = 1 << 20;
+
+/// Bytes of an echoed prompt in one event, log-probabilities included: a long context of them all takes some tens of mebibytes.
+pub const ECHO_EVENT_BYTES_MAX: usize = 64 << 20;
+
+/// Bytes of one answer of an upstream: the longest contexts with log-probabilities stay below it.
+pub const ANSWER_BYTES_MAX: u64 = 1 << 30;
+
+/// Bytes of an upstream's error answer that are read; an error object takes some hundreds.
+pub const REFUSAL_BYTES_MAX: usize = 64 << 10;
+
+/// Characters of an upstream's words that a client is told.
+pub const REFUSAL_CHARS_MAX: usize = 2_000;
+
+/// Milliseconds of a deadline that travels; a week is beyond every request.
+pub const DEADLINE_MS_MAX: u64 = 7 * 24 * 3_600_000;
+
+/// Time between two questions whether a server of another make is there.
+pub const PROBE_PERIOD: Duration = Duration::from_secs(5);
+
+/// The same for one that is not.
+pub const PROBE_RETRY: Duration = Duration::from_secs(1);
+
+/// Instances behind one section of the config.
+pub const INSTANCES_MAX: usize = 1024;
+
+/// Time between two look-ups of a name; name servers of clusters answer with what is true for about as long.
+pub const DISCOVER_DNS_PERIOD: Duration = Duration::from_secs(10);
+
+/// Time between two looks at a file of addresses.
+pub const DISCOVER_FILE_PERIOD: Duration = Duration::from_secs(1);
+
+/// Bytes of a file of addresses that are read: [`INSTANCES_MAX`] lines with comments.
+pub const DISCOVER_FILE_BYTES_MAX: u64 = 256 << 10;
+
+/// Shortest time between two reports of status on one stream: ten a second are enough for any choice.
+pub const STATUS_PERIOD: Duration = Duration::from_millis(100);
+
+/// Longest time between two reports, so that silence means something.
+pub const STATUS_PERIOD_MAX: Duration = Duration::from_secs(1);
+
+/// Age up to which figures are taken as they are: two reports may be lost.
+pub const STATUS_FRESH: Duration = Duration::from_secs(3);
+
+/// Age at which an upstream that still has a connection is taken for dead.
+pub const STATUS_DEAD: Duration = Duration::from_secs(10);
+
+/// The same for one whose stream of status broke: it may come back at once.
+pub const STATUS_LOST: Duration = Duration::from_secs(1);
+
+/// First and longest wait before a stream of status is asked for again.
+pub const STATUS_RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+
+/// Bytes of one report of status: 1,024 models with their digests.
+pub const STATUS_BYTES_MAX: usize = 4 << 20;
+
+/// Models of one report that are kept.
+pub const STATUS_MODELS_MAX: usize = 1024;
+
+/// Digests of one model that are kept: one a node at worst.
+pub const STATUS_NUMERICS_MAX: usize = 1024;
+
+/// Bytes of a digest.
+pub const STATUS_NUMERICS_BYTES_MAX: usize = 128;
+
+/// Most sequences, and tokens in thousands, that a report may claim of one model.
+pub const STATUS_COUNT_MAX: u32 = 10_000_000;
+
+/// Most tokens a second that a report may claim of one model.
+pub const STATUS_RATE_MAX: f64 = 1e9;
+
+/// Bytes of a header of ours that carries text: a tenant, a purpose, a list of sites.
+pub const CLAIM_BYTES_MAX: usize = 4096;
+
+/// Sites in one list.
+pub const CLAIM_SITES_MAX: usize = 256;
+
+/// Bytes of a call between peers that is no request of a client.
+pub const PEER_CALL_BYTES_MAX: u64 = 16 << 10;
 
 /// Charges that are open or not yet safe in the ledger, each some 500 bytes; beyond it requests are refused as overload.
 /// As many connections as a large server holds.

@@ -5,6 +5,7 @@
 
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,12 +17,14 @@ use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tokio_util::task::TaskTracker;
 
 use crate::connection::{Activity, CountedService, StallGuard, TrackedExecutor};
 use crate::drain::{DrainWatch, Phase};
+use crate::layers::peer::Caller;
 use crate::limits;
+use crate::tls::Acceptor;
 
 /// Where connections come from.
 pub trait Accept: Send + 'static {
@@ -30,6 +33,11 @@ pub trait Accept: Send + 'static {
 
     /// The next connection.
     fn accept(&mut self) -> impl Future<Output = io::Result<Self::Io>> + Send;
+
+    /// Where it comes from; unknown for pipes.
+    fn address(_io: &Self::Io) -> Option<SocketAddr> {
+        None
+    }
 }
 
 impl Accept for TcpListener {
@@ -40,6 +48,10 @@ impl Accept for TcpListener {
         // A token is a small write that must not wait for the next one. A refusal costs latency only.
         let _ = stream.set_nodelay(true);
         Ok(stream)
+    }
+
+    fn address(io: &TcpStream) -> Option<SocketAddr> {
+        io.peer_addr().ok()
     }
 }
 
@@ -62,6 +74,7 @@ pub struct Listener {
     tasks: TaskTracker,
     http: Arc<auto::Builder<TrackedExecutor>>,
     service: Router,
+    tls: Option<Acceptor>,
 }
 
 impl Listener {
@@ -80,7 +93,14 @@ impl Listener {
             tasks,
             http,
             service,
+            tls: None,
         }
+    }
+
+    /// Speaks TLS where `tls` is there.
+    #[must_use]
+    pub fn with_tls(self, tls: Option<Acceptor>) -> Self {
+        Self { tls, ..self }
     }
 
     /// Accepts until the server drains. No error ends it: a listener that gives up is an outage.
@@ -99,8 +119,9 @@ impl Listener {
             match accepted {
                 (Ok(io), permit) => {
                     let listener = self.clone();
+                    let address = A::address(&io);
                     self.tasks.spawn(async move {
-                        listener.serve(io).await;
+                        listener.welcome(io, address).await;
                         drop(permit);
                     });
                 }
@@ -109,8 +130,38 @@ impl Listener {
         }
     }
 
+    /// Serves one connection to its end, after its handshake where there is TLS. A handshake takes as long as a request's
+    /// head may, in the connection's own task.
+    async fn welcome<Io>(&self, io: Io, address: Option<SocketAddr>)
+    where
+        Io: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let mut caller = Caller {
+            address,
+            certified: false,
+        };
+        let Some(tls) = &self.tls else {
+            return self.serve(io, caller).await;
+        };
+        let shaken = tokio::select! {
+            shaken = timeout(self.options.header_timeout, tls.accept(io)) => shaken,
+            () = self.drain.reached(Phase::Draining) => return,
+        };
+        match shaken {
+            Ok(Ok((io, certified))) => {
+                caller.certified = certified;
+                self.serve(io, caller).await;
+            }
+            Ok(Err(error)) => {
+                let address = address.map(tracing::field::display);
+                tracing::warn!(address, %error, "a caller was refused: no TLS, or a certificate that is not valid here");
+            }
+            Err(_) => {}
+        }
+    }
+
     /// Serves one connection to its end.
-    async fn serve<Io>(&self, io: Io)
+    async fn serve<Io>(&self, io: Io, caller: Caller)
     where
         Io: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -119,6 +170,7 @@ impl Listener {
         let service = CountedService::new(
             TowerToHyperService::new(self.service.clone()),
             activity.clone(),
+            caller,
         );
         let mut connection = pin!(self.http.serve_connection(io, service));
         let header_timeout = self.options.header_timeout;

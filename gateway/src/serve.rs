@@ -10,6 +10,7 @@ use std::time::Duration;
 use axum::Router;
 use futures::future::try_join_all;
 use hansa_config::Config;
+use hansa_config::secret::SecretError;
 use metrics_exporter_prometheus::BuildError;
 use serde::Serialize;
 use tokio::net::TcpListener;
@@ -19,19 +20,23 @@ use tokio_util::task::TaskTracker;
 use crate::admin;
 use crate::clock::Clock;
 use crate::drain::{Drain, DrainTimes, Drained, Phase};
+use crate::federation::{self, Control};
 use crate::fleet::Fleet;
 use crate::health::Health;
 use crate::layers::authenticate::Gate;
+use crate::layers::peer::Peers;
 use crate::limits::{ADMIN_CONNECTIONS_MAX, METRICS_UPKEEP};
 use crate::listener::{Listener, ListenerOptions};
-use crate::openai::Api;
 use crate::openai::metering::Metering;
+use crate::openai::{Api, Passed};
 use crate::quota;
 use crate::quota::ledger::LedgerError;
 use crate::stack::{self, Shared};
-use crate::start::{Load, StartFailed, Starter};
+use crate::start::{Load, StartFailed, Starter, UpstreamFailed};
 use crate::telemetry::Metrics;
 use crate::tenant::{TenantError, Tenants};
+use crate::tls::{self, Acceptor, TlsError};
+use crate::upstream::link::LinkTasks;
 use crate::upstream::registry::Models;
 
 /// A server with its listeners bound. Nothing is loaded or accepted before [`App::run`].
@@ -51,6 +56,10 @@ struct Core {
     starter: Starter,
     drain: Drain,
     tasks: TaskTracker,
+    /// Connections to nodes and sites, and what watches them.
+    links: LinkTasks,
+    tls: Option<Acceptor>,
+    peers: Peers,
     tenants: Tenants,
 }
 
@@ -69,8 +78,9 @@ pub struct Addresses {
 pub enum ServeError {
     /// Without authentication everyone who reaches the address could use the models.
     #[error(
-        "{key} = \"{address}\" can be reached from other machines, but no API keys are configured; \
-         listen on 127.0.0.1 and put a proxy that authenticates in front"
+        "{key} = \"{address}\" can be reached from other machines, but nobody has to prove who they are: no API keys are \
+         configured; add some with [[tenant]] and [[key]], or listen on 127.0.0.1 and put a proxy that authenticates in front, \
+         or for a server that only peers call, configure [peer]"
     )]
     NotLoopback {
         /// The key of the config.
@@ -89,6 +99,15 @@ pub enum ServeError {
     /// A model cannot be served.
     #[error(transparent)]
     Start(#[from] StartFailed),
+    /// A node or site cannot be called.
+    #[error(transparent)]
+    Upstream(#[from] UpstreamFailed),
+    /// A certificate is missing or wrong.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The secret of peers is missing.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
     /// The ledger cannot be used, or stopped working.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
@@ -108,10 +127,15 @@ impl App {
     pub async fn build(config: Config) -> Result<Self, ServeError> {
         check(&config)?;
         let (clock, metrics) = (Clock::system(), Metrics::new()?);
+        let (tls, peers) = (
+            tls::acceptor(&config.server, &config.peer)?,
+            peers(&config)?,
+        );
+        let links = LinkTasks::default();
         let tenants = Tenants::open(&config, quota::open::open(&config, &clock)?)?;
         tenants.quota().replay()?;
         let starter = Starter::new(metrics.clone(), clock.clone()).routed_by(&config.route);
-        let (models, loads) = starter.prepare(&config.models)?;
+        let (models, loads) = starter.prepare(&config, &links)?;
         let clients = bind(config.server.listen).await?;
         let operators = match config.admin.listen {
             Some(address) => Some(bind(address).await?),
@@ -125,6 +149,9 @@ impl App {
             starter,
             drain: Drain::new(),
             tasks: TaskTracker::new(),
+            links,
+            tls,
+            peers,
             tenants,
         };
         Ok(Self {
@@ -194,8 +221,14 @@ impl Core {
             let listener = self.listener(service, ADMIN_CONNECTIONS_MAX);
             self.tasks.spawn(listener.run(acceptor));
         }
-        let service = stack::build(self.api().router(), &self.shared(health));
+        let control = Control {
+            models: Arc::clone(&self.models),
+            drain: self.drain.watch(),
+        };
+        let api = self.api().router().merge(federation::router(control));
+        let service = stack::build(api, &self.shared(health));
         let listener = self.listener(service, self.config.server.connections_max);
+        let listener = listener.with_tls(self.tls.clone());
         self.tasks.spawn(listener.run(clients));
     }
 
@@ -213,6 +246,7 @@ impl Core {
         Api::new(
             Arc::clone(&self.models),
             self.config.limits.clone(),
+            Passed::of(&self.config),
             Duration::from_millis(self.config.server.ping_after_ms),
             self.clock.clone(),
         )
@@ -243,6 +277,7 @@ impl Core {
             health,
             body_bytes_max: self.config.limits.body_bytes_max,
             body_timeout: Duration::from_millis(self.config.server.body_timeout_ms),
+            peers: self.peers.clone(),
             tasks: self.tasks.clone(),
             gate: self.gate(),
         }
@@ -295,15 +330,28 @@ impl Core {
 
     async fn drain(&self, times: DrainTimes, force: impl Future<Output = ()>) -> Drained {
         let drained = self.drain.run(times, &self.models, &self.tasks, force);
-        drained.await
+        let drained = drained.await;
+        self.links.stop().await;
+        drained
     }
 }
 
 fn check(config: &Config) -> Result<(), ServeError> {
-    if config.keys.is_empty() {
+    // Where strangers reach a listener, keys keep them out, or only peers are served.
+    if config.keys.is_empty() && !config.peer.can_authenticate() {
         loopback("server.listen", Some(config.server.listen))?;
     }
     loopback("admin.listen", config.admin.listen)
+}
+
+/// How peers are known.
+fn peers(config: &Config) -> Result<Peers, SecretError> {
+    let source = config.peer.secret_file.as_ref();
+    let secret = source.map(|source| source.read()).transpose()?;
+    Ok(Peers {
+        secret: secret.map(Arc::new),
+        alone: config.keys.is_empty() && !config.server.listen.ip().is_loopback(),
+    })
 }
 
 fn loopback(key: &'static str, address: Option<SocketAddr>) -> Result<(), ServeError> {

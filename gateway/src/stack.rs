@@ -14,7 +14,8 @@ use crate::health::Health;
 use crate::layers::authenticate::{self, Gate};
 use crate::layers::body::BodyLimits;
 use crate::layers::observe::Observer;
-use crate::layers::{body, fence, gate, host, observe, request_id};
+use crate::layers::peer::Peers;
+use crate::layers::{body, fence, gate, host, observe, peer, request_id};
 use crate::telemetry::Metrics;
 
 /// Id of a request, ours or the client's: in its log line, in `x-request-id`, and in its extensions.
@@ -34,6 +35,8 @@ pub struct Shared {
     pub body_bytes_max: u64,
     /// Time for a client to send it.
     pub body_timeout: Duration,
+    /// How peers are known.
+    pub peers: Peers,
     /// Tasks that the drain waits for.
     pub tasks: TaskTracker,
     /// Who may come in.
@@ -56,6 +59,9 @@ pub fn build(api: Router, shared: &Shared) -> Router {
         .layer(from_fn_with_state(observer(shared), observe::observe))
         // Panic fence: outside of all code that handles content.
         .layer(from_fn_with_state(shared.metrics.clone(), fence::contain))
+        // Peer: before everything that asks who calls, since a peer's requests were let in by the server before it; inside
+        // the log line, so that an operator sees who is refused.
+        .layer(from_fn_with_state(shared.peers.clone(), peer::identify))
         // Host: before any handler and probes too, since a web page whose name is made to resolve to this machine (DNS
         // rebinding) must learn nothing; inside the id and the log line, so that an operator sees who is refused. With keys
         // any name will do: they, and not the address, keep strangers out.

@@ -1,21 +1,26 @@
 //! Makes models of the config, and those that come later, into upstreams, and says how each is loaded.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::future::BoxFuture;
-use hansa_config::schema;
+use hansa_config::{Config, schema};
 
 use crate::clock::Clock;
 use crate::route::decisions::Decisions;
 use crate::route::facts::Facts;
 use crate::route::options::Options;
 use crate::route::residency::{Rules, allow_list};
+use crate::serve::ServeError;
 use crate::telemetry::Metrics;
-use crate::upstream::Upstream;
+use crate::upstream::group::{Group, GroupError};
+use crate::upstream::link::LinkTasks;
 #[cfg(feature = "engine")]
 use crate::upstream::local::Devices;
+use crate::upstream::measured::Measured;
 use crate::upstream::registry::{ModelInfo, Models};
 use crate::upstream::routed::Roster;
+use crate::upstream::{Upstream, discover};
 
 /// Loads one model; resolves when it takes requests.
 pub type Load = BoxFuture<'static, Result<(), StartFailed>>;
@@ -28,6 +33,16 @@ pub struct StartFailed {
     pub model: String,
     /// What is wrong and what to do.
     pub reason: String,
+}
+
+/// Why a node or site cannot be called, in one line that says what to do.
+#[derive(Debug, thiserror::Error)]
+#[error("upstream '{name}': {reason}")]
+pub struct UpstreamFailed {
+    /// Its name in the config.
+    pub name: String,
+    /// What is wrong and what to do.
+    pub reason: GroupError,
 }
 
 /// What models of this process are made with. Clones share the devices.
@@ -57,6 +72,15 @@ const OWNER: &str = "hansa";
 /// Name of the site of models of this process where the config gives none.
 const HERE: &str = "local";
 
+/// What a section of the config lists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// A server of this site.
+    Node,
+    /// A gateway of another one.
+    Site,
+}
+
 impl Starter {
     /// A starter without any device in use, which routes by the defaults.
     #[must_use]
@@ -78,20 +102,70 @@ impl Starter {
         Self { route, ..self }
     }
 
-    /// Upstreams for `models`, none of them ready, and what makes them so.
+    /// Upstreams for the models, nodes and sites of `config`, none of them ready, and what makes the models so; nodes and
+    /// sites are watched in `links` from now on. One model of several of them is served by whom the router picks.
     ///
     /// # Errors
-    /// [`StartFailed`] in a build without an engine.
-    pub fn prepare(&self, models: &[schema::Model]) -> Result<(Models, Vec<Load>), StartFailed> {
+    /// [`StartFailed`] in a build without an engine; [`UpstreamFailed`] where a key or certificate is missing.
+    pub fn prepare(
+        &self,
+        config: &Config,
+        links: &LinkTasks,
+    ) -> Result<(Models, Vec<Load>), ServeError> {
         let roster = self.roster();
         let (mut table, mut loads) = (Vec::new(), Vec::new());
-        for model in models {
+        for model in &config.models {
             let started = self.start_in(&roster, model)?;
             table.push((started.info, started.upstream));
             loads.push(started.load);
         }
+        let nodes = config.nodes.iter().map(|node| (Place::Node, node));
+        let sites = config.sites.iter().map(|site| (Place::Site, site));
+        for (place, upstream) in nodes.chain(sites) {
+            self.remote((place, upstream), &config.peer, &roster, links)?;
+        }
+        let remote = config.nodes.iter().chain(&config.sites);
+        for name in remote.flat_map(|upstream| &upstream.models) {
+            if !table.iter().any(|(known, _)| *known.id == *name.ours) {
+                let routed: Arc<dyn Upstream> = Arc::new(roster.model(&name.ours));
+                table.push((self.info(&name.ours), routed));
+            }
+        }
         let models = Models::new(table).with_decisions(Arc::clone(&self.decisions));
         Ok((models, loads))
+    }
+
+    /// Adds each model of a node or site to `roster`.
+    fn remote(
+        &self,
+        (place, upstream): (Place, &schema::Upstream),
+        peer: &schema::Peer,
+        roster: &Roster,
+        links: &LinkTasks,
+    ) -> Result<(), UpstreamFailed> {
+        let failed = |reason| UpstreamFailed {
+            name: upstream.name.clone(),
+            reason,
+        };
+        let group = Group::new(upstream, peer, &self.clock, links).map_err(failed)?;
+        discover::start(upstream, &group, links);
+        for name in &upstream.models {
+            let (metrics, clock) = (self.metrics.clone(), self.clock.clone());
+            let id = Arc::from(name.ours.as_str());
+            let model = Measured::new(group.model(name.clone()), id, metrics, clock);
+            let facts = self.there(place, upstream, &name.ours);
+            let added = roster.add(facts, Arc::new(model));
+            added.ok_or_else(|| failed(GroupError::TooMany))?;
+        }
+        Ok(())
+    }
+
+    fn info(&self, id: &str) -> ModelInfo {
+        ModelInfo {
+            id: Arc::from(id),
+            created_s: self.clock.unix_s(),
+            owned_by: OWNER,
+        }
     }
 
     /// An upstream for `model` that is not ready, and what makes it so.
@@ -108,11 +182,7 @@ impl Starter {
         let (upstream, load) = self.local(model)?;
         // The config has fewer models than a roster has places.
         let _ = roster.add(self.here(model), upstream);
-        let info = ModelInfo {
-            id: Arc::from(model.id.as_str()),
-            created_s: self.clock.unix_s(),
-            owned_by: OWNER,
-        };
+        let info = self.info(&model.id);
         Ok(Started {
             info,
             upstream: Arc::new(roster.model(&model.id)),
@@ -136,17 +206,36 @@ impl Starter {
 
     /// What is known of a model of this process.
     fn here(&self, model: &schema::Model) -> Facts {
-        let site = self.route.home_site.as_deref().unwrap_or(HERE);
         Facts {
             country: self.route.home_country.as_deref().map(Arc::from),
-            ..Facts::new(&format!("local:{}", model.id), site, "", &model.id)
+            ..Facts::new(&format!("local:{}", model.id), self.home(), "", &model.id)
         }
+    }
+
+    /// What the config says of a model of a node or site. A node stands where its site does, unless it says otherwise.
+    fn there(&self, place: Place, upstream: &schema::Upstream, model: &str) -> Facts {
+        let name = upstream.name.as_str();
+        let (site, node, country) = match place {
+            Place::Node => (self.home(), name, self.route.home_country.as_deref()),
+            Place::Site => (name, "", None),
+        };
+        let country = upstream.country.as_deref().or(country);
+        Facts {
+            country: country.map(Arc::from),
+            experimental: upstream.experimental,
+            rtt: Duration::from_millis(upstream.rtt_ms.unwrap_or(0).into()),
+            hop: upstream.kind == schema::Kind::Hansa,
+            ..Facts::new(name, site, node, model)
+        }
+    }
+
+    fn home(&self) -> &str {
+        self.route.home_site.as_deref().unwrap_or(HERE)
     }
 
     #[cfg(feature = "engine")]
     fn local(&self, model: &schema::Model) -> Result<(Arc<dyn Upstream>, Load), StartFailed> {
         use crate::upstream::local::LocalUpstream;
-        use crate::upstream::measured::Measured;
 
         let local = LocalUpstream::new(model.clone(), self.clock.clone(), self.devices.clone());
         let (id, loading) = (model.id.clone(), local.clone());

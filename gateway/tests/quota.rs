@@ -413,7 +413,7 @@ async fn clients_that_leave_are_charged_with_what_the_engine_made_for_them() {
 #[tokio::test]
 async fn a_ledger_in_a_file_is_there_after_a_restart() {
     let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("ledger.redb").display().to_string();
+    let file = folder.path().join("ledger.redb");
     for round in 1..=2 {
         let server = Server::start(|config| {
             config.quota.ledger = Some(file.clone());

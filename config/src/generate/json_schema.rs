@@ -21,7 +21,7 @@ pub fn json_schema() -> String {
         "title": "Config of Hansa",
         "type": "object",
         "additionalProperties": false,
-        "required": ["model"],
+        "anyOf": [{ "required": ["model"] }, { "required": ["node"] }, { "required": ["site"] }],
         "properties": properties,
     });
     format!("{schema:#}\n")
@@ -48,6 +48,7 @@ fn entries_max(section: &str) -> usize {
         "allocation" => limits::ALLOCATIONS_MAX,
         "price" => limits::PRICES_MAX,
         "rate" => limits::RATES_MAX,
+        "node" | "site" => limits::UPSTREAMS_MAX,
         _ => limits::MODELS_MAX,
     }
 }
@@ -131,7 +132,8 @@ fn key_schema(fact: &Fact) -> Value {
             None,
         ),
         Form::List(pattern, max) => {
-            let item = json!({ "type": "string", "pattern": pattern, "maxLength": ID_BYTES_MAX });
+            let length_max = 2 * ID_BYTES_MAX + " = ".len();
+            let item = json!({ "type": "string", "pattern": pattern, "maxLength": length_max });
             (
                 json!({ "type": "array", "items": item, "maxItems": max }),
                 None,

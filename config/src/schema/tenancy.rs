@@ -1,5 +1,7 @@
 //! Who may use the server, and how much: tenants, keys, allocations, prices, and the ledger.
 
+use std::path::PathBuf;
+
 use super::Choice;
 
 /// `[[tenant]]`: an organisation, or a project of one.
@@ -183,7 +185,7 @@ pub struct Price {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Quota {
     /// The ledger's file; in memory where unset.
-    pub ledger: Option<String>,
+    pub ledger: Option<PathBuf>,
     /// The site that this server is, in allocations, prices and records.
     pub site: String,
     /// Tokens that a choice may have where the client names no number: as many are reserved.

@@ -2,7 +2,8 @@
 
 use toml::de::DeValue;
 
-use super::{id, string, wrong_type};
+use super::remote::list;
+use super::{id, string};
 use crate::limits;
 use crate::problems::{Fault, quote};
 
@@ -14,23 +15,6 @@ pub(super) fn sites(value: &DeValue<'_>) -> Result<Vec<String>, Fault> {
 /// Countries.
 pub(super) fn countries(value: &DeValue<'_>) -> Result<Vec<String>, Fault> {
     list(value, limits::ALLOW_LIST_MAX, country)
-}
-
-/// An array of at most `max` values, each read by `one`.
-fn list<T>(
-    value: &DeValue<'_>,
-    max: usize,
-    one: impl Fn(&DeValue<'_>) -> Result<T, Fault>,
-) -> Result<Vec<T>, Fault> {
-    let Some(items) = value.as_array() else {
-        let help = "write names in quotes between brackets, as in [\"one\", \"two\"]";
-        return Err(wrong_type(value, "an array", help));
-    };
-    if items.len() > max {
-        let help = format!("at most {max} are allowed");
-        return Err(Fault::new("has too many entries", help));
-    }
-    items.iter().map(|item| one(item.get_ref())).collect()
 }
 
 /// Two capital letters.

@@ -14,7 +14,8 @@ use crate::clock::Clock;
 use crate::drain::Drain;
 use crate::health::Health;
 use crate::layers::authenticate::tests::gate_without_keys;
-use crate::openai::Api;
+use crate::openai::{Api, Passed};
+use crate::upstream::link::LinkTasks;
 
 /// Far longer than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -48,7 +49,11 @@ impl Server {
         let starter = Starter::new(metrics.clone(), clock.clone());
         let model =
             hansa_config::model_from_json(sim("first", &json!({})).as_object().unwrap().clone());
-        let (models, loads) = starter.prepare(&[model.unwrap()]).unwrap();
+        let config = hansa_config::Config {
+            models: vec![model.unwrap()],
+            ..hansa_config::Config::default()
+        };
+        let (models, loads) = starter.prepare(&config, &LinkTasks::default()).unwrap();
         let (models, drain, tasks) = (Arc::new(models), Drain::new(), TaskTracker::new());
         for load in loads {
             load.await.unwrap();
@@ -67,7 +72,7 @@ impl Server {
         };
         let limits = schema::Limits::default();
         Self {
-            clients: Api::new(models, limits, PATIENCE, clock.clone()).router(),
+            clients: Api::new(models, limits, Passed::default(), PATIENCE, clock.clone()).router(),
             operators: admin::router(&metrics, health, fleet, gate_without_keys(&clock)),
             _drain: drain,
         }

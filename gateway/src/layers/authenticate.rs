@@ -8,6 +8,7 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, header};
 
 use crate::clock::Clock;
+use crate::layers::peer::Peer;
 use crate::openai::error::ApiError;
 use crate::tenant::Tenants;
 use crate::tenant::directory::Denied;
@@ -38,10 +39,10 @@ pub async fn check(State(gate): State<Gate>, mut request: Request, next: Next) -
     }
 }
 
-/// Whether a layer outside of this one knows who asks, and that they need no key of ours. THE place to let through a server
-/// that authenticated the request before us; there is none yet.
-const fn is_let_in_elsewhere(_request: &Request) -> bool {
-    false
+/// Whether a layer outside of this one knows who asks, and that they need no key of ours: a peer authenticated the request
+/// before us, and says in its headers where it may go.
+fn is_let_in_elsewhere(request: &Request) -> bool {
+    request.extensions().get::<Peer>().is_some()
 }
 
 /// Hands on the requests of operators alone; nobody is one on a server without keys.

@@ -12,10 +12,16 @@ use axum::response::{IntoResponse, Response};
 use http::uri::Authority;
 use http::{HeaderValue, Version, header};
 
+use crate::layers::peer::{ForPeersAlone, Peer};
 use crate::openai::error::ApiError;
 
-/// Lets a request pass that names this machine, in `Host` or, on HTTP/2, in `:authority`.
+/// Lets a request pass that names this machine, in `Host` or, on HTTP/2, in `:authority`; and one to a
+/// server for peers, which no web page can be.
 pub async fn check(request: Request, next: Next) -> Response {
+    let extensions = request.extensions();
+    if extensions.get::<Peer>().is_some() || extensions.get::<ForPeersAlone>().is_some() {
+        return next.run(request).await;
+    }
     match judge(&request) {
         Ok(()) => next.run(request).await,
         Err(refusal) => refusal.into_response(),

@@ -6,4 +6,5 @@ pub mod fence;
 pub mod gate;
 pub mod host;
 pub mod observe;
+pub mod peer;
 pub mod request_id;

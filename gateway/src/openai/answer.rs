@@ -28,6 +28,10 @@ pub(super) struct Head {
     pub(super) best_of: u32,
     /// Whether choices show log-probabilities.
     pub(super) logprobs: bool,
+    /// Whether the ids of tokens are told, to a peer.
+    pub(super) token_ids: bool,
+    /// Whether a peer reads it.
+    pub(super) peer: bool,
 }
 
 /// Collects the whole answer. A client that goes away drops this future, and with it the run.

@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 
-use hansa_config::schema::Limits;
-
 use super::error::ApiError;
 use super::json::{self, Object};
 use super::params::{Ask, Params};
+use super::rules::Rules;
 use super::{fields, messages, sampling, tools};
 use crate::upstream::Prompt;
 
@@ -14,17 +13,17 @@ use crate::upstream::Prompt;
 ///
 /// # Errors
 /// The first thing that is wrong with it, by name.
-pub(super) fn parse(body: &[u8], limits: &Limits) -> Result<Ask, ApiError> {
+pub(super) fn parse(body: &[u8], rules: Rules<'_>) -> Result<Ask, ApiError> {
     let body = json::parse(body)?;
-    fields::check(&body, &[fields::CHAT, fields::SHARED])?;
-    let shared = Params::read(&body, limits)?;
+    rules.check(&body, &[fields::CHAT, fields::SHARED])?;
+    let shared = Params::read(&body, rules)?;
     let params = Params {
         logprobs: sampling::chat_logprobs(&body)?,
         session: session(&body)?,
         tools: tools::read(&body, shared.structure.as_ref())?.map(Arc::new),
         ..shared
     };
-    let messages = messages::read(&body.require("messages")?, limits)?;
+    let messages = messages::read(&body.require("messages")?, rules.limits)?;
     Ok(Ask {
         params,
         prompts: vec![Prompt::Chat(messages.into())],

@@ -9,6 +9,7 @@ use super::fault::ParamFault;
 use super::fields;
 use super::json::{self, Kind, Node, Object};
 use super::params::{Ask, Params, boolean, count};
+use super::rules::Rules;
 use super::sampling;
 use crate::upstream::Prompt;
 
@@ -16,10 +17,11 @@ use crate::upstream::Prompt;
 ///
 /// # Errors
 /// The first thing that is wrong with it, by name.
-pub(super) fn parse(body: &[u8], limits: &Limits) -> Result<Ask, ApiError> {
+pub(super) fn parse(body: &[u8], rules: Rules<'_>) -> Result<Ask, ApiError> {
     let body = json::parse(body)?;
-    fields::check(&body, &[fields::COMPLETIONS, fields::SHARED])?;
-    let params = Params::read(&body, limits)?;
+    rules.check(&body, &[fields::COMPLETIONS, fields::SHARED])?;
+    let limits = rules.limits;
+    let params = Params::read(&body, rules)?;
     let logprobs = sampling::completion_logprobs(&body)?;
     let best_of = best_of(&body, &params, limits)?;
     let params = Params {

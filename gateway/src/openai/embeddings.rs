@@ -1,7 +1,6 @@
 //! `/v1/embeddings`: texts or token ids in, vectors out, as numbers or as base64.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::extract::{Request, State};
 use axum::response::Response;
@@ -15,7 +14,8 @@ use super::error::ApiError;
 use super::fault::ParamFault;
 use super::json::{self, Kind, Node, Object};
 use super::params::count;
-use super::{Api, Caller, body, fields, hops, request_id, wishes};
+use super::{Api, Caller, body, fields, request_id, wishes};
+use crate::federation::headers::Said;
 use crate::limits;
 use crate::quota::amount::Tokens;
 use crate::quota::charge::Spent;
@@ -25,8 +25,8 @@ use crate::upstream::{EmbedInput, EmbedRequest, Embeddings};
 /// `POST /v1/embeddings`
 pub(super) async fn serve(State(api): State<Api>, request: Request) -> Result<Response, ApiError> {
     let started = api.shared.clock.now();
-    let hops = hops(request.headers())?;
-    let wishes = Arc::new(wishes::read(&request)?);
+    let said = Said::read(request.headers())?;
+    let wishes = Arc::new(wishes::read(&request, &said)?);
     let id = request_id(&request);
     let caller = Caller::of(&request);
     let body = body::read(request, api.shared.limits.body_bytes_max).await?;
@@ -44,14 +44,14 @@ pub(super) async fn serve(State(api): State<Api>, request: Request) -> Result<Re
         .as_ref()
         .map(|client| client.hold(&id, &model, bound));
     let held = held.transpose()?;
-    let time = Duration::from_millis(api.shared.limits.request_timeout_ms);
+    let time = api.time_for(&said);
     let request = Arc::new(EmbedRequest {
         id,
         model: Arc::clone(&model),
         inputs: ask.inputs,
         dimensions: ask.dimensions,
         deadline: Some(started + time),
-        hops,
+        hops: said.hops,
         wishes,
     });
     let left = (started + time).saturating_sub(api.shared.clock.now());

@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use super::fault::ParamFault;
 use crate::limits;
-use crate::upstream::{UpstreamError, UpstreamErrorKind};
+use crate::upstream::{Refusal, UpstreamError, UpstreamErrorKind};
 
 /// An error as clients of OpenAI's API know it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -84,6 +84,11 @@ enum Fault {
     ShuttingDown,
     DeadlineExceeded,
     TooManyHops,
+    PeersOnly,
+    WrongPeerSecret,
+    PeerHeader,
+    /// In another server's words.
+    Relayed(Refusal),
     NoSiteAllowed,
     Unreachable,
 }
@@ -221,6 +226,12 @@ plain! {
     deadline_exceeded => DeadlineExceeded,
     /// The request went around in a circle of servers.
     too_many_hops => TooManyHops,
+    /// The path is for servers of ours.
+    peers_only => PeersOnly,
+    /// The caller means to be a peer and is none.
+    wrong_peer_secret => WrongPeerSecret,
+    /// A header that only peers send makes no sense.
+    peer_header => PeerHeader,
     /// No site that the request may go to serves the model.
     no_site_allowed => NoSiteAllowed,
     /// The connection to whoever serves could not be made, or died.
@@ -252,7 +263,9 @@ impl From<UpstreamError> for ApiError {
             UpstreamErrorKind::ShuttingDown => Self::shutting_down(),
             UpstreamErrorKind::DeadlineExceeded => Self::deadline_exceeded(),
             UpstreamErrorKind::Cancelled => Self::cancelled(),
-            UpstreamErrorKind::Internal => Self::internal(),
+            UpstreamErrorKind::Refused(refusal) => Self::new(Fault::Relayed(refusal)),
+            UpstreamErrorKind::TooManyHops => Self::too_many_hops(),
+            UpstreamErrorKind::TimedOut | UpstreamErrorKind::Internal => Self::internal(),
         }
     }
 }
@@ -318,6 +331,11 @@ impl Fault {
             // All the time there was is gone; another round would take as long.
             Self::DeadlineExceeded => (504, SERVER, "deadline_exceeded", Some(false)),
             Self::TooManyHops => (508, SERVER, "too_many_hops", Some(false)),
+            Self::PeersOnly => (403, INVALID, "peers_only", Some(false)),
+            Self::WrongPeerSecret => (401, INVALID, "wrong_peer_secret", Some(false)),
+            Self::PeerHeader => (400, INVALID, "invalid_peer_header", Some(false)),
+            // What it is stands in its code; all of them are refusals of the request as such.
+            Self::Relayed(_) => (400, INVALID, "invalid_value", Some(false)),
             Self::NoSiteAllowed => (403, PERMISSION, "no_site_allowed", Some(false)),
             Self::Unreachable => (502, SERVER, "upstream_unreachable", Some(true)),
         };
@@ -329,11 +347,20 @@ impl Fault {
         }
     }
 
+    /// The code for the client: another server's own where its words are passed on.
+    fn code(&self, own: &'static str) -> &str {
+        match self {
+            Self::Relayed(refusal) => &refusal.code,
+            _ => own,
+        }
+    }
+
     fn param(&self) -> Option<&str> {
         match self {
             Self::Param { param, .. } => Some(param),
             Self::Refused { param, .. } => *param,
             Self::ModelNotFound(_) | Self::ModelNotAllowed(_) => Some("model"),
+            Self::Relayed(refusal) => refusal.param.as_deref(),
             Self::ModelExists(_) => Some("id"),
             _ => None,
         }
@@ -357,6 +384,7 @@ impl fmt::Display for Fault {
             Self::Refused { message, .. } | Self::Unfit(message) | Self::Missing(message) => {
                 return f.write_str(message);
             }
+            Self::Relayed(refusal) => return f.write_str(&refusal.message),
             Self::Json(what) => return write!(f, "The request body is not valid JSON: {what}."),
             Self::ContextLength { prompt, context } => {
                 return write!(
@@ -462,6 +490,14 @@ impl Fault {
             Self::TooManyHops => {
                 "The request has crossed too many servers; their routes may form a circle."
             }
+            Self::PeersOnly => {
+                "This path is for servers of the same federation; they prove themselves by the secret or certificate of \
+                 [peer]."
+            }
+            Self::WrongPeerSecret => {
+                "The peer secret is wrong; both servers need the same one in peer.secret_file."
+            }
+            Self::PeerHeader => "A header of the server before this one makes no sense.",
             Self::NoSiteAllowed => {
                 "No site that this request may go to serves the model; its tenant's countries and sites, its purpose and \
                  whether it opts in to experimental sites decide."
@@ -483,7 +519,7 @@ struct WireError<'a> {
     message: &'a str,
     r#type: &'static str,
     param: Option<&'a str>,
-    code: &'static str,
+    code: &'a str,
 }
 
 impl ApiError {
@@ -507,7 +543,7 @@ impl ApiError {
             message: &self.0.to_string(),
             r#type: verdict.kind,
             param: self.0.param(),
-            code: verdict.code,
+            code: self.0.code(verdict.code),
         };
         // Strings and options always serialise; an empty body would still carry the status.
         serde_json::to_vec(&Wire { error })

@@ -196,6 +196,15 @@ pub(super) const STREAM_OPTIONS: &[Field] = &[
 /// # Errors
 /// The first field that is unknown, not supported, or has a value that is not.
 pub(super) fn check(object: &Object<'_, '_>, tables: &[&[Field]]) -> Result<(), ApiError> {
+    check_but(object, tables, |_| false)
+}
+
+/// The same for all but the unknown fields that `passes` names: somebody behind us knows those.
+pub(super) fn check_but(
+    object: &Object<'_, '_>,
+    tables: &[&[Field]],
+    passes: impl Fn(&str) -> bool,
+) -> Result<(), ApiError> {
     for (name, node) in object.nodes() {
         let rule = tables
             .iter()
@@ -204,6 +213,7 @@ pub(super) fn check(object: &Object<'_, '_>, tables: &[&[Field]]) -> Result<(), 
             .find(|(field, _)| *field == name);
         match rule {
             Some((_, rule)) => rule.check(&node)?,
+            None if passes(name) => {}
             None => {
                 let meant = suggestion(name, tables);
                 return Err(node.fault(ParamFault::Unknown { meant }));

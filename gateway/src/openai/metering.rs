@@ -59,6 +59,11 @@ impl Client {
         })
     }
 
+    /// Id of the tenant.
+    pub(super) fn tenant(&self) -> Arc<str> {
+        Arc::clone(self.principal.account.tenant())
+    }
+
     /// Fair-share flow.
     pub(super) fn flow(&self) -> u64 {
         self.principal.flow

@@ -21,6 +21,7 @@ pub mod metering;
 mod models;
 mod params;
 pub(crate) mod query;
+mod rules;
 mod run;
 mod sampling;
 mod sse;
@@ -54,9 +55,13 @@ use self::error::ApiError;
 use self::fault::ParamFault;
 use self::metering::{Client, Metering};
 use self::params::{Ask, Params};
+pub use self::rules::Passed;
+use self::rules::Rules;
 use self::run::Run;
 use self::sse::Encoder;
 use crate::clock::Clock;
+use crate::federation::headers::Said;
+use crate::layers::peer::Peer;
 use crate::limits;
 use crate::stack::RequestId;
 use crate::tenant::principal::Principal;
@@ -73,21 +78,29 @@ pub struct Api {
 struct Shared {
     models: Arc<Models>,
     limits: Limits,
+    passed: Passed,
     ping_after: Duration,
     clock: Clock,
     large_parses: Semaphore,
 }
 
 impl Api {
-    /// An API that serves `models`. `ping_after` is the silence after which a waiting stream gets its headers and a
+    /// An API that serves `models`; fields in `passed` go on to them unread. `ping_after` is the silence after which a waiting stream gets its headers and a
     /// comment.
     #[must_use]
-    pub fn new(models: Arc<Models>, limits: Limits, ping_after: Duration, clock: Clock) -> Self {
+    pub fn new(
+        models: Arc<Models>,
+        limits: Limits,
+        passed: Passed,
+        ping_after: Duration,
+        clock: Clock,
+    ) -> Self {
         let large_parses = Semaphore::new(limits::PARSE_LARGE_MAX);
         Self {
             shared: Arc::new(Shared {
                 models,
                 limits,
+                passed,
                 ping_after,
                 clock,
                 large_parses,
@@ -127,24 +140,26 @@ impl Api {
     /// A request from its bytes to the beginning of its answer.
     async fn serve(&self, endpoint: Endpoint, request: Request) -> Result<Response, ApiError> {
         let started = self.shared.clock.now();
-        let hops = hops(request.headers())?;
-        let wishes = wishes::read(&request)?;
+        let said = Said::read(request.headers())?;
+        let wishes = wishes::read(&request, &said)?;
+        let peer = request.extensions().get::<Peer>().is_some();
         let id = request_id(&request);
         let caller = Caller::of(&request);
         let body = body::read(request, self.shared.limits.body_bytes_max).await?;
-        let ask = self.parse(endpoint, body.clone()).await?;
+        let ask = self.parse(endpoint, body.clone(), peer).await?;
         let model = Arc::clone(&ask.params.model);
         let client = self.client(&caller, &model)?;
         let work = Work {
             endpoint,
             id,
-            hops,
             wishes,
+            peer,
             body,
             started,
-            deadline: started + Duration::from_millis(self.shared.limits.request_timeout_ms),
+            deadline: started + self.time_for(&said),
             created_s: self.shared.clock.unix_s(),
             client,
+            said,
         };
         let answered = self.answer(&work, ask).await;
         match &work.client {
@@ -174,7 +189,10 @@ impl Api {
         check_room(&ask, upstream.sequences_in_flight_max())?;
         let head = self.head(work, &ask.params);
         let stream = ask.params.stream;
-        let run = self.start(work, &upstream, ask).await?;
+        let mut run = self.start(work, &upstream, ask).await?;
+        if work.peer {
+            run = run.for_peer(head.token_ids);
+        }
         let mut response = match stream {
             Some(options) => {
                 let encoder = Encoder::new(&head, options);
@@ -190,6 +208,12 @@ impl Api {
                 .insert("openai-processing-ms", took_ms);
         }
         Ok(response)
+    }
+
+    /// The time that a request has: what the server before this one gives it, and at most our own.
+    fn time_for(&self, said: &Said) -> Duration {
+        let ours = Duration::from_millis(self.shared.limits.request_timeout_ms);
+        said.time_left.map_or(ours, |left| left.min(ours))
     }
 
     /// Reserves what the request may use, and starts it.
@@ -209,10 +233,10 @@ impl Api {
         Ok(run.metered(meter))
     }
 
-    async fn parse(&self, endpoint: Endpoint, body: Bytes) -> Result<Ask, ApiError> {
-        let bytes = body.len();
-        self.off_loop(bytes, move |limits| parse(endpoint, &body, limits))
-            .await
+    async fn parse(&self, endpoint: Endpoint, body: Bytes, peer: bool) -> Result<Ask, ApiError> {
+        let (bytes, shared) = (body.len(), Arc::clone(&self.shared));
+        let parse = move |_: &Limits| shared.parse(endpoint, &body, peer);
+        self.off_loop(bytes, parse).await
     }
 
     /// Reads or writes JSON of about `size` bytes: little of it here, much of it where it holds up nobody else.
@@ -248,6 +272,22 @@ impl Api {
             n: params.n,
             best_of: params.best_of,
             logprobs: params.logprobs.is_some(),
+            token_ids: params.extension.want_token_ids,
+            peer: work.peer,
+        }
+    }
+}
+
+impl Shared {
+    fn parse(&self, endpoint: Endpoint, body: &[u8], peer: bool) -> Result<Ask, ApiError> {
+        let rules = Rules {
+            limits: &self.limits,
+            passed: &self.passed,
+            peer,
+        };
+        match endpoint {
+            Endpoint::Chat => chat::parse(body, rules),
+            Endpoint::Completions => completions::parse(body, rules),
         }
     }
 }
@@ -266,13 +306,6 @@ async fn chat_completions(State(api): State<Api>, request: Request) -> Result<Re
 
 async fn completions(State(api): State<Api>, request: Request) -> Result<Response, ApiError> {
     api.serve(Endpoint::Completions, request).await
-}
-
-fn parse(endpoint: Endpoint, body: &[u8], limits: &Limits) -> Result<Ask, ApiError> {
-    match endpoint {
-        Endpoint::Chat => chat::parse(body, limits),
-        Endpoint::Completions => completions::parse(body, limits),
-    }
 }
 
 /// Refuses what the upstream could not hold even if it were idle: "overloaded" would make a client try for ever.
@@ -312,14 +345,16 @@ impl Caller {
 struct Work {
     endpoint: Endpoint,
     id: Arc<str>,
-    hops: u8,
+    said: Said,
     wishes: Wishes,
     body: Bytes,
     started: Duration,
     deadline: Duration,
     created_s: i64,
-    /// Whose it is, on a server with keys.
+    /// Whose it is, on a server with keys; a peer's is metered by the server before us.
     client: Option<Client>,
+    /// Whether a peer sent it.
+    peer: bool,
 }
 
 impl Work {
@@ -331,6 +366,7 @@ impl Work {
             ..self.wishes.clone()
         });
         let single = prompts.len() == 1;
+        let extension = &params.extension;
         let (id, client) = (self.upstream_id(), self.client.as_ref());
         let request = |(index, prompt): (usize, Prompt)| GenerateRequest {
             id: if single {
@@ -349,7 +385,9 @@ impl Work {
             prompt,
             n: params.best_of,
             max_tokens: params.max_tokens,
-            default_max_tokens: client.map(Client::default_max_tokens),
+            default_max_tokens: client
+                .map(Client::default_max_tokens)
+                .or(extension.default_max_tokens),
             token_ids: OnceLock::new(),
             sampling: params.sampling.clone(),
             stop: params.stop.clone(),
@@ -362,14 +400,17 @@ impl Work {
             tools: params.tools.clone(),
             // A client's seed gives a prompt the same answer here as on its own; one that we draw is drawn for each, or
             // equal prompts would get equal answers.
-            seed: params.seed.unwrap_or_else(draw_seed),
-            template_time_s: self.created_s,
+            seed: extension.seed.or(params.seed).unwrap_or_else(draw_seed),
+            template_time_s: extension.template_time.unwrap_or(self.created_s),
             deadline: Some(self.deadline),
-            flow: client.map_or(0, Client::flow),
-            pool: client.map_or(0, Client::pool),
-            hops: self.hops,
-            resume_token_ids: Vec::new(),
-            want_token_ids: false,
+            flow: client.map_or(self.said.flow, Client::flow),
+            pool: client.map_or(self.said.pool, Client::pool),
+            hops: self.said.hops,
+            resume_token_ids: extension.resume_token_ids.clone(),
+            want_token_ids: extension.want_token_ids,
+            tenant: client
+                .map(Client::tenant)
+                .or_else(|| self.said.tenant.clone()),
             wishes: Arc::clone(&wishes),
         };
         let requests = prompts.into_iter().enumerate().map(request);
@@ -400,17 +441,5 @@ fn request_id(request: &Request) -> Arc<str> {
     match request.extensions().get::<RequestId>() {
         Some(RequestId(id)) => Arc::clone(id),
         None => Uuid::new_v4().to_string().into(),
-    }
-}
-
-/// Servers of ours that the request has crossed. Anyone may say so, since it can only refuse.
-fn hops(headers: &HeaderMap) -> Result<u8, ApiError> {
-    let Some(hops) = headers.get("x-hansa-hops") else {
-        return Ok(0);
-    };
-    let hops = hops.to_str().ok().and_then(|hops| hops.parse().ok());
-    match hops {
-        Some(hops) if hops <= limits::HOPS_MAX => Ok(hops),
-        _ => Err(ApiError::too_many_hops()),
     }
 }

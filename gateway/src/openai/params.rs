@@ -10,6 +10,7 @@ use super::error::ApiError;
 use super::fault::ParamFault;
 use super::fields;
 use super::json::{Kind, Node, Object};
+use super::rules::{Extension, Rules};
 use super::sampling;
 use super::structure;
 use crate::limits;
@@ -45,6 +46,8 @@ pub(super) struct Params {
     /// Functions that may be called.
     pub(super) tools: Option<Arc<Tools>>,
     pub(super) seed: Option<u64>,
+    /// What a peer says beside.
+    pub(super) extension: Extension,
     /// Requests of one name share a beginning, and are best served by the same upstream.
     pub(super) session: Option<Arc<str>>,
     /// `None` for one answer in one piece.
@@ -60,7 +63,8 @@ pub(super) struct StreamOptions {
 
 impl Params {
     /// Reads the shared parameters of a body whose fields were checked.
-    pub(super) fn read(body: &Object<'_, '_>, limits: &Limits) -> Result<Self, ApiError> {
+    pub(super) fn read(body: &Object<'_, '_>, rules: Rules<'_>) -> Result<Self, ApiError> {
+        let limits = rules.limits;
         let n = count(body, "n", limits.n_max)?.unwrap_or(1);
         Ok(Self {
             model: Arc::from(&*body.require("model")?.string()?),
@@ -77,6 +81,7 @@ impl Params {
             structure: structure::read(body)?,
             tools: None,
             seed: seed(body)?,
+            extension: rules.extension(body)?,
             session: None,
             stream: stream(body)?,
         })

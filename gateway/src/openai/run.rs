@@ -34,6 +34,8 @@ pub(super) struct Run {
     /// What was found and not told yet: what one event of the upstream gives.
     ready: VecDeque<Event>,
     deadline: Pin<Box<Sleep>>,
+    /// Whether a delta with ids alone is worth telling.
+    tells_ids: bool,
     over: bool,
     /// On whose account it goes, until that is settled.
     meter: Option<Meter>,
@@ -93,9 +95,18 @@ impl Run {
             calls,
             ready: VecDeque::new(),
             deadline: Box::pin(tokio::time::sleep(timeout)),
+            tells_ids: false,
             over: false,
             meter: None,
         }
+    }
+
+    /// Tells a peer everything as it comes: it looks for calls itself, and with `tells_ids` it gets deltas that hold ids and
+    /// no text.
+    pub(super) fn for_peer(mut self, tells_ids: bool) -> Self {
+        self.calls = None;
+        self.tells_ids = tells_ids;
+        self
     }
 
     /// Puts the run on an account.
@@ -139,8 +150,14 @@ impl Run {
             }
         }
         match event {
-            Some(Ok(Event::Delta { text, logprobs, .. }))
-                if text.is_empty() && logprobs.is_empty() =>
+            Some(Ok(Event::Delta {
+                text,
+                logprobs,
+                token_ids,
+                ..
+            })) if text.is_empty()
+                && logprobs.is_empty()
+                && (token_ids.is_empty() || !self.tells_ids) =>
             {
                 None
             }

@@ -11,7 +11,7 @@ use super::error::ApiError;
 use super::logprobs::{Logprobs, characters_of};
 use super::params::StreamOptions;
 use crate::limits;
-use crate::upstream::tools::CallHead;
+use crate::upstream::tools::{CallHead, ToolSyntax, WireSyntax};
 use crate::upstream::{Endpoint, Event, TokenLogprob};
 
 /// Writes the events of one stream into a buffer.
@@ -24,6 +24,8 @@ pub(super) struct Encoder {
     /// Everything after the last choice, the same in each chunk but that of the usage.
     tail: &'static str,
     include_usage: bool,
+    /// Whether a peer reads the stream.
+    peer: bool,
     choices: Vec<Choice>,
 }
 
@@ -49,6 +51,7 @@ impl Encoder {
             head: chunk_head(head),
             tail,
             include_usage: options.include_usage,
+            peer: head.peer,
             choices: Vec::new(),
         }
     }
@@ -56,7 +59,8 @@ impl Encoder {
     /// Writes what one event means to the client: none, one or several chunks.
     pub(super) fn event(&mut self, event: &Event) {
         match event {
-            // Words for those who look for calls.
+            // Words for those who look for calls, which a peer does itself.
+            Event::ToolSyntax(syntax) if self.peer => self.syntax(*syntax),
             Event::ToolSyntax(_) => {}
             Event::ToolCall {
                 choice,
@@ -73,13 +77,16 @@ impl Encoder {
             Event::Delta {
                 choice,
                 text,
+                token_ids,
                 logprobs,
-                ..
             } => {
                 self.open(*choice, "\"\"");
                 self.start_chunk(*choice);
                 self.text(Some(text));
                 self.logprobs(*choice, logprobs);
+                if self.peer {
+                    self.extension(token_ids, logprobs);
+                }
                 self.end_chunk(None);
             }
             Event::Finished { choice, reason } => {
@@ -185,6 +192,36 @@ impl Encoder {
         let characters = self.at(choice).characters;
         self.json(&Logprobs::of(self.endpoint, tokens, characters));
         self.at(choice).characters += tokens.iter().map(characters_of).sum::<usize>();
+    }
+
+    /// How the model writes calls, in a chunk of its own.
+    fn syntax(&mut self, syntax: ToolSyntax) {
+        self.buffer.extend_from_slice(&self.head);
+        self.buffer
+            .extend_from_slice(br#"],"hansa":{"tool_syntax":"#);
+        self.json(&WireSyntax::from(syntax));
+        self.buffer.extend_from_slice(b"}}\n\n");
+    }
+
+    /// What only a peer reads: ids to go on from, and the bytes that a completion's log-probabilities lose.
+    fn extension(&mut self, token_ids: &[u32], logprobs: &[TokenLogprob]) {
+        #[derive(Serialize)]
+        struct Extension<'a> {
+            #[serde(skip_serializing_if = "<[_]>::is_empty")]
+            token_ids: &'a [u32],
+            #[serde(skip_serializing_if = "Option::is_none")]
+            logprobs: Option<Logprobs<'a>>,
+        }
+        let whole = self.endpoint == Endpoint::Completions && !logprobs.is_empty();
+        if token_ids.is_empty() && !whole {
+            return;
+        }
+        let logprobs = whole.then(|| Logprobs::of(Endpoint::Chat, logprobs, 0));
+        self.buffer.extend_from_slice(br#","hansa":"#);
+        self.json(&Extension {
+            token_ids,
+            logprobs,
+        });
     }
 
     fn end_chunk(&mut self, reason: Option<&str>) {

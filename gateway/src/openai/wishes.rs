@@ -8,6 +8,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::error::ApiError;
 use super::fault::ParamFault;
+use crate::federation::headers::Said;
 use crate::route::decisions::Decisions;
 use crate::route::residency::{Purpose, Rules};
 use crate::upstream::Wishes;
@@ -27,7 +28,7 @@ const ROUTE: HeaderName = HeaderName::from_static("x-hansa-route");
 ///
 /// # Errors
 /// A header with a value that it cannot have: to ignore one could send the request where it must not go.
-pub(super) fn read(request: &Request) -> Result<Wishes, ApiError> {
+pub(super) fn read(request: &Request, said: &Said) -> Result<Wishes, ApiError> {
     let allowed = request.extensions().get::<Rules>();
     let mut rules = allowed.cloned().unwrap_or_default();
     let headers = request.headers();
@@ -41,7 +42,7 @@ pub(super) fn read(request: &Request) -> Result<Wishes, ApiError> {
         None => asked.unwrap_or(false),
     };
     Ok(Wishes {
-        rules,
+        rules: rules.within(&said.rules()),
         session: None,
         resume: switch(headers, RESUME)?.unwrap_or(true),
     })

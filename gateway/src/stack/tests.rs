@@ -32,6 +32,7 @@ impl Stack {
             },
             body_bytes_max: 1024,
             body_timeout: Duration::from_secs(30),
+            peers: Peers::default(),
             tasks: TaskTracker::new(),
             gate: gate_without_keys(&Clock::manual(0)),
         };

@@ -78,6 +78,8 @@ pub struct UpstreamStatus {
     pub grams_per_kwh: Option<f64>,
     /// Whether only requests that opt in go there.
     pub experimental: bool,
+    /// Time until a new prompt is begun on the node where that is soonest.
+    pub least_wait: Duration,
 }
 
 impl Default for UpstreamStatus {
@@ -104,6 +106,7 @@ impl Default for UpstreamStatus {
             joules_per_token: None,
             grams_per_kwh: None,
             experimental: false,
+            least_wait: Duration::ZERO,
         }
     }
 }

@@ -136,7 +136,9 @@ impl Journey {
             return Some(error);
         };
         live.sent.fail(&error);
-        let possible = died(&error) && self.resumes_left > 0 && self.told.is_exact();
+        // In the middle of a stream silence is as good as death.
+        let gone = died(&error) || error.kind == UpstreamErrorKind::TimedOut;
+        let possible = gone && self.resumes_left > 0 && self.told.is_exact();
         let Some(digest) = live.digest.take().filter(|_| possible) else {
             return Some(error);
         };

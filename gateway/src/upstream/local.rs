@@ -316,7 +316,6 @@ impl Upstream for LocalUpstream {
 
     fn status(&self) -> UpstreamStatus {
         let stats = self.shared.stats();
-        let engine = self.shared.engine.get();
         UpstreamStatus {
             readiness: self.shared.readiness(),
             running: stats.running,
@@ -331,11 +330,7 @@ impl Upstream for LocalUpstream {
             kv_tokens_total: self.tokens_of(stats.blocks_total),
             kv_tokens_free: self.tokens_of(stats.blocks_free),
             queued_tokens: stats.waiting_prefill_tokens,
-            numerics: engine
-                .and_then(EngineHandle::numerics)
-                .map(|numerics| numerics.as_str().to_owned())
-                .into_iter()
-                .collect(),
+            numerics: self.shared.numerics().into_iter().collect(),
             ..UpstreamStatus::default()
         }
     }
@@ -402,6 +397,12 @@ impl Shared {
         engine
             .or_else(|| self.embedder.get().map(LocalEmbedder::stats))
             .unwrap_or_default()
+    }
+
+    /// The digest of what the model's tokens depend on; none for an embedder.
+    fn numerics(&self) -> Option<String> {
+        let numerics = self.engine.get().and_then(EngineHandle::numerics)?;
+        Some(numerics.as_str().to_owned())
     }
 
     fn watch_state(&self) -> Option<watch::Receiver<EngineState>> {
@@ -523,6 +524,7 @@ fn used(usage: &api::Usage) -> Usage {
         prompt_tokens: usage.prompt_tokens,
         cached_tokens: usage.cached_tokens,
         completion_tokens: usage.completion_tokens,
+        estimated: false,
     }
 }
 

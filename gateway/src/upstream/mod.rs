@@ -3,23 +3,35 @@
 //! These types carry every hop: a local engine, a node, a site and a foreign server all take a [`GenerateRequest`] and
 //! give back [`Event`]s. Nothing here knows OpenAI's JSON (`openai/` does) or a socket (each upstream does).
 
-mod combined;
+mod body;
+mod chunk;
+pub mod discover;
 #[cfg(feature = "engine")]
 mod echo;
 pub mod embedding;
 mod figures;
+pub(crate) mod forward;
+pub mod group;
 mod journey;
+pub mod link;
 #[cfg(feature = "engine")]
 pub mod local;
 pub mod measured;
+mod openai;
 #[cfg(feature = "engine")]
 mod pool;
+mod refusal;
 pub mod registry;
+mod remote;
 mod resume;
 mod retry;
 #[cfg(feature = "engine")]
 mod room;
 pub mod routed;
+pub(crate) mod sse;
+mod sums;
+#[cfg(test)]
+mod testing;
 #[cfg(feature = "engine")]
 mod tokenise;
 pub mod tools;
@@ -34,6 +46,8 @@ use futures::stream::BoxStream;
 
 pub use self::embedding::{EmbedInput, EmbedRequest, Embeddings};
 pub use self::figures::{Readiness, Resident, UpstreamStatus, UpstreamTotals};
+#[cfg(test)]
+pub(crate) use self::testing::test_request;
 use self::tools::{CallHead, ToolSyntax, Tools};
 pub use self::wishes::Wishes;
 
@@ -96,6 +110,8 @@ pub struct GenerateRequest {
     pub resume_token_ids: Vec<Vec<u32>>,
     /// Whether events carry the ids of their tokens.
     pub want_token_ids: bool,
+    /// Id of the tenant, as the first server found it.
+    pub tenant: Option<Arc<str>>,
     /// Where it may go, and what its client wants of the way.
     pub wishes: Arc<Wishes>,
 }
@@ -299,6 +315,8 @@ pub struct Usage {
     pub cached_tokens: u32,
     /// Tokens produced over all choices.
     pub completion_tokens: u32,
+    /// Whether these figures were counted from events because the upstream gave none, or none that can be.
+    pub estimated: bool,
 }
 
 impl Usage {
@@ -312,6 +330,7 @@ impl Usage {
         for (sum, more) in sums {
             *sum = sum.saturating_add(more);
         }
+        self.estimated |= other.estimated;
     }
 }
 
@@ -419,12 +438,15 @@ impl From<UpstreamErrorKind> for UpstreamError {
             Kind::ContextLength { .. }
             | Kind::CompletionLength { .. }
             | Kind::InvalidRequest { .. }
+            | Kind::Refused(_)
+            | Kind::TooManyHops
             | Kind::NoSiteAllowed
             | Kind::Cancelled => (Origin::Client, Retry::Never),
             Kind::DeadlineExceeded => (Origin::Upstream, Retry::Never),
             Kind::Overloaded
             | Kind::NotReady
             | Kind::Unreachable
+            | Kind::TimedOut
             | Kind::ShuttingDown
             | Kind::Internal => (Origin::Upstream, Retry::Elsewhere),
         };
@@ -471,6 +493,12 @@ pub enum UpstreamErrorKind {
         /// What is wrong and what to do.
         message: String,
     },
+    /// Another server refused the request, for a reason that is its client's to know.
+    #[error("another server refused the request")]
+    Refused(Refusal),
+    /// The request went through more servers than any honest route has.
+    #[error("the request crossed too many servers")]
+    TooManyHops,
     /// No room in the queue.
     #[error("the model is overloaded; try again shortly")]
     Overloaded,
@@ -489,12 +517,26 @@ pub enum UpstreamErrorKind {
     /// The deadline passed.
     #[error("the request's deadline passed")]
     DeadlineExceeded,
+    /// The upstream says nothing.
+    #[error("the upstream did not answer in time")]
+    TimedOut,
     /// Cancelled by the client.
     #[error("the request was cancelled")]
     Cancelled,
     /// Anything else; details are in the log, never in an answer.
     #[error("the upstream failed")]
     Internal,
+}
+
+/// What another server says of a request that it refuses, within bounds and without control characters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// Its code for the fault, perhaps one that is unknown here.
+    pub code: String,
+    /// The parameter at fault.
+    pub param: Option<String>,
+    /// Its words.
+    pub message: String,
 }
 
 impl UpstreamErrorKind {

@@ -157,6 +157,13 @@ impl Models {
             .map(|entry| Arc::clone(&entry.upstream))
     }
 
+    /// Stops the request of that id wherever it runs.
+    pub fn cancel(&self, request_id: &str) {
+        for entry in self.entries.load().iter() {
+            entry.upstream.cancel(request_id);
+        }
+    }
+
     /// What is known of each model.
     #[must_use]
     pub fn list(&self) -> Vec<ModelInfo> {
@@ -177,12 +184,12 @@ impl Models {
             .collect()
     }
 
-    /// What the tokens of each model depend on, where it is known: see [`UpstreamStatus::numerics`].
+    /// What the tokens of the model depend on, where that is known and the same wherever it is served: see
+    /// [`UpstreamStatus::numerics`].
     #[must_use]
     pub fn numerics(&self, id: &str) -> Option<Arc<str>> {
-        // Several would say nothing of the next answer.
-        match self.get(id)?.status().numerics.as_slice() {
-            [one] => Some(Arc::from(one.as_str())),
+        match &self.get(id)?.status().numerics[..] {
+            [one] => Some(one.as_str().into()),
             _ => None,
         }
     }

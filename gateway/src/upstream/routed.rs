@@ -16,6 +16,7 @@ use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 use crate::clock::Clock;
+use crate::federation::status::combined;
 use crate::limits::FIGURES_KEPT;
 use crate::route::decision::{Attempt, Reason};
 use crate::route::decisions::Decisions;
@@ -25,9 +26,9 @@ use crate::route::prefix::HashKey;
 use crate::route::residency::Rules;
 use crate::route::{Ask, End, Router, Ticket, Unplaced};
 use crate::telemetry::Metrics;
-use crate::upstream::combined::{combined, resident, total};
 use crate::upstream::journey::Journey;
 use crate::upstream::retry::{Leg, Trip};
+use crate::upstream::sums::{resident, total};
 use crate::upstream::{
     EmbedRequest, Embeddings, EventStream, GenerateRequest, Readiness, Resident, Upstream,
     UpstreamError, UpstreamErrorKind, UpstreamStatus, UpstreamTotals,
@@ -310,7 +311,7 @@ impl Sent {
             Kind::Overloaded | Kind::NotReady | Kind::ShuttingDown | Kind::DeadlineExceeded => {
                 End::Overloaded(None)
             }
-            Kind::Unreachable | Kind::Internal => End::Failed,
+            Kind::Unreachable | Kind::TimedOut | Kind::Internal => End::Failed,
             _ => End::Left,
         });
     }

@@ -7,6 +7,7 @@
 use std::fmt::{self, Display};
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 /// The functions of a request.
@@ -49,6 +50,47 @@ pub enum CallForm {
     Object,
     /// `[TOOL_CALLS] [{"name": .., "arguments": {..}}]`: Mistral.
     List,
+}
+
+/// The syntax as servers of ours tell each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WireSyntax {
+    form: WireForm,
+    is_guided: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum WireForm {
+    Tagged,
+    Object,
+    List,
+}
+
+impl From<ToolSyntax> for WireSyntax {
+    fn from(syntax: ToolSyntax) -> Self {
+        Self {
+            form: match syntax.form {
+                CallForm::Tagged => WireForm::Tagged,
+                CallForm::Object => WireForm::Object,
+                CallForm::List => WireForm::List,
+            },
+            is_guided: syntax.is_guided,
+        }
+    }
+}
+
+impl From<WireSyntax> for ToolSyntax {
+    fn from(syntax: WireSyntax) -> Self {
+        Self {
+            form: match syntax.form {
+                WireForm::Tagged => CallForm::Tagged,
+                WireForm::Object => CallForm::Object,
+                WireForm::List => CallForm::List,
+            },
+            is_guided: syntax.is_guided,
+        }
+    }
 }
 
 /// The beginning of a call.

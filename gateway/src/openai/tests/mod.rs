@@ -25,7 +25,7 @@ use http_body_util::BodyExt as _;
 use serde_json::Value;
 use tower::ServiceExt as _;
 
-use super::Api;
+use super::{Api, Passed};
 use crate::clock::Clock;
 use crate::upstream::registry::{ModelInfo, Models};
 use crate::upstream::{
@@ -86,6 +86,7 @@ fn done() -> Step {
         prompt_tokens: 5,
         cached_tokens: 2,
         completion_tokens: 3,
+        estimated: false,
     }))
 }
 
@@ -201,7 +202,14 @@ impl Server {
         let serving = || Arc::clone(&upstream) as Arc<dyn Upstream>;
         let models = vec![(info("m"), serving()), (info("org/m2"), serving())];
         let models = Arc::new(Models::new(models));
-        let api = Api::new(models, Limits::default(), PING_AFTER, Clock::manual(NOW_S));
+        let clock = Clock::manual(NOW_S);
+        let api = Api::new(
+            models,
+            Limits::default(),
+            Passed::default(),
+            PING_AFTER,
+            clock,
+        );
         Self { api, upstream }
     }
 

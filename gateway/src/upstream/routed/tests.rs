@@ -257,6 +257,7 @@ fn request(n: u32, max_tokens: u32) -> GenerateRequest {
         hops: 0,
         resume_token_ids: Vec::new(),
         want_token_ids: false,
+        tenant: None,
         wishes: Arc::new(Wishes::default()),
     }
 }

@@ -1,0 +1,209 @@
+//! A chunk of another server's stream as our events, believed as far as it can be true.
+//!
+//! The server may be broken or hostile: numbers of choices, ends and usage are held against what was asked. It must not
+//! know how chunks arrive (`sse.rs`, `forward.rs`).
+
+mod wire;
+
+use std::collections::VecDeque;
+
+use self::wire::{CallDelta, Choice, Chunk, Logprobs, WireUsage};
+use crate::upstream::refusal::{self, WireError};
+use crate::upstream::tools::CallHead;
+use crate::upstream::{
+    Endpoint, Event, FinishReason, GenerateRequest, UpstreamError, UpstreamErrorKind, Usage,
+};
+
+/// What ends a stream before its time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// The server says so itself.
+    Told(Box<UpstreamError>),
+    /// It says what makes no sense; the text goes to the log.
+    Nonsense(&'static str),
+}
+
+/// Reads the chunks of one stream.
+#[derive(Debug)]
+pub(super) struct Decoder {
+    endpoint: Endpoint,
+    ours: bool,
+    /// For each choice whether it ended.
+    finished: Vec<bool>,
+    /// Events with text or tokens.
+    deltas: u32,
+    told: Option<WireUsage>,
+    prompt_max: u32,
+    completion_max: u32,
+}
+
+impl Decoder {
+    /// For the answer to `request`; `ours` where a server of ours gives it.
+    pub(super) fn new(request: &GenerateRequest, ours: bool) -> Self {
+        let n = request.n;
+        Self {
+            endpoint: request.endpoint,
+            ours,
+            finished: vec![false; n as usize],
+            deltas: 0,
+            told: None,
+            prompt_max: prompt_max(request.body.len()),
+            completion_max: request
+                .max_tokens
+                .unwrap_or(COMPLETION_MAX)
+                .saturating_mul(n),
+        }
+    }
+
+    /// Adds the events of one chunk, the JSON in `data`, to `events`.
+    pub(super) fn chunk(&mut self, data: &[u8], events: &mut VecDeque<Event>) -> Result<(), Fault> {
+        let chunk: Chunk<'_> =
+            serde_json::from_slice(data).map_err(|_| Fault::Nonsense("a chunk is not JSON"))?;
+        if let Some(error) = chunk.error {
+            return Err(Fault::Told(Box::new(in_stream(&error, self.ours))));
+        }
+        if let Some(usage) = chunk.usage {
+            self.told = Some(usage);
+        }
+        let syntax = chunk.hansa.and_then(|hansa| hansa.tool_syntax);
+        if let Some(syntax) = syntax.filter(|_| self.ours) {
+            events.push_back(Event::ToolSyntax(syntax.into()));
+        }
+        for choice in chunk.choices.unwrap_or_default() {
+            self.choice(choice, events)?;
+        }
+        Ok(())
+    }
+
+    fn choice(&mut self, choice: Choice<'_>, events: &mut VecDeque<Event>) -> Result<(), Fault> {
+        let index = choice.index;
+        match self.finished.get(index as usize) {
+            None => {
+                return Err(Fault::Nonsense(
+                    "a choice has a number that nobody asked for",
+                ));
+            }
+            // Some servers repeat a choice when all is over.
+            Some(true) if choice.is_empty() => return Ok(()),
+            Some(true) => return Err(Fault::Nonsense("a choice goes on after its end")),
+            Some(false) => {}
+        }
+        let hansa = choice.hansa.filter(|_| self.ours).unwrap_or_default();
+        let logprobs = hansa.logprobs.or(choice.logprobs);
+        let logprobs = logprobs
+            .map(Logprobs::read)
+            .transpose()
+            .map_err(Fault::Nonsense)?;
+        let (content, calls) = choice
+            .delta
+            .map(|d| (d.content, d.tool_calls))
+            .unwrap_or_default();
+        let text = match self.endpoint {
+            Endpoint::Chat => content,
+            Endpoint::Completions => choice.text,
+        };
+        let (text, logprobs) = (text.unwrap_or_default(), logprobs.unwrap_or_default());
+        let token_ids = hansa.token_ids;
+        if !text.is_empty() || !logprobs.is_empty() || !token_ids.is_empty() {
+            self.deltas = self.deltas.saturating_add(1);
+            events.push_back(Event::Delta {
+                choice: index,
+                text: text.into_owned(),
+                token_ids,
+                logprobs,
+            });
+        }
+        for call in calls.unwrap_or_default() {
+            self.deltas = self.deltas.saturating_add(1);
+            events.push_back(call_event(index, call));
+        }
+        if let Some(reason) = choice.finish_reason {
+            if let Some(finished) = self.finished.get_mut(index as usize) {
+                *finished = true;
+            }
+            events.push_back(Event::Finished {
+                choice: index,
+                reason: finish_reason(&reason),
+            });
+        }
+        Ok(())
+    }
+
+    /// What the request used, once every choice has ended.
+    pub(super) fn done(&self) -> Result<Usage, Fault> {
+        if self.finished.iter().all(|finished| *finished) {
+            Ok(self.usage())
+        } else {
+            Err(Fault::Nonsense("the stream ended before its choices did"))
+        }
+    }
+
+    /// What the server tells where that can be; counted from the events otherwise.
+    pub(super) fn usage(&self) -> Usage {
+        let told = self.told.as_ref().map(WireUsage::read);
+        let possible = |usage: &Usage| {
+            usage.prompt_tokens <= self.prompt_max
+                && usage.cached_tokens <= usage.prompt_tokens
+                && usage.completion_tokens <= self.completion_max
+                && (usage.completion_tokens > 0 || self.deltas == 0 || self.completion_max == 0)
+        };
+        match told {
+            Some(usage) if possible(&usage) => usage,
+            told => Usage {
+                prompt_tokens: told.map_or(0, |usage| usage.prompt_tokens.min(self.prompt_max)),
+                cached_tokens: 0,
+                completion_tokens: self.deltas.min(self.completion_max),
+                estimated: true,
+            },
+        }
+    }
+
+    /// Whether the server tells a usage that cannot be.
+    pub(super) fn usage_is_impossible(&self) -> bool {
+        self.told.is_some() && self.usage().estimated
+    }
+}
+
+/// A part of a call; the first one has its name.
+fn call_event(choice: u32, call: CallDelta<'_>) -> Event {
+    let function = call.function;
+    let (name, arguments) = function.map(|f| (f.name, f.arguments)).unwrap_or_default();
+    let id = call.id.unwrap_or_default().into_owned();
+    let head = name.filter(|name| !name.is_empty()).map(|name| CallHead {
+        id,
+        name: name.into_owned(),
+    });
+    Event::ToolCall {
+        choice,
+        index: call.index,
+        head,
+        arguments: arguments.unwrap_or_default().into_owned(),
+    }
+}
+
+/// Tokens of the largest context there is.
+const COMPLETION_MAX: u32 = 1 << 24;
+
+/// A token stands for at least a byte, and templates add some of their own.
+fn prompt_max(body_bytes: usize) -> u32 {
+    let bytes = u32::try_from(body_bytes).unwrap_or(u32::MAX);
+    bytes.saturating_mul(4).saturating_add(1 << 16)
+}
+
+/// An error inside a stream has no status: its code says what it is.
+fn in_stream(error: &WireError<'_>, ours: bool) -> UpstreamError {
+    let kind = refusal::of_code(error, ours);
+    kind.unwrap_or(UpstreamErrorKind::Internal).into()
+}
+
+/// Words of other servers that we have no word for are ends of their own accord.
+fn finish_reason(word: &str) -> FinishReason {
+    match word {
+        "length" => FinishReason::Length,
+        "tool_calls" | "function_call" => FinishReason::ToolCalls,
+        _ => FinishReason::Stop,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,195 @@
+//! What chunks of honest, sloppy and lying servers become.
+
+use bytes::Bytes;
+use proptest::prelude::*;
+
+use super::*;
+use crate::upstream::test_request;
+
+fn decoder(n: u32, max_tokens: Option<u32>, ours: bool) -> Decoder {
+    let request = GenerateRequest {
+        n,
+        max_tokens,
+        body: Bytes::from_static(b"{}"),
+        ..test_request()
+    };
+    Decoder::new(&request, ours)
+}
+
+fn read(decoder: &mut Decoder, chunks: &[&str]) -> Result<Vec<Event>, Fault> {
+    let mut events = VecDeque::new();
+    for chunk in chunks {
+        decoder.chunk(chunk.as_bytes(), &mut events)?;
+    }
+    Ok(events.into())
+}
+
+const HELLO: &str = r#"{"choices":[{"index":0,"delta":{"content":"Hello"},"finish_reason":null}]}"#;
+const STOP: &str = r#"{"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}"#;
+
+fn usage(prompt: u64, completion: u64) -> String {
+    format!(
+        r#"{{"choices":[],"usage":{{"prompt_tokens":{prompt},"completion_tokens":{completion}}}}}"#
+    )
+}
+
+#[test]
+fn an_honest_stream_is_believed() {
+    let mut decoder = decoder(1, Some(5), false);
+    let role = r#"{"choices":[{"index":0,"delta":{"role":"assistant","content":""}}]}"#;
+    let events = read(&mut decoder, &[role, HELLO, STOP, &usage(7, 2)]).unwrap();
+    assert!(
+        matches!(&events[..], [Event::Delta { text, .. }, Event::Finished { .. }] if text == "Hello")
+    );
+    let used = decoder.done().unwrap();
+    assert_eq!(
+        (used.prompt_tokens, used.completion_tokens, used.estimated),
+        (7, 2, false)
+    );
+}
+
+#[test]
+fn usage_that_is_missing_or_impossible_is_counted_and_marked() {
+    for told in [
+        None,
+        Some(usage(7, 99)),
+        Some(usage(u64::MAX, 1)),
+        Some(usage(7, 0)),
+    ] {
+        let mut decoder = decoder(1, Some(5), false);
+        read(&mut decoder, &[HELLO, HELLO, STOP]).unwrap();
+        if let Some(told) = &told {
+            read(&mut decoder, &[told]).unwrap();
+        }
+        let used = decoder.done().unwrap();
+        assert_eq!(
+            (used.completion_tokens, used.estimated),
+            (2, true),
+            "{told:?}"
+        );
+        assert_eq!(decoder.usage_is_impossible(), told.is_some());
+    }
+}
+
+#[test]
+fn nonsense_ends_the_stream() {
+    for chunks in [
+        &[r#"{"choices":[{"index":1,"delta":{"content":"x"}}]}"#][..],
+        &[r#"{"choices":[{"index":4294967296,"delta":{"content":"x"}}]}"#],
+        &[STOP, HELLO],
+        &["nonsense"],
+        &[r#"{"choices":7}"#],
+    ] {
+        let read = read(&mut decoder(1, None, false), chunks);
+        assert!(
+            matches!(read, Err(Fault::Nonsense(_))),
+            "{chunks:?}: {read:?}"
+        );
+    }
+    assert!(decoder(1, None, false).done().is_err());
+}
+
+#[test]
+fn only_servers_of_ours_give_token_ids() {
+    let chunk = r#"{"choices":[{"index":0,"delta":{"content":""},"hansa":{"token_ids":[5,6]}}]}"#;
+    let ids = |ours| read(&mut decoder(1, None, ours), &[chunk]).unwrap();
+    assert!(matches!(&ids(true)[..], [Event::Delta { token_ids, .. }] if token_ids == &[5, 6]));
+    assert!(ids(false).is_empty());
+}
+
+#[test]
+fn calls_and_how_they_are_written_are_read() {
+    let syntax = r#"{"choices":[],"hansa":{"tool_syntax":{"form":"list","is_guided":true}}}"#;
+    let told = |ours| read(&mut decoder(1, None, ours), &[syntax]).unwrap();
+    assert!(matches!(&told(true)[..], [Event::ToolSyntax(syntax)] if syntax.is_guided));
+    assert!(told(false).is_empty());
+    let begin = r#"{"choices":[{"index":0,"delta":{"tool_calls":[{"index":0,"id":"c1","type":"function",
+        "function":{"name":"f","arguments":""}}]}}]}"#;
+    let more = r#"{"choices":[{"index":0,"delta":{"tool_calls":[{"index":0,"function":{"arguments":"{}"}}]}}]}"#;
+    let end = r#"{"choices":[{"index":0,"delta":{},"finish_reason":"tool_calls"}]}"#;
+    let events = read(&mut decoder(1, None, false), &[begin, more, end]).unwrap();
+    let [
+        Event::ToolCall {
+            head: Some(head), ..
+        },
+        Event::ToolCall {
+            head: None,
+            arguments,
+            ..
+        },
+        Event::Finished { reason, .. },
+    ] = &events[..]
+    else {
+        panic!("{events:?}");
+    };
+    assert_eq!(
+        (head.id.as_str(), head.name.as_str(), arguments.as_str()),
+        ("c1", "f", "{}")
+    );
+    assert_eq!(*reason, FinishReason::ToolCalls);
+}
+
+#[test]
+fn both_shapes_of_log_probabilities_are_read() {
+    let chat = r#"{"choices":[{"index":0,"delta":{"content":"é"},"logprobs":{"content":[
+        {"token":"é","logprob":-0.5,"bytes":[195,169],"top_logprobs":[{"token":"a","logprob":-1.0,"bytes":[97]}]}]}}]}"#;
+    let events = read(&mut decoder(1, None, false), &[chat]).unwrap();
+    let [Event::Delta { logprobs, .. }] = &events[..] else {
+        panic!("{events:?}")
+    };
+    assert_eq!(
+        (
+            logprobs[0].chosen.bytes.as_slice(),
+            logprobs[0].top[0].logprob
+        ),
+        ("é".as_bytes(), Some(-1.0))
+    );
+    let request = GenerateRequest {
+        endpoint: Endpoint::Completions,
+        ..test_request()
+    };
+    let completion = r#"{"choices":[{"index":0,"text":"ab","logprobs":{"tokens":["a","b"],"token_logprobs":[null,-2],
+        "top_logprobs":[null,{"b":-2,"c":-3}],"text_offset":[0,1]}}]}"#;
+    let events = read(&mut Decoder::new(&request, false), &[completion]).unwrap();
+    let [Event::Delta { logprobs, .. }] = &events[..] else {
+        panic!("{events:?}")
+    };
+    assert_eq!((logprobs.len(), logprobs[1].top.len()), (2, 2));
+    let uneven = completion.replace("[null,-2]", "[-2]");
+    assert!(read(&mut Decoder::new(&request, false), &[&uneven]).is_err());
+}
+
+#[test]
+fn an_error_in_the_stream_is_its_own() {
+    let error =
+        r#"{"error":{"message":"m","type":"server_error","param":null,"code":"shutting_down"}}"#;
+    let told = read(&mut decoder(1, None, true), &[error]);
+    let expected: UpstreamError = UpstreamErrorKind::ShuttingDown.into();
+    assert_eq!(told, Err(Fault::Told(Box::new(expected))));
+}
+
+proptest! {
+    #[test]
+    fn nothing_that_a_server_sends_panics_or_breaks_the_bounds(
+        chunks in proptest::collection::vec("[ -~]{0,60}", 0..5),
+        index in 0u32..4, tokens in any::<u64>(), reason in "(null|\"stop\"|\"\"|7)",
+    ) {
+        let mut decoder = decoder(2, Some(3), true);
+        let mut events = VecDeque::new();
+        for chunk in &chunks {
+            let _ = decoder.chunk(chunk.as_bytes(), &mut events);
+        }
+        let chunk = format!(
+            r#"{{"choices":[{{"index":{index},"delta":{{"content":"x"}},"finish_reason":{reason}}}],
+                "usage":{{"prompt_tokens":{tokens},"completion_tokens":{tokens}}}}}"#
+        );
+        let _ = decoder.chunk(chunk.as_bytes(), &mut events);
+        prop_assert!(decoder.usage().completion_tokens <= 6);
+        for event in events {
+            let (Event::Delta { choice, .. } | Event::Finished { choice, .. }) = event else {
+                continue;
+            };
+            prop_assert!(choice < 2);
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! The JSON of chunks as other servers write it, each field optional that some server leaves out.
+
+use std::borrow::Cow;
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use crate::upstream::refusal::WireError;
+use crate::upstream::tools::WireSyntax;
+use crate::upstream::{Likely, TokenLogprob, Usage};
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Chunk<'a> {
+    #[serde(borrow)]
+    pub(super) choices: Option<Vec<Choice<'a>>>,
+    pub(super) usage: Option<WireUsage>,
+    #[serde(borrow)]
+    pub(super) error: Option<WireError<'a>>,
+    pub(super) hansa: Option<ChunkExtension>,
+}
+
+/// What a server of ours adds to a chunk.
+#[derive(Debug, Deserialize)]
+pub(super) struct ChunkExtension {
+    pub(super) tool_syntax: Option<WireSyntax>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Choice<'a> {
+    #[serde(default)]
+    pub(super) index: u32,
+    #[serde(borrow)]
+    pub(super) delta: Option<Delta<'a>>,
+    #[serde(borrow)]
+    pub(super) text: Option<Cow<'a, str>>,
+    pub(super) logprobs: Option<Logprobs>,
+    #[serde(borrow)]
+    pub(super) finish_reason: Option<Cow<'a, str>>,
+    pub(super) hansa: Option<Extension>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Delta<'a> {
+    #[serde(borrow)]
+    pub(super) content: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    pub(super) tool_calls: Option<Vec<CallDelta<'a>>>,
+}
+
+/// A part of a call that another server found in its model's text.
+#[derive(Debug, Deserialize)]
+pub(super) struct CallDelta<'a> {
+    #[serde(default)]
+    pub(super) index: u32,
+    #[serde(borrow)]
+    pub(super) id: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    pub(super) function: Option<FunctionDelta<'a>>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct FunctionDelta<'a> {
+    #[serde(borrow)]
+    pub(super) name: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    pub(super) arguments: Option<Cow<'a, str>>,
+}
+
+/// What a server of ours adds to a choice.
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct Extension {
+    #[serde(default)]
+    pub(super) token_ids: Vec<u32>,
+    /// Of a completion, whose own shape loses the bytes of tokens that are parts of characters.
+    pub(super) logprobs: Option<Logprobs>,
+}
+
+/// Log-probabilities in either of OpenAI's shapes.
+#[derive(Debug, Deserialize)]
+pub(super) struct Logprobs {
+    content: Option<Vec<Token>>,
+    tokens: Option<Vec<String>>,
+    token_logprobs: Option<Vec<Option<f32>>>,
+    top_logprobs: Option<Vec<Option<Map<String, Value>>>>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Token {
+    #[serde(flatten)]
+    chosen: WireLikely,
+    #[serde(default)]
+    top_logprobs: Vec<WireLikely>,
+}
+
+#[derive(Debug, Deserialize)]
+struct WireLikely {
+    token: String,
+    logprob: Option<f32>,
+    bytes: Option<Vec<u8>>,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+pub(super) struct WireUsage {
+    #[serde(default)]
+    prompt_tokens: u64,
+    #[serde(default)]
+    completion_tokens: u64,
+    prompt_tokens_details: Option<PromptDetails>,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+struct PromptDetails {
+    cached_tokens: Option<u64>,
+}
+
+impl Choice<'_> {
+    /// Whether it says nothing new.
+    pub(super) fn is_empty(&self) -> bool {
+        let content = self
+            .delta
+            .as_ref()
+            .and_then(|delta| delta.content.as_deref());
+        let text = content.or(self.text.as_deref()).unwrap_or_default();
+        let calls = self
+            .delta
+            .as_ref()
+            .and_then(|delta| delta.tool_calls.as_ref());
+        text.is_empty() && calls.is_none() && self.logprobs.is_none() && self.hansa.is_none()
+    }
+}
+
+impl Logprobs {
+    /// The tokens, or what is wrong with them.
+    pub(super) fn read(self) -> Result<Vec<TokenLogprob>, &'static str> {
+        match (self.content, self.tokens) {
+            (Some(content), _) => content.into_iter().map(Token::read).collect(),
+            (None, Some(tokens)) => {
+                let own = self.token_logprobs.unwrap_or_default();
+                parallel(tokens, own, self.top_logprobs.unwrap_or_default())
+            }
+            (None, None) => Ok(Vec::new()),
+        }
+    }
+}
+
+/// The shape of completions: lists side by side. An echoed prompt's first token has no log-probability.
+fn parallel(
+    tokens: Vec<String>,
+    own: Vec<Option<f32>>,
+    top: Vec<Option<Map<String, Value>>>,
+) -> Result<Vec<TokenLogprob>, &'static str> {
+    if own.len() != tokens.len() {
+        return Err("log-probabilities do not fit their tokens");
+    }
+    let mut top = top.into_iter();
+    let read = |(token, logprob): (String, Option<f32>)| {
+        let others = top.next().flatten().unwrap_or_default();
+        let others = others.into_iter().map(|(token, logprob)| {
+            #[expect(
+                clippy::cast_possible_truncation,
+                reason = "precision, not range: it is checked below"
+            )]
+            let logprob = logprob.as_f64().unwrap_or(f64::NAN) as f32;
+            likely(token.into_bytes(), Some(logprob))
+        });
+        Ok(TokenLogprob {
+            chosen: likely(token.into_bytes(), logprob)?,
+            top: others.collect::<Result<_, _>>()?,
+        })
+    };
+    tokens.into_iter().zip(own).map(read).collect()
+}
+
+impl Token {
+    fn read(self) -> Result<TokenLogprob, &'static str> {
+        let top = self.top_logprobs.into_iter().map(WireLikely::read);
+        Ok(TokenLogprob {
+            chosen: self.chosen.read()?,
+            top: top.collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+impl WireLikely {
+    fn read(self) -> Result<Likely, &'static str> {
+        let bytes = self.bytes.unwrap_or_else(|| self.token.into_bytes());
+        likely(bytes, self.logprob)
+    }
+}
+
+fn likely(bytes: Vec<u8>, logprob: Option<f32>) -> Result<Likely, &'static str> {
+    match logprob.is_none_or(f32::is_finite) {
+        // Rounding may push the surest tokens a hair above.
+        true => Ok(Likely {
+            bytes,
+            logprob: logprob.map(|logprob| logprob.min(0.0)),
+        }),
+        false => Err("a log-probability is no number"),
+    }
+}
+
+impl WireUsage {
+    pub(super) fn read(&self) -> Usage {
+        let small = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
+        let details = self.prompt_tokens_details;
+        let cached = details.and_then(|details| details.cached_tokens);
+        Usage {
+            prompt_tokens: small(self.prompt_tokens),
+            cached_tokens: small(cached.unwrap_or(0)),
+            completion_tokens: small(self.completion_tokens),
+            estimated: false,
+        }
+    }
+}

@@ -1,0 +1,333 @@
+//! Sends a request to one other server and reads its answer as events.
+//!
+//! What differs between servers of ours and others is in `remote.rs` and `openai.rs`; what is alike is here: the body,
+//! the head of the answer, errors, and a stream that ends with its usage or with an error, never just so (I3).
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use futures::Stream;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::Full;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+
+use crate::limits;
+use crate::upstream::chunk::{Decoder, Fault};
+use crate::upstream::link::{AnswerBody, Link, LinkError, Target};
+use crate::upstream::sse::Reader;
+use crate::upstream::{
+    Event, EventStream, GenerateRequest, UpstreamError, UpstreamErrorKind, body, refusal,
+};
+
+/// One other server.
+pub(crate) struct Forward {
+    /// As the config names it.
+    name: Arc<str>,
+    target: Target,
+    link: Link,
+    /// Whether it is a server of ours.
+    ours: bool,
+    /// Ends what still runs when a drain's grace is over.
+    closing: CancellationToken,
+}
+
+impl Forward {
+    /// The server `name` at `target`, over `link`; `closing` fails what runs.
+    pub(crate) fn new(
+        name: Arc<str>,
+        target: Target,
+        link: Link,
+        ours: bool,
+        closing: CancellationToken,
+    ) -> Self {
+        Self {
+            name,
+            target,
+            link,
+            ours,
+            closing,
+        }
+    }
+
+    /// As the config names it.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Requests in flight.
+    pub(crate) fn in_flight(&self) -> u32 {
+        self.link.in_flight()
+    }
+
+    /// Sends `request` for the model that the server knows as `model`, with `headers` beside the usual ones.
+    ///
+    /// # Errors
+    /// Whatever happens before the head of a good answer.
+    pub(crate) async fn generate(
+        &self,
+        request: Arc<GenerateRequest>,
+        model: &str,
+        mut headers: HeaderMap,
+    ) -> Result<EventStream, UpstreamError> {
+        if self.closing.is_cancelled() {
+            return Err(UpstreamErrorKind::ShuttingDown.into());
+        }
+        let body = body::outgoing(&request, model, self.ours);
+        let body = body.ok_or(UpstreamErrorKind::Internal)?;
+        headers.insert(header::ACCEPT, HeaderValue::from_static(EVENT_STREAM));
+        let path = request.endpoint.path();
+        let answer = self.send(Method::POST, path, headers, body).await;
+        let answer = answer.map_err(|error| self.failed(&request.id, &error))?;
+        if answer.status() != StatusCode::OK {
+            return Err(self.refused(&request.id, answer).await);
+        }
+        if !is_event_stream(answer.headers()) {
+            return Err(self.broken(&request.id, "answered with something else than a stream"));
+        }
+        Ok(Box::pin(self.events(&request, answer.into_body())))
+    }
+
+    /// Sends anything to the server; `path` begins with a slash.
+    pub(crate) async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        headers: HeaderMap,
+        body: Bytes,
+    ) -> Result<Response<AnswerBody>, LinkError> {
+        let uri = self.target.uri(path);
+        let uri = uri.ok_or_else(|| LinkError::Broken("the path makes no URL".to_owned()))?;
+        let mut request = Request::new(Full::new(body));
+        *request.method_mut() = method;
+        *request.uri_mut() = uri;
+        *request.headers_mut() = headers;
+        let content_type = HeaderValue::from_static("application/json");
+        request
+            .headers_mut()
+            .insert(header::CONTENT_TYPE, content_type);
+        self.link.send(request).await
+    }
+
+    fn events(&self, request: &GenerateRequest, body: AnswerBody) -> Events {
+        Events {
+            name: Arc::clone(&self.name),
+            id: Arc::clone(&request.id),
+            ours: self.ours,
+            body: Some(body),
+            bytes: 0,
+            reader: Reader::new(event_bytes_max(request)),
+            decoder: Decoder::new(request, self.ours),
+            ready: VecDeque::new(),
+            end: None,
+            closing: Box::pin(self.closing.clone().cancelled_owned()),
+        }
+    }
+
+    async fn refused(&self, id: &str, answer: Response<AnswerBody>) -> UpstreamError {
+        let status = answer.status();
+        let body = answer.into_body().whole(limits::REFUSAL_BYTES_MAX).await;
+        let error = refusal::of_answer(status, &body.unwrap_or_default(), self.ours);
+        let (upstream, status) = (&*self.name, status.as_u16());
+        match (status, &error.kind) {
+            (401 | 403, _) => {
+                tracing::error!(upstream, status, "the upstream refuses our key or secret");
+            }
+            (_, UpstreamErrorKind::Refused(_)) => {}
+            _ => tracing::warn!(
+                request_id = id,
+                upstream,
+                status,
+                "the upstream failed a request"
+            ),
+        }
+        error
+    }
+
+    fn failed(&self, id: &str, error: &LinkError) -> UpstreamError {
+        tracing::warn!(request_id = id, upstream = &*self.name, %error, "the upstream failed a request");
+        of_link(error)
+    }
+
+    fn broken(&self, id: &str, how: &str) -> UpstreamError {
+        tracing::warn!(
+            request_id = id,
+            upstream = &*self.name,
+            "the upstream {how}"
+        );
+        UpstreamErrorKind::Internal.into()
+    }
+}
+
+/// Bytes of one event: a prompt that is echoed comes in one piece.
+fn event_bytes_max(request: &GenerateRequest) -> usize {
+    let echoed = if request.echo { request.body.len() } else { 0 };
+    let tops = request.logprobs.filter(|_| request.prompt_logprobs);
+    // A character takes six bytes at most as JSON; a token's log-probability, told in two shapes, some hundred each.
+    let each = tops.map_or(6, |top| 6 + 256 * (1 + top as usize));
+    let echoed = echoed.saturating_mul(each);
+    limits::EVENT_BYTES_MAX + echoed.min(limits::ECHO_EVENT_BYTES_MAX)
+}
+
+const EVENT_STREAM: &str = "text/event-stream";
+
+fn is_event_stream(headers: &HeaderMap) -> bool {
+    let declared = headers.get(header::CONTENT_TYPE);
+    let declared = declared.and_then(|value| value.to_str().ok());
+    declared.is_some_and(|value| value.to_ascii_lowercase().starts_with(EVENT_STREAM))
+}
+
+/// What a failed exchange means for the request.
+fn of_link(error: &LinkError) -> UpstreamError {
+    let kind = match error {
+        LinkError::Busy => UpstreamErrorKind::Overloaded,
+        LinkError::Connect(_) | LinkError::Broken(_) => UpstreamErrorKind::Unreachable,
+        LinkError::Late | LinkError::Silent => UpstreamErrorKind::TimedOut,
+    };
+    kind.into()
+}
+
+/// The events of one answer. Dropping it cancels the request.
+struct Events {
+    name: Arc<str>,
+    id: Arc<str>,
+    ours: bool,
+    /// None after the end.
+    body: Option<AnswerBody>,
+    /// Read so far.
+    bytes: u64,
+    reader: Reader,
+    decoder: Decoder,
+    ready: VecDeque<Event>,
+    /// How the stream ends once `ready` is empty.
+    end: Option<Result<Event, UpstreamError>>,
+    closing: Pin<Box<WaitForCancellationFutureOwned>>,
+}
+
+impl Stream for Events {
+    type Item = Result<Event, UpstreamError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        loop {
+            if let Some(event) = self.ready.pop_front() {
+                return Poll::Ready(Some(Ok(event)));
+            }
+            if let Some(end) = self.end.take() {
+                self.body = None;
+                return Poll::Ready(Some(end));
+            }
+            let Some(body) = self.body.as_mut() else {
+                return Poll::Ready(None);
+            };
+            match body.poll_bytes(cx) {
+                Poll::Ready(Ok(Some(bytes))) => self.read(&bytes),
+                Poll::Ready(Ok(None)) => self.closed(),
+                Poll::Ready(Err(error)) => {
+                    let reason = error.to_string();
+                    self.end_by(&reason, of_link(&error));
+                }
+                Poll::Pending if self.closing.as_mut().poll(cx).is_ready() => {
+                    self.end = Some(Err(UpstreamErrorKind::ShuttingDown.into()));
+                }
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+}
+
+impl Events {
+    fn read(&mut self, bytes: &[u8]) {
+        self.bytes += bytes.len() as u64;
+        if self.bytes > limits::ANSWER_BYTES_MAX {
+            return self.end_by("sent more than any answer holds", nonsense());
+        }
+        let Self {
+            reader,
+            decoder,
+            ready,
+            ..
+        } = self;
+        let mut end = None;
+        let read = reader.read(bytes, |data| {
+            if end.is_none() {
+                end = event(data, decoder, ready);
+            }
+        });
+        if let Err(error) = read {
+            self.end_by(&error.to_string(), nonsense());
+        }
+        match end {
+            Some(Ok(done)) => self.done(done),
+            Some(Err(fault)) => self.faulted(fault),
+            None => {}
+        }
+    }
+
+    /// The server closed the stream. Some others do so without a last word; ours never do.
+    fn closed(&mut self) {
+        match self.decoder.done() {
+            Ok(usage) if !self.ours => self.done(Event::Done(usage)),
+            _ => self.end_by(
+                "broke off its stream",
+                UpstreamErrorKind::Unreachable.into(),
+            ),
+        }
+    }
+
+    fn done(&mut self, done: Event) {
+        if self.decoder.usage_is_impossible() {
+            tracing::warn!(
+                request_id = &*self.id,
+                upstream = &*self.name,
+                "the upstream tells a usage that cannot be; it is counted from the events"
+            );
+        }
+        self.end = Some(Ok(done));
+    }
+
+    fn faulted(&mut self, fault: Fault) {
+        match fault {
+            Fault::Told(error) => self.end_by("ended its stream with an error", *error),
+            Fault::Nonsense(what) => self.end_by(what, nonsense()),
+        }
+    }
+
+    /// Ends the stream with `error`, after the events that are ready: they are the answer's true beginning.
+    fn end_by(&mut self, reason: &str, error: UpstreamError) {
+        tracing::warn!(
+            request_id = &*self.id,
+            upstream = &*self.name,
+            reason,
+            "the upstream failed a stream"
+        );
+        self.end = Some(Err(error));
+    }
+}
+
+/// What one event of the stream means: chunks are added to `ready`, the end is told.
+fn event(
+    data: &[u8],
+    decoder: &mut Decoder,
+    ready: &mut VecDeque<Event>,
+) -> Option<Result<Event, Fault>> {
+    match data {
+        b"[DONE]" => Some(decoder.done().map(Event::Done)),
+        _ => decoder.chunk(data, ready).err().map(Err),
+    }
+}
+
+fn nonsense() -> UpstreamError {
+    UpstreamErrorKind::Internal.into()
+}
+
+impl fmt::Debug for Forward {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Forward")
+            .field("name", &self.name)
+            .field("target", &self.target.authority)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,300 @@
+//! The instances behind one `[[node]]` or `[[site]]`, and each of its models as an upstream.
+//!
+//! Instances come and go as discovery finds them. One that is no longer found gets no new request; what runs on it goes
+//! on to its end.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use futures::future::BoxFuture;
+use hansa_config::schema::{self, Discover, Kind, ModelName};
+use hansa_config::secret::{Secret, SecretError};
+use rustls::ClientConfig;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::federation::status::combined;
+use crate::tls::{self, TlsError};
+use crate::upstream::forward::Forward;
+use crate::upstream::link::{Link, LinkTasks, Target, Times};
+use crate::upstream::openai::Foreign;
+use crate::upstream::remote::Remote;
+use crate::upstream::{
+    EventStream, GenerateRequest, Readiness, Upstream, UpstreamError, UpstreamErrorKind,
+    UpstreamStatus,
+};
+
+/// Why an upstream of the config cannot be called.
+#[derive(Debug, thiserror::Error)]
+pub enum GroupError {
+    /// Its key, or the secret of peers, is not there.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
+    /// Its certificates are not there.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// There are more than the router has places for.
+    #[error(
+        "there are too many nodes and sites with models; put a gateway in front of some of them"
+    )]
+    TooMany,
+    /// Its URL is none.
+    #[error("'{0}' is no URL of a server; write http:// or https://, a host and perhaps a port")]
+    Url(String),
+}
+
+/// The instances of one section of the config. Clones share them.
+#[derive(Clone)]
+pub struct Group {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    config: schema::Upstream,
+    target: Target,
+    secret: Option<Secret>,
+    clock: Clock,
+    tasks: LinkTasks,
+    instances: ArcSwap<Vec<Arc<Instance>>>,
+    draining: AtomicBool,
+    closing: CancellationToken,
+}
+
+/// One server of the group.
+struct Instance {
+    address: Option<SocketAddr>,
+    kind: Speaker,
+    /// Ends its watching when it is no longer listed; what it serves goes on.
+    tasks: LinkTasks,
+}
+
+enum Speaker {
+    Ours(Remote),
+    Foreign(Foreign),
+}
+
+impl Group {
+    /// The group of `config`, without instances until [`Group::set`] lists some. Tasks run in `tasks`.
+    ///
+    /// # Errors
+    /// [`GroupError`] names the file that is missing or wrong.
+    pub fn new(
+        config: &schema::Upstream,
+        peer: &schema::Peer,
+        clock: &Clock,
+        tasks: &LinkTasks,
+    ) -> Result<Self, GroupError> {
+        let ours = config.kind == Kind::Hansa;
+        let source = if ours {
+            &peer.secret_file
+        } else {
+            &config.key_file
+        };
+        let secret = source.as_ref().map(|source| source.read()).transpose()?;
+        let tls: Option<Arc<ClientConfig>> = tls::connector(config, peer)?;
+        let target = Target::parse(&config.url, tls, ours);
+        let shared = Shared {
+            target: target.ok_or_else(|| GroupError::Url(config.url.clone()))?,
+            config: config.clone(),
+            secret,
+            clock: clock.clone(),
+            tasks: tasks.clone(),
+            instances: ArcSwap::default(),
+            draining: AtomicBool::new(false),
+            closing: CancellationToken::new(),
+        };
+        Ok(Self {
+            shared: Arc::new(shared),
+        })
+    }
+
+    /// Name in the config.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.shared.config.name
+    }
+
+    /// Host and port of the URL.
+    #[must_use]
+    pub fn host(&self) -> (String, u16) {
+        let target = &self.shared.target;
+        (target.host().to_owned(), target.port())
+    }
+
+    /// Lists the instances anew: `None` is the one at the URL. Those that stay keep their connections.
+    pub fn set(&self, addresses: &[Option<SocketAddr>]) {
+        let before = self.shared.instances.load_full();
+        let keep = |address: &Option<SocketAddr>| {
+            let known = before.iter().find(|instance| instance.address == *address);
+            known.map_or_else(|| Arc::new(self.start(*address)), Arc::clone)
+        };
+        let now: Vec<Arc<Instance>> = addresses.iter().map(keep).collect();
+        for gone in before
+            .iter()
+            .filter(|old| !addresses.contains(&old.address))
+        {
+            gone.tasks.cancel();
+        }
+        if now.len() != before.len() || now.iter().zip(&*before).any(|(a, b)| !Arc::ptr_eq(a, b)) {
+            tracing::info!(
+                upstream = self.name(),
+                instances = now.len(),
+                "instances listed"
+            );
+            self.shared.instances.store(Arc::new(now));
+        }
+    }
+
+    fn start(&self, address: Option<SocketAddr>) -> Instance {
+        let shared = &self.shared;
+        let config = &shared.config;
+        let target = Target {
+            address,
+            ..shared.target.clone()
+        };
+        let times = Times {
+            connect: Duration::from_millis(config.connect_timeout_ms),
+            first_byte: Duration::from_millis(config.first_byte_timeout_ms),
+            idle: Duration::from_millis(config.idle_timeout_ms),
+        };
+        let name = match address {
+            Some(address) => format!("{}@{address}", config.name),
+            None => config.name.clone(),
+        };
+        let ours = config.kind == Kind::Hansa;
+        // Connections outlive the listing: what runs on them goes on.
+        let link = Link::new(&target, times, &shared.tasks);
+        let closing = shared.closing.clone();
+        let forward = Forward::new(name.into(), target, link, ours, closing);
+        let (secret, tasks) = (shared.secret.as_ref(), shared.tasks.child());
+        let kind = match ours {
+            true => Speaker::Ours(Remote::start(forward, secret, &shared.clock, &tasks)),
+            false => Speaker::Foreign(Foreign::start(forward, secret, &tasks)),
+        };
+        Instance {
+            address,
+            kind,
+            tasks,
+        }
+    }
+
+    /// The model `name` of the group as an upstream.
+    #[must_use]
+    pub fn model(&self, name: ModelName) -> GroupModel {
+        GroupModel {
+            group: self.clone(),
+            name,
+        }
+    }
+}
+
+/// One model of a group.
+#[derive(Debug, Clone)]
+pub struct GroupModel {
+    group: Group,
+    name: ModelName,
+}
+
+impl GroupModel {
+    /// The ready instance with the least to do for what it can do, as far as is known.
+    fn pick(&self) -> Option<Arc<Instance>> {
+        let instances = self.group.shared.instances.load();
+        let ready = instances.iter().filter_map(|instance| {
+            let status = instance.status(&self.name.theirs);
+            let load = (status.waiting, status.running.max(instance.in_flight()));
+            (status.readiness == Readiness::Ready).then_some((load, instance))
+        });
+        let least = ready.min_by_key(|(load, _)| *load);
+        least.map(|(_, instance)| Arc::clone(instance))
+    }
+
+    async fn start(&self, request: Arc<GenerateRequest>) -> Result<EventStream, UpstreamError> {
+        if self.group.shared.draining.load(Ordering::Acquire) {
+            return Err(UpstreamErrorKind::ShuttingDown.into());
+        }
+        let instance = self.pick().ok_or(UpstreamErrorKind::NotReady)?;
+        match &instance.kind {
+            Speaker::Ours(remote) => remote.generate(request, &self.name.theirs).await,
+            Speaker::Foreign(foreign) => foreign.generate(request, &self.name.theirs).await,
+        }
+    }
+}
+
+impl Instance {
+    fn status(&self, model: &str) -> UpstreamStatus {
+        match &self.kind {
+            Speaker::Ours(remote) => remote.status(model),
+            Speaker::Foreign(foreign) => foreign.status(),
+        }
+    }
+
+    fn in_flight(&self) -> u32 {
+        match &self.kind {
+            Speaker::Ours(remote) => remote.in_flight(),
+            Speaker::Foreign(foreign) => foreign.in_flight(),
+        }
+    }
+}
+
+impl Upstream for GroupModel {
+    fn generate(
+        &self,
+        request: Arc<GenerateRequest>,
+    ) -> BoxFuture<'_, Result<EventStream, UpstreamError>> {
+        Box::pin(self.start(request))
+    }
+
+    /// No other server counts for us: who needs a bound takes one from the prompt's bytes.
+    fn count_tokens(&self, _: Arc<GenerateRequest>) -> BoxFuture<'_, Result<u32, UpstreamError>> {
+        Box::pin(async { Err(UpstreamErrorKind::NotReady.into()) })
+    }
+
+    /// Asks every server of ours; others stop when their stream is dropped.
+    fn cancel(&self, request_id: &str) {
+        for instance in &**self.group.shared.instances.load() {
+            if let Speaker::Ours(remote) = &instance.kind {
+                remote.cancel(request_id);
+            }
+        }
+    }
+
+    fn status(&self) -> UpstreamStatus {
+        let shared = &self.group.shared;
+        let instances = shared.instances.load();
+        let parts = instances.iter().map(|i| i.status(&self.name.theirs));
+        let mut status = combined(parts);
+        if shared.draining.load(Ordering::Acquire) {
+            status.readiness = Readiness::Draining;
+        }
+        status.experimental |= shared.config.experimental;
+        if shared.config.discover != Discover::Static {
+            // Instances come and go, and each counts its own reports.
+            status.sequence = 0;
+        }
+        status
+    }
+
+    fn drain(&self, grace: Duration) {
+        let shared = &self.group.shared;
+        // Several models share the group, and one timer is enough.
+        if shared.draining.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let closing = shared.closing.clone();
+        shared.tasks.spawn(async move {
+            sleep(grace).await;
+            closing.cancel();
+        });
+    }
+}
+
+impl fmt::Debug for Group {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Group").field(&self.name()).finish()
+    }
+}

@@ -1,0 +1,317 @@
+//! Connections to one other server: HTTP/2 to servers of ours, kept HTTP/1.1 connections to others.
+//!
+//! A server takes a bounded number of HTTP/2 streams on a connection, and a stream beyond it would wait behind its
+//! neighbours. So the link spreads its requests over as many connections as they need. On each, the connection's window
+//! holds every stream's window at once: a stream that nobody reads fills its own and holds back no other.
+//!
+//! It must not know what a request or an answer means.
+
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::FutureExt as _;
+use http::{Request, Response};
+use http_body::Body as _;
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::Incoming;
+use hyper::rt::Executor;
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioTimer;
+use tokio::time::{Sleep, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::limits;
+
+mod connect;
+
+pub(crate) use connect::{Connector, Target};
+
+/// Times that an upstream has.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Times {
+    /// For a connection to be there.
+    pub(crate) connect: Duration,
+    /// From sending a request to the head of its answer.
+    pub(crate) first_byte: Duration,
+    /// Of silence on an answer.
+    pub(crate) idle: Duration,
+}
+
+/// Why an exchange failed, in words for the log.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum LinkError {
+    /// No connection, or none in time.
+    #[error("cannot connect: {0}")]
+    Connect(String),
+    /// All connections are full.
+    #[error("has as many requests of ours as it takes at once")]
+    Busy,
+    /// No head of an answer in time.
+    #[error("did not answer in time")]
+    Late,
+    /// The connection died or the peer broke the protocol.
+    #[error("the connection broke: {0}")]
+    Broken(String),
+    /// Silence in the middle of an answer.
+    #[error("fell silent in the middle of its answer")]
+    Silent,
+}
+
+/// Tasks of all links of a server. Clones share them.
+#[derive(Debug, Clone, Default)]
+pub struct LinkTasks {
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl LinkTasks {
+    /// Runs `task` until it ends or all are stopped.
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let stop = self.stop.clone();
+        self.tasks.spawn(async move {
+            tokio::select! {
+                () = task => {}
+                () = stop.cancelled() => {}
+            }
+        });
+    }
+
+    /// Ends every task, connections among them, and waits until they are gone.
+    pub async fn stop(&self) {
+        self.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    /// Tasks for as long as one upstream is listed: they end with it, or with all.
+    #[must_use]
+    pub fn child(&self) -> Self {
+        Self {
+            tasks: self.tasks.clone(),
+            stop: self.stop.child_token(),
+        }
+    }
+
+    /// Asks these tasks to end, without waiting.
+    pub fn cancel(&self) {
+        self.stop.cancel();
+    }
+}
+
+impl<F> Executor<F> for LinkTasks
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    fn execute(&self, task: F) {
+        self.spawn(task);
+    }
+}
+
+/// The connections to one server.
+pub(crate) struct Link {
+    shards: Vec<Shard>,
+    streams_max: u32,
+    times: Times,
+}
+
+/// One HTTP/2 connection, or all HTTP/1.1 connections; a lost one is replaced at the next request.
+struct Shard {
+    client: Client<Connector, Full<Bytes>>,
+    streams: Arc<AtomicU32>,
+}
+
+impl Link {
+    /// A link to `target`; connects at the first request. Its connections' tasks run in `tasks`.
+    pub(crate) fn new(target: &Target, times: Times, tasks: &LinkTasks) -> Self {
+        let (shards, streams_max) = match target.http2 {
+            true => (limits::LINK_CONNECTIONS_MAX, limits::LINK_STREAMS_MAX),
+            false => (1, limits::LINK_HTTP1_MAX),
+        };
+        let shard = |_| Shard {
+            client: client(target, times, tasks),
+            streams: Arc::default(),
+        };
+        Self {
+            shards: (0..shards).map(shard).collect(),
+            streams_max,
+            times,
+        }
+    }
+
+    /// Sends `request`, whose URI is absolute, and waits for the head of the answer.
+    pub(crate) async fn send(
+        &self,
+        request: Request<Full<Bytes>>,
+    ) -> Result<Response<AnswerBody>, LinkError> {
+        let (client, place) = self.enter()?;
+        let answer = match timeout(self.times.first_byte, client.request(request)).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(error)) if error.is_connect() => {
+                return Err(LinkError::Connect(innermost(&error)));
+            }
+            Ok(Err(error)) => return Err(LinkError::Broken(innermost(&error))),
+            Err(_) => return Err(LinkError::Late),
+        };
+        Ok(answer.map(|body| AnswerBody {
+            body,
+            idle: Idle::new(self.times.idle),
+            _place: place,
+        }))
+    }
+
+    /// Requests in flight.
+    pub(crate) fn in_flight(&self) -> u32 {
+        let streams = self
+            .shards
+            .iter()
+            .map(|s| s.streams.load(Ordering::Relaxed));
+        streams.sum()
+    }
+
+    /// A place on the first connection that has one: later ones stay closed until they are needed.
+    fn enter(&self) -> Result<(&Client<Connector, Full<Bytes>>, Place), LinkError> {
+        for shard in &self.shards {
+            let more = |now: u32| (now < self.streams_max).then_some(now + 1);
+            let entered = shard
+                .streams
+                .fetch_update(Ordering::AcqRel, Ordering::Relaxed, more);
+            if entered.is_ok() {
+                return Ok((&shard.client, Place(Arc::clone(&shard.streams))));
+            }
+        }
+        Err(LinkError::Busy)
+    }
+}
+
+fn client(target: &Target, times: Times, tasks: &LinkTasks) -> Client<Connector, Full<Bytes>> {
+    let mut builder = Client::builder(tasks.clone());
+    builder
+        .timer(TokioTimer::new())
+        .pool_timer(TokioTimer::new())
+        .pool_idle_timeout(limits::LINK_IDLE)
+        .pool_max_idle_per_host(limits::LINK_HTTP1_IDLE_MAX);
+    if target.http2 {
+        builder
+            .http2_only(true)
+            .http2_initial_stream_window_size(limits::H2_STREAM_WINDOW_BYTES)
+            .http2_initial_connection_window_size(limits::H2_CONNECTION_WINDOW_BYTES)
+            .http2_max_header_list_size(limits::H2_HEADER_LIST_BYTES_MAX)
+            .http2_max_send_buf_size(limits::H2_SEND_BUFFER_BYTES_MAX)
+            .http2_keep_alive_interval(limits::LINK_PING_INTERVAL)
+            .http2_keep_alive_timeout(limits::LINK_PING_TIMEOUT);
+    } else {
+        builder.http1_max_buf_size(limits::H1_BUFFER_BYTES_MAX);
+    }
+    builder.build(Connector::new(target.clone(), times.connect))
+}
+
+/// A request's place on a connection; given back when dropped (I10).
+#[derive(Debug)]
+struct Place(Arc<AtomicU32>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// The body of an answer. Dropping it before its end resets the stream, which cancels what the server does for it.
+#[derive(Debug)]
+pub(crate) struct AnswerBody {
+    body: Incoming,
+    idle: Idle,
+    _place: Place,
+}
+
+impl AnswerBody {
+    /// The next bytes; `None` at the end.
+    pub(crate) fn poll_bytes(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Option<Bytes>, LinkError>> {
+        loop {
+            match Pin::new(&mut self.body).poll_frame(cx) {
+                Poll::Ready(Some(Ok(frame))) => {
+                    self.idle.heard();
+                    // Trailers say nothing that an answer needs.
+                    if let Ok(data) = frame.into_data() {
+                        return Poll::Ready(Ok(Some(data)));
+                    }
+                }
+                Poll::Ready(Some(Err(error))) => {
+                    return Poll::Ready(Err(LinkError::Broken(innermost(&error))));
+                }
+                Poll::Ready(None) => return Poll::Ready(Ok(None)),
+                Poll::Pending => {
+                    return self.idle.poll(cx).map(|()| Err(LinkError::Silent));
+                }
+            }
+        }
+    }
+
+    /// The whole body, of at most `max` bytes, within the time that silence may last.
+    pub(crate) async fn whole(self, max: usize) -> Result<Bytes, LinkError> {
+        let collected = timeout(self.idle.period, Limited::new(self.body, max).collect()).await;
+        match collected {
+            Ok(Ok(collected)) => Ok(collected.to_bytes()),
+            Ok(Err(error)) => Err(LinkError::Broken(error.to_string())),
+            Err(_) => Err(LinkError::Silent),
+        }
+    }
+}
+
+/// Ends a wait after one to two periods without a word. So a timer costs nothing per event.
+#[derive(Debug)]
+struct Idle {
+    timer: Pin<Box<Sleep>>,
+    period: Duration,
+    quiet: bool,
+}
+
+impl Idle {
+    fn new(period: Duration) -> Self {
+        Self {
+            timer: Box::pin(sleep(period)),
+            period,
+            quiet: true,
+        }
+    }
+
+    const fn heard(&mut self) {
+        self.quiet = false;
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while self.timer.as_mut().poll_unpin(cx).is_ready() {
+            if self.quiet {
+                return Poll::Ready(());
+            }
+            self.quiet = true;
+            self.timer.set(sleep(self.period));
+        }
+        Poll::Pending
+    }
+}
+
+/// The cause that says most: hyper's outer ones are all alike.
+fn innermost(error: &dyn std::error::Error) -> String {
+    let mut error = error;
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    error.to_string()
+}
+
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Link")
+            .field("in_flight", &self.in_flight())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,159 @@
+//! Another server of ours as an upstream: what we tell it beside the client's body, and how it is watched.
+//!
+//! It believes what we say because the link is authenticated, by the shared secret or by our certificate.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use hansa_config::secret::Secret;
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+
+use crate::clock::Clock;
+use crate::federation::follow::{self, Picture};
+use crate::federation::headers;
+use crate::limits;
+use crate::route::residency::{AllowList, Purpose};
+use crate::upstream::forward::Forward;
+use crate::upstream::link::LinkTasks;
+use crate::upstream::{EventStream, GenerateRequest, UpstreamError, UpstreamStatus, Wishes};
+
+/// One server of ours.
+#[derive(Debug)]
+pub(super) struct Remote {
+    forward: Arc<Forward>,
+    secret: Option<HeaderValue>,
+    picture: Arc<Picture>,
+    clock: Clock,
+    tasks: LinkTasks,
+}
+
+impl Remote {
+    /// Watches the server behind `forward` from now on, in `tasks`.
+    pub(super) fn start(
+        forward: Forward,
+        secret: Option<&Secret>,
+        clock: &Clock,
+        tasks: &LinkTasks,
+    ) -> Self {
+        let (forward, picture) = (Arc::new(forward), Arc::new(Picture::default()));
+        let secret = secret.and_then(|secret| sensitive(secret.expose()));
+        let mut credentials = HeaderMap::new();
+        authenticate(&mut credentials, secret.as_ref());
+        let seen = Arc::clone(&picture);
+        tasks.spawn(follow::follow(
+            Arc::clone(&forward),
+            credentials,
+            seen,
+            clock.clone(),
+        ));
+        Self {
+            forward,
+            secret,
+            picture,
+            clock: clock.clone(),
+            tasks: tasks.clone(),
+        }
+    }
+
+    pub(super) async fn generate(
+        &self,
+        request: Arc<GenerateRequest>,
+        model: &str,
+    ) -> Result<EventStream, UpstreamError> {
+        let headers = self.headers(&request);
+        self.forward.generate(request, model, headers).await
+    }
+
+    /// Figures of its model `model`, pessimistic where it has been silent.
+    pub(super) fn status(&self, model: &str) -> UpstreamStatus {
+        self.picture.status(model, self.clock.now())
+    }
+
+    pub(super) fn in_flight(&self) -> u32 {
+        self.forward.in_flight()
+    }
+
+    /// Tells it to stop a request. It may be gone, or the request over: nobody waits for an answer.
+    pub(super) fn cancel(&self, request_id: &str) {
+        let body = serde_json::json!({ "id": request_id }).to_string();
+        let mut headers = HeaderMap::new();
+        authenticate(&mut headers, self.secret.as_ref());
+        let forward = Arc::clone(&self.forward);
+        self.tasks.spawn(async move {
+            let sent = forward.send(Method::POST, "/hansa/v1/cancel", headers, Bytes::from(body));
+            if let Err(error) = sent.await {
+                tracing::info!(upstream = forward.name(), %error, "a request could not be cancelled");
+            }
+        });
+    }
+
+    fn headers(&self, request: &GenerateRequest) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        authenticate(&mut headers, self.secret.as_ref());
+        common(&mut headers, request);
+        if let Some(deadline) = request.deadline {
+            let left = deadline.saturating_sub(self.clock.now());
+            number(&mut headers, headers::DEADLINE_MS, millis(left));
+        }
+        number(&mut headers, headers::POOL, request.pool);
+        number(&mut headers, headers::FLOW, request.flow);
+        text(&mut headers, headers::TENANT, request.tenant.as_deref());
+        way(&mut headers, &request.wishes);
+        headers
+    }
+}
+
+/// Where the request may go from there (I4), and what its client wants of the way.
+fn way(headers: &mut HeaderMap, wishes: &Wishes) {
+    let rules = &wishes.rules;
+    let joined = |list: &AllowList| list.as_ref().map(|names| names.join(","));
+    let (sites, countries) = (joined(&rules.sites), joined(&rules.countries));
+    text(headers, headers::ALLOW_SITES, sites.as_deref());
+    text(headers, headers::ALLOW_COUNTRIES, countries.as_deref());
+    text(headers, headers::PURPOSE, rules.purpose.map(Purpose::name));
+    let opted_in = rules.experimental.then_some("on");
+    text(headers, headers::EXPERIMENTAL, opted_in);
+    let stays = (!wishes.resume).then_some("off");
+    text(headers, headers::RESUME, stays);
+}
+
+/// What every server is told: which request this is, and how many servers it has crossed.
+pub(super) fn common(headers: &mut HeaderMap, request: &GenerateRequest) {
+    text(headers, headers::REQUEST_ID, Some(&request.id));
+    number(
+        headers,
+        headers::HOPS,
+        u64::from(request.hops.saturating_add(1)),
+    );
+}
+
+/// A header value that is never shown; `None` where the text cannot be one.
+pub(super) fn sensitive(value: &str) -> Option<HeaderValue> {
+    let mut value = HeaderValue::from_str(value).ok()?;
+    value.set_sensitive(true);
+    Some(value)
+}
+
+fn authenticate(headers: &mut HeaderMap, secret: Option<&HeaderValue>) {
+    if let Some(secret) = secret {
+        headers.insert(headers::PEER, secret.clone());
+    }
+}
+
+fn number(headers: &mut HeaderMap, name: HeaderName, value: u64) {
+    headers.insert(name, HeaderValue::from(value));
+}
+
+fn text(headers: &mut HeaderMap, name: HeaderName, value: Option<&str>) {
+    let value = value.and_then(|value| HeaderValue::from_str(value).ok());
+    if let Some(value) = value {
+        headers.insert(name, value);
+    }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis())
+        .unwrap_or(u64::MAX)
+        .min(limits::DEADLINE_MS_MAX)
+}

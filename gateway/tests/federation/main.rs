@@ -1,0 +1,16 @@
+//! Servers in front of servers, over loopback in one process: what a client sees through a hop, what peers tell each other,
+//! and what a broken or hostile upstream can do.
+#![cfg(feature = "engine")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
+mod discovery;
+mod failover;
+mod harness;
+mod hops;
+mod hostile;
+mod peers;
+mod tls;
