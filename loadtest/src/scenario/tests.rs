@@ -1,3 +1,5 @@
+//! Scenario files: what they read as, and what is wrong with one, all at once.
+
 use super::*;
 use crate::workload::Place;
 
