@@ -1,3 +1,5 @@
+//! Recorded loads of every format, and lines that are none.
+
 use super::*;
 
 fn load_as(format: Format, text: &str, cut: Cut) -> Result<Trace, String> {
