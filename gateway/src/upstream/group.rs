@@ -249,11 +249,6 @@ impl Upstream for GroupModel {
         Box::pin(self.start(request))
     }
 
-    /// No other server counts for us: who needs a bound takes one from the prompt's bytes.
-    fn count_tokens(&self, _: Arc<GenerateRequest>) -> BoxFuture<'_, Result<u32, UpstreamError>> {
-        Box::pin(async { Err(UpstreamErrorKind::NotReady.into()) })
-    }
-
     /// Asks every server of ours; others stop when their stream is dropped.
     fn cancel(&self, request_id: &str) {
         for instance in &**self.group.shared.instances.load() {
