@@ -1,9 +1,6 @@
-//! A whole server in this process with the simulated engine: what clients and operators meet on the wire.
-#![cfg(feature = "engine")]
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+//! One server alone: what clients and operators meet on the wire.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use hansa_config::{Config, schema};
 use hansa_gateway::drain::Drained;
@@ -11,20 +8,9 @@ use hansa_gateway::serve::{App, ServeError};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
-use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-/// Longer than anything here may take; a test that hangs fails by it.
-const PATIENCE: Duration = Duration::from_secs(30);
-
-/// A server that runs in this process.
-struct Server {
-    clients: SocketAddr,
-    operators: SocketAddr,
-    signal: mpsc::Sender<()>,
-    run: JoinHandle<Result<Drained, ServeError>>,
-}
+use crate::harness::{Answer, PATIENCE, Server, exchange};
 
 fn config() -> Config {
     let mut config = Config::default();
@@ -40,35 +26,6 @@ fn config() -> Config {
 }
 
 impl Server {
-    async fn start(config: Config) -> Self {
-        let app = App::build(config).await.unwrap();
-        let addresses = app.addresses();
-        let (signal, mut signals) = mpsc::channel(2);
-        let run = async move {
-            app.run(async move || {
-                let _ = signals.recv().await;
-            })
-            .await
-        };
-        let server = Self {
-            clients: addresses.listen,
-            operators: addresses.admin.unwrap(),
-            signal,
-            run: spawn(run),
-        };
-        server.wait_until_ready().await;
-        server
-    }
-
-    async fn wait_until_ready(&self) {
-        let ready = async {
-            while self.get("/health/ready").await.status != 200 {
-                tokio::task::yield_now().await;
-            }
-        };
-        timeout(PATIENCE, ready).await.unwrap();
-    }
-
     async fn get(&self, path: &str) -> Answer {
         self.send(&format!(
             "GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
@@ -84,40 +41,9 @@ impl Server {
         let request = "GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
         exchange(self.operators, request).await.body
     }
-
-    async fn stop(self) -> Drained {
-        self.signal.send(()).await.unwrap();
-        timeout(PATIENCE, self.run).await.unwrap().unwrap().unwrap()
-    }
-}
-
-#[expect(clippy::disallowed_methods, reason = "the test waits for it")]
-fn spawn<F>(future: F) -> JoinHandle<F::Output>
-where
-    F: Future<Output: Send> + Send + 'static,
-{
-    tokio::spawn(future)
-}
-
-/// An answer on the wire.
-#[derive(Debug)]
-struct Answer {
-    status: u16,
-    head: String,
-    body: String,
 }
 
 impl Answer {
-    fn parse(text: &str) -> Self {
-        let (head, body) = text.split_once("\r\n\r\n").unwrap_or((text, ""));
-        let status = head.split(' ').nth(1).and_then(|s| s.parse().ok());
-        Self {
-            status: status.unwrap_or(0),
-            head: head.to_ascii_lowercase(),
-            body: body.to_owned(),
-        }
-    }
-
     fn error(&self) -> Value {
         let body: Value = serde_json::from_str(&self.body).unwrap_or_default();
         let error = &body["error"];
@@ -126,23 +52,6 @@ impl Answer {
         }
         error.clone()
     }
-}
-
-async fn exchange(address: SocketAddr, request: &str) -> Answer {
-    let mut stream = TcpStream::connect(address).await.unwrap();
-    let (mut read, mut write) = stream.split();
-    let mut answer = Vec::new();
-    let send = async {
-        // The server may answer and close before all is sent.
-        let _ = write.write_all(request.as_bytes()).await;
-        std::future::pending::<()>().await;
-    };
-    tokio::select! {
-        () = send => {}
-        // What was read before a reset counts.
-        _ = timeout(PATIENCE, read.read_to_end(&mut answer)) => {}
-    }
-    Answer::parse(&String::from_utf8_lossy(&answer))
 }
 
 fn chat(body: &str) -> String {
@@ -449,7 +358,7 @@ async fn a_model_that_follows_no_grammar_may_call_but_need_not() {
     assert_eq!(free.status, 200, "{free:?}");
     let streamed = ask(r#""stream":true"#).await;
     assert!(
-        streamed.body.ends_with("[DONE]\n\n\r\n0\r\n\r\n"),
+        streamed.raw.ends_with("[DONE]\n\n\r\n0\r\n\r\n"),
         "{streamed:?}"
     );
     let forced = ask(r#""tool_choice":"required""#).await;

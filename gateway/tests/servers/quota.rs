@@ -1,8 +1,7 @@
-//! A whole server with keys in this process: who gets in, what is counted, and that the count is exact.
-#![cfg(feature = "engine")]
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+//! A server with keys: who gets in, what is counted, and that the count is exact.
 
 use std::net::SocketAddr;
+use std::ops::Deref;
 use std::time::Duration;
 
 use futures::future::join_all;
@@ -10,29 +9,29 @@ use hansa_config::Config;
 use hansa_config::schema::tenancy::{self, Allocation, ApiKey, Currency, Price, Rates, Tenant};
 use hansa_config::schema::{Model, Runner};
 use hansa_gateway::drain::Drained;
-use hansa_gateway::serve::{App, ServeError};
 use hansa_gateway::tenant::secret::Secret;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-/// Longer than anything here may take; a test that hangs fails by it.
-const PATIENCE: Duration = Duration::from_secs(60);
+use crate::harness::{self, Answer, PATIENCE, exchange};
 
 /// Clients that leave in the test command; `scripts/soak` sets more.
 const ABORTS: u64 = 60;
 
-/// A server that runs in this process.
+/// A server whose key `k` is an operator's.
 struct Server {
-    clients: SocketAddr,
-    operators: SocketAddr,
-    signal: mpsc::Sender<()>,
-    run: JoinHandle<Result<Drained, ServeError>>,
-    /// Of the key `k`, an operator's.
+    server: harness::Server,
     key: Secret,
+}
+
+impl Deref for Server {
+    type Target = harness::Server;
+
+    fn deref(&self) -> &harness::Server {
+        &self.server
+    }
 }
 
 impl Server {
@@ -51,29 +50,8 @@ impl Server {
         config.tenants = vec![tenant("acme"), tenant("acme/a")];
         config.keys = vec![api_key("k", &key)];
         set(&mut config);
-        let app = App::build(config).await.unwrap();
-        let addresses = app.addresses();
-        let (signal, mut signals) = mpsc::channel(2);
-        let run = async move {
-            app.run(async move || {
-                let _ = signals.recv().await;
-            })
-            .await
-        };
-        let server = Self {
-            clients: addresses.listen,
-            operators: addresses.admin.unwrap(),
-            signal,
-            run: spawn(run),
-            key,
-        };
-        let ready = async {
-            while get(server.clients, "/health/ready", "").await.status != 200 {
-                tokio::task::yield_now().await;
-            }
-        };
-        timeout(PATIENCE, ready).await.unwrap();
-        server
+        let server = harness::Server::start(config).await;
+        Self { server, key }
     }
 
     async fn ask(&self, body: &Value) -> Answer {
@@ -109,17 +87,8 @@ impl Server {
     }
 
     async fn stop(self) -> Drained {
-        self.signal.send(()).await.unwrap();
-        timeout(PATIENCE, self.run).await.unwrap().unwrap().unwrap()
+        self.server.stop().await
     }
-}
-
-#[expect(clippy::disallowed_methods, reason = "the test waits for it")]
-fn spawn<F>(future: F) -> JoinHandle<F::Output>
-where
-    F: Future<Output: Send> + Send + 'static,
-{
-    tokio::spawn(future)
 }
 
 fn tenant(id: &str) -> Tenant {
@@ -154,46 +123,6 @@ fn body(max_tokens: u32) -> Value {
     json!({"model": "sim", "prompt": [1, 2, 3], "max_tokens": max_tokens})
 }
 
-/// An answer on the wire.
-#[derive(Debug)]
-struct Answer {
-    status: u16,
-    head: String,
-    body: String,
-}
-
-impl Answer {
-    fn parse(text: &str) -> Self {
-        let (head, body) = text.split_once("\r\n\r\n").unwrap_or((text, ""));
-        let status = head
-            .split(' ')
-            .nth(1)
-            .and_then(|status| status.parse().ok());
-        Self {
-            status: status.unwrap_or(0),
-            head: head.to_ascii_lowercase(),
-            body: body.to_owned(),
-        }
-    }
-
-    fn json(&self) -> Value {
-        serde_json::from_str(&self.body).unwrap_or_default()
-    }
-
-    fn code(&self) -> String {
-        self.json()["error"]["code"]
-            .as_str()
-            .unwrap_or_default()
-            .to_owned()
-    }
-
-    fn header(&self, name: &str) -> Option<&str> {
-        let mut lines = self.head.lines().filter_map(|line| line.split_once(": "));
-        let found = lines.find(|(found, _)| *found == name);
-        found.map(|(_, value)| value)
-    }
-}
-
 fn request(method: &str, path: &str, key: &str, body: &str) -> String {
     let length = body.len();
     let key = match key {
@@ -204,23 +133,6 @@ fn request(method: &str, path: &str, key: &str, body: &str) -> String {
         "{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{key}\
          content-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
     )
-}
-
-async fn exchange(address: SocketAddr, request: &str) -> Answer {
-    let mut stream = TcpStream::connect(address).await.unwrap();
-    let (mut read, mut write) = stream.split();
-    let mut answer = Vec::new();
-    let send = async {
-        // The server may answer and close before all is sent.
-        let _ = write.write_all(request.as_bytes()).await;
-        std::future::pending::<()>().await;
-    };
-    tokio::select! {
-        () = send => {}
-        // What was read before a reset counts.
-        _ = timeout(PATIENCE, read.read_to_end(&mut answer)) => {}
-    }
-    Answer::parse(&String::from_utf8_lossy(&answer))
 }
 
 async fn get(address: SocketAddr, path: &str, key: &str) -> Answer {

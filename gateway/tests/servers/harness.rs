@@ -24,8 +24,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 pub(crate) struct Server {
     pub(crate) clients: SocketAddr,
     pub(crate) operators: SocketAddr,
-    signal: mpsc::Sender<()>,
-    run: JoinHandle<Result<Drained, ServeError>>,
+    pub(crate) signal: mpsc::Sender<()>,
+    pub(crate) run: JoinHandle<Result<Drained, ServeError>>,
 }
 
 /// A config without models on free ports.
@@ -184,8 +184,12 @@ where
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
+    /// In lower case.
     pub(crate) head: String,
+    /// Without the marks of its chunks.
     pub(crate) body: String,
+    /// As it came.
+    pub(crate) raw: String,
 }
 
 impl Answer {
@@ -201,6 +205,7 @@ impl Answer {
             status: status.unwrap_or(0),
             head,
             body,
+            raw: text.to_owned(),
         }
     }
 
@@ -208,11 +213,19 @@ impl Answer {
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 
+    /// The code of an error; empty where the body is none.
     pub(crate) fn code(&self) -> String {
-        self.json()["error"]["code"]
+        let body: Value = serde_json::from_str(&self.body).unwrap_or_default();
+        body["error"]["code"]
             .as_str()
             .unwrap_or_default()
             .to_owned()
+    }
+
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        let mut lines = self.head.lines().filter_map(|line| line.split_once(": "));
+        let found = lines.find(|(found, _)| *found == name);
+        found.map(|(_, value)| value)
     }
 
     /// The node that served, as the gateway tells; empty where it does not.
