@@ -141,3 +141,7 @@ pub const EJECT_FAILURES: Range = Range::new(1, 1_000, "failures");
 pub const EJECT_MS: Range = Range::new(100, 600_000, "milliseconds");
 /// Of `route.slow_start_ms`: 0 comes back at once.
 pub const SLOW_START_MS: Range = Range::new(0, 600_000, "milliseconds");
+
+/// Time for which a lease of quotas holds: the shortest leaves a round time to fail once, the longest is how long what a
+/// dead gateway had is lost to the others.
+pub const LEASE_TTL_MS: Range = Range::new(3_000, 60_000, "milliseconds");

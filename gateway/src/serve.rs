@@ -31,6 +31,7 @@ use crate::openai::metering::Metering;
 use crate::openai::{Api, Passed};
 use crate::quota;
 use crate::quota::ledger::LedgerError;
+use crate::quota::open::OpenError;
 use crate::stack::{self, Shared};
 use crate::start::{Load, StartFailed, Starter, UpstreamFailed};
 use crate::telemetry::Metrics;
@@ -108,9 +109,12 @@ pub enum ServeError {
     /// The secret of peers is missing.
     #[error(transparent)]
     Secret(#[from] SecretError),
-    /// The ledger cannot be used, or stopped working.
+    /// The ledger stopped working.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
+    /// The quotas cannot be opened.
+    #[error(transparent)]
+    Quota(#[from] OpenError),
     /// Tenants and keys do not fit together.
     #[error(transparent)]
     Tenants(#[from] TenantError),
@@ -189,6 +193,7 @@ impl App {
         } = self;
         core.accept(clients, operators);
         core.keep_metrics();
+        core.share_quota();
         let ledger_failed = core.tenants.quota().failed();
         tokio::select! {
             () = ledger_failed => {
@@ -203,6 +208,7 @@ impl App {
         }
         tracing::info!("draining");
         let drained = core.drain(core.drain_times(), signal()).await;
+        core.tenants.quota().leave().await;
         core.close_ledger().await?;
         tracing::info!(?drained, "stopped");
         Ok(drained)
@@ -254,6 +260,12 @@ impl Core {
             quota: self.tenants.quota().clone(),
             tasks: self.tasks.clone(),
         })
+    }
+
+    /// Keeps up with other gateways, where they share quotas with this one; until the last request is over.
+    fn share_quota(&self) {
+        self.links.spawn(self.tenants.quota().clone().keep_leases());
+        self.links.spawn(self.tenants.clone().follow());
     }
 
     /// Waits until all that was settled is safe.

@@ -138,6 +138,21 @@ pub fn connector(upstream: &Upstream, peer: &Peer) -> Result<Option<Arc<ClientCo
     Ok(Some(Arc::new(config)))
 }
 
+/// TLS of calls that show no certificate, to servers that `ca` vouches for, or one of the public authorities.
+///
+/// # Errors
+/// [`TlsError`] names the file.
+pub fn client(ca: Option<&Path>) -> Result<Arc<ClientConfig>, TlsError> {
+    let path = ca.unwrap_or_else(|| Path::new("the public authorities"));
+    let roots = match ca {
+        Some(ca) => roots(ca)?,
+        None => webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect(),
+    };
+    let builder = versions(ClientConfig::builder_with_provider(provider()), path)?;
+    let config = builder.with_root_certificates(roots);
+    Ok(Arc::new(config.with_no_client_auth()))
+}
+
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }

@@ -199,6 +199,7 @@ fn key(tenants: &Tenants, id: &str) -> Result<KeyDocument, ApiError> {
 
 async fn allocations(State(gate): State<Gate>) -> Response {
     let quota = gate.tenants.quota();
+    quota.look(None).await;
     let mut all: Vec<AllocationUsage> = quota.with_book(|book, at| {
         book.roll(at);
         book.allocations().map(AllocationUsage::from).collect()
