@@ -103,6 +103,7 @@ fn branch(role: &str, upstream: &Upstream) -> String {
         found => facts.push(format!("instances by {}", found.name())),
     }
     facts.extend(upstream.country.clone());
+    facts.extend(upstream.rtt_ms.map(|ms| format!("{ms} ms away")));
     if upstream.experimental {
         facts.push("experimental".to_owned());
     }

@@ -152,8 +152,33 @@ fn the_examples_of_nodes_and_sites_load_and_are_drawn() {
         "  |-- node node-1 (hansa, http://127.0.0.1:8081): sim",
         "  |-- node gpu (openai, http://127.0.0.1:8000, instances by dns): \
          qwen3-8b (there Qwen/Qwen3-8B)",
-        "  `-- site lumi (hansa, https://lumi.example, FI, experimental): sim",
+        "  `-- site lumi (hansa, https://lumi.example, FI, 40 ms away, experimental): sim",
     ] {
+        assert!(
+            text.lines().any(|drawn| drawn == line),
+            "no {line} in\n{text}"
+        );
+    }
+}
+
+#[test]
+fn the_example_of_a_federation_draws_all_factories() {
+    let federation =
+        Config::load(&file("examples/federation.toml")).unwrap_or_else(|p| panic!("{p}"));
+    assert_eq!(federation.sites.len(), 19);
+    // Data stays where the example says that it does.
+    let listed = &federation.route.allow_countries;
+    for site in &federation.sites {
+        let country = site.country.as_ref().expect("a country");
+        assert!(listed.contains(country), "{}", site.name);
+        assert!(site.rtt_ms.is_some(), "{}", site.name);
+    }
+    let text = federation.describe(&Origin::File("federation.toml".into()));
+    let first = "  |-- site lumi (hansa, https://lumi.example, FI, 31 ms away, experimental): \
+                 llama-3.1-8b-instruct";
+    let last = "  `-- site 1health (hansa, https://1health.example, ES, 24 ms away, experimental): \
+                llama-3.1-8b-instruct";
+    for line in ["topology: federation gateway", first, last] {
         assert!(
             text.lines().any(|drawn| drawn == line),
             "no {line} in\n{text}"

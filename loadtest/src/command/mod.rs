@@ -5,6 +5,7 @@ pub mod compare;
 pub mod drive;
 mod output;
 pub mod search;
+pub mod sim;
 
 use std::io::{Write, stderr};
 use std::process::ExitCode;

@@ -3,7 +3,7 @@
 //! This file is the shape of a scenario and what its sections mean together; [`read`] knows how values are written.
 
 mod load;
-mod read;
+pub(crate) mod read;
 
 use std::fs;
 use std::path::{Path, PathBuf};
