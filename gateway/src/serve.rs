@@ -19,7 +19,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::admin;
 use crate::agent::keep::Keeper;
-use crate::agent::turn::{Dialler, DiallerError};
+use crate::agent::turn::DiallerError;
 use crate::agent::welcome::{self, Callers};
 use crate::clock::Clock;
 use crate::drain::{Drain, DrainTimes, Drained, Phase};
@@ -153,7 +153,7 @@ impl App {
         let starter = Starter::new(metrics.clone(), clock.clone());
         let starter = starter.routed_by(&config.route).ending(ends);
         let prepared = starter.prepare(&config, &links)?;
-        let keeper = keeper(&config, &clock)?;
+        let keeper = Keeper::of(&config, &clock)?;
         let clients = bind(config.server.listen).await?;
         let operators = match config.admin.listen {
             Some(address) => Some(bind(address).await?),
@@ -408,19 +408,6 @@ pub(crate) fn peers(config: &Config) -> Result<Peers, SecretError> {
         secret: secret.map(Arc::new),
         alone: config.keys.is_empty() && !config.server.listen.ip().is_loopback(),
     })
-}
-
-/// What calls the gateway of `[dial]`, where there is one.
-fn keeper(config: &Config, clock: &Clock) -> Result<Option<Keeper>, DiallerError> {
-    let (Some(gateway), Some(node)) = (&config.dial.gateway, &config.dial.node) else {
-        return Ok(None);
-    };
-    let dialler = Dialler::new(gateway, &config.peer)?;
-    let certified = dialler.knows_whom_it_calls(&config.peer);
-    let job = std::env::var(walltime::JOB_ID).ok();
-    let job = job.and_then(|job| job.trim().parse().ok());
-    let who = (node.as_str(), job);
-    Ok(Some(Keeper::new(dialler, certified, who, clock.clone())))
 }
 
 fn loopback(key: &'static str, address: Option<SocketAddr>) -> Result<(), ServeError> {

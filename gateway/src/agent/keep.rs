@@ -3,17 +3,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use hansa_config::Config;
 use tokio::time::sleep;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
-use super::turn::Dialler;
+use super::turn::{Dialler, DiallerError};
 use super::{JobId, Who};
 use crate::clock::Clock;
 use crate::drain::{DrainWatch, Phase};
 use crate::layers::peer::Caller;
 use crate::limits;
 use crate::listener::Listener;
+use crate::walltime::JOB_ID;
 
 /// Whom a node calls, and who it is there.
 #[derive(Debug, Clone)]
@@ -26,9 +28,25 @@ pub struct Keeper {
 }
 
 impl Keeper {
+    /// Who calls the gateway of `[dial]`; `None` where the config has none.
+    ///
+    /// # Errors
+    /// [`DiallerError`] names what is missing.
+    pub fn of(config: &Config, clock: &Clock) -> Result<Option<Self>, DiallerError> {
+        let (Some(gateway), Some(node)) = (&config.dial.gateway, &config.dial.node) else {
+            return Ok(None);
+        };
+        let dialler = Dialler::new(gateway, &config.peer)?;
+        let certified = dialler.knows_whom_it_calls(&config.peer);
+        let job = std::env::var(JOB_ID).ok();
+        let job = job.and_then(|job| job.trim().parse().ok());
+        let who = (node.as_str(), job);
+        Ok(Some(Self::new(dialler, certified, who, clock.clone())))
+    }
+
     /// Calls by `dialler` as one server of `node`, which runs in `job` where it runs in one.
     #[must_use]
-    pub fn new(
+    fn new(
         dialler: Dialler,
         certified: bool,
         (node, job): (&str, Option<JobId>),

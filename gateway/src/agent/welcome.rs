@@ -29,7 +29,7 @@ use crate::openai::error::ApiError;
 use crate::route::facts::CandidateId;
 use crate::start::{Starter, UpstreamFailed};
 use crate::upstream::group::Group;
-use crate::upstream::link::{Link, LinkTasks, Shard};
+use crate::upstream::link::{Link, LinkTasks, Shard, Times};
 use crate::upstream::routed::Roster;
 
 /// What names a server in requests to it: it listens on its own machine, where this is its name.
@@ -134,7 +134,9 @@ impl Callers {
         let Some(io) = turned(turning).await else {
             return;
         };
-        let shaken = http2_client(&self.inner.tasks).handshake(io.into_inner()).await;
+        let shaken = http2_client(&self.inner.tasks)
+            .handshake(io.into_inner())
+            .await;
         let Ok((connection, driver)) = shaken else {
             return;
         };
@@ -187,23 +189,29 @@ impl Callers {
         let Some(slot) = free_slot(&here, &who.node) else {
             return Ok(None);
         };
-        let member = self.member(who, slot)?;
-        let shard = member.link.join(connection);
-        here.insert(key, member);
+        let config = self.node(&who.node).cloned().unwrap_or_default();
+        let link = Link::turned(Times::of(&config));
+        // Before it is watched, or the first look would find nobody.
+        let shard = link.join(connection);
+        here.insert(key, self.member(config, slot, link)?);
         Ok(shard)
     }
 
-    fn member(&self, who: &Who, slot: usize) -> Result<Member, UpstreamFailed> {
+    fn member(
+        &self,
+        config: schema::Upstream,
+        slot: usize,
+        link: Link,
+    ) -> Result<Member, UpstreamFailed> {
         let inner = &self.inner;
-        let config = self.node(&who.node).cloned().unwrap_or_default();
         let config = schema::Upstream {
             name: format!("{}/{slot}", config.name),
             url: URL.to_owned(),
             ..config
         };
         let clock = inner.starter.clock();
-        let called_back = Group::called_back(&config, &inner.peer, clock, &inner.tasks);
-        let (group, link) = called_back.map_err(|reason| UpstreamFailed {
+        let group = Group::called_back(&config, &inner.peer, clock, &inner.tasks, &link);
+        let group = group.map_err(|reason| UpstreamFailed {
             name: config.name.clone(),
             reason,
         })?;

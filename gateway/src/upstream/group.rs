@@ -113,8 +113,7 @@ impl Group {
         })
     }
 
-    /// The group of one server that calls us, and the link that its connections join. `config` has a URL for the names in
-    /// its requests.
+    /// The group of one server that has called us over `link`. `config` has a URL for the names in its requests.
     ///
     /// # Errors
     /// [`GroupError`] names the file that is missing or wrong.
@@ -123,22 +122,13 @@ impl Group {
         peer: &schema::Peer,
         clock: &Clock,
         tasks: &LinkTasks,
-    ) -> Result<(Self, Link), GroupError> {
+        link: &Link,
+    ) -> Result<Self, GroupError> {
         let group = Self::new(config, peer, clock, tasks)?;
-        let link = Link::turned(group.times());
         let instance = group.instance(None, group.shared.target.clone(), link.clone());
         let instances = vec![Arc::new(instance)];
         group.shared.instances.store(Arc::new(instances));
-        Ok((group, link))
-    }
-
-    fn times(&self) -> Times {
-        let config = &self.shared.config;
-        Times {
-            connect: Duration::from_millis(config.connect_timeout_ms),
-            first_byte: Duration::from_millis(config.first_byte_timeout_ms),
-            idle: Duration::from_millis(config.idle_timeout_ms),
-        }
+        Ok(group)
     }
 
     /// Name in the config.
@@ -185,7 +175,7 @@ impl Group {
             ..shared.target.clone()
         };
         // Connections outlive the listing: what runs on them goes on.
-        let link = Link::new(&target, self.times(), &shared.tasks);
+        let link = Link::new(&target, Times::of(&shared.config), &shared.tasks);
         self.instance(address, target, link)
     }
 

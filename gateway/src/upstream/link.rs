@@ -17,6 +17,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use futures::FutureExt as _;
+use hansa_config::schema::Upstream;
 use http::{Request, Response};
 use http_body::Body as _;
 use http_body_util::{BodyExt as _, Full, Limited};
@@ -44,6 +45,17 @@ pub(crate) struct Times {
     pub(crate) first_byte: Duration,
     /// Of silence on an answer.
     pub(crate) idle: Duration,
+}
+
+impl Times {
+    /// As the config says of `upstream`.
+    pub(crate) const fn of(upstream: &Upstream) -> Self {
+        Self {
+            connect: Duration::from_millis(upstream.connect_timeout_ms),
+            first_byte: Duration::from_millis(upstream.first_byte_timeout_ms),
+            idle: Duration::from_millis(upstream.idle_timeout_ms),
+        }
+    }
 }
 
 /// Why an exchange failed, in words for the log.
