@@ -133,6 +133,7 @@ impl Reader {
             }
             "price" => config.prices = self.many(section, value, PRICE, limits::PRICES_MAX),
             "rate" => config.rates = self.many(section, value, RATE, limits::RATES_MAX),
+            "job" => config.jobs = self.many(section, value, keys::agent::JOB, limits::JOBS_MAX),
             _ => return false,
         }
         true

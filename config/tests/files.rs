@@ -63,6 +63,9 @@ fn schema_keys() -> Vec<(&'static str, String, serde_json::Value)> {
         ("# [[price]]", &top["price"]["items"]["properties"]),
         ("# [[rate]]", &top["rate"]["items"]["properties"]),
         ("[quota]", &top["quota"]["properties"]),
+        ("[dial]", &top["dial"]["properties"]),
+        ("[agent]", &top["agent"]["properties"]),
+        ("# [[job]]", &top["job"]["items"]["properties"]),
     ];
     let keys = |(section, table): (&'static str, &serde_json::Value)| -> Vec<_> {
         let entries = table.as_object().expect(section);
@@ -79,7 +82,7 @@ fn schema_keys() -> Vec<(&'static str, String, serde_json::Value)> {
 fn every_key_stands_in_the_reference_with_a_description_and_bounds_in_the_schema() {
     let reference = text("examples/reference.toml");
     let keys = schema_keys();
-    assert_eq!(keys.len(), 98 + 13 + 14 + 11 + 5 + 8 + 3);
+    assert_eq!(keys.len(), 98 + 13 + 14 + 11 + 5 + 8 + 3 + 4 + 3 + 6 + 12);
     for (section, key, schema) in keys {
         let (_, rest) = reference
             .split_once(&format!("\n{section}\n"))
@@ -190,6 +193,7 @@ fn the_example_of_a_federation_draws_all_factories() {
 fn the_sections_of_tenants_can_be_switched_on_as_they_stand() {
     let reference = text("examples/reference.toml");
     let (_, tenancy) = reference.split_once("# [[tenant]]\n").expect("the section");
+    let (tenancy, _) = tenancy.split_once("\n[dial]\n").expect("the section");
     let on = tenancy.lines().map(|line| match line.strip_prefix("# ") {
         Some(key) if key.starts_with("[[") || key.contains(" = ") => key,
         _ => line,

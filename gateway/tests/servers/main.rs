@@ -8,6 +8,7 @@
 )]
 
 mod accounts;
+mod agent;
 mod discovery;
 mod failover;
 mod harness;
@@ -16,4 +17,5 @@ mod hostile;
 mod peers;
 mod quota;
 mod tls;
+mod walltime;
 mod wire;
