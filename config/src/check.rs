@@ -2,6 +2,7 @@
 //!
 //! A rule is silent where one of its values was refused already.
 
+mod issuer;
 mod remote;
 mod tenancy;
 
@@ -30,6 +31,7 @@ pub(crate) fn config(reader: &mut Reader) {
     }
     remote::config(reader);
     tenancy::check(reader);
+    issuer::check(reader);
 }
 
 fn something_to_serve(reader: &mut Reader) {

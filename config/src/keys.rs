@@ -4,6 +4,7 @@
 //!
 //! It must not know TOML or JSON.
 
+pub(crate) mod issuer;
 mod route;
 pub(crate) mod tenancy;
 mod upstream;
@@ -106,7 +107,10 @@ pub(crate) const RESERVED: [&str; 1] = ["energy"];
 
 /// Every section, in the order of the reference.
 pub(crate) fn sections() -> impl Iterator<Item = &'static Section> {
-    SECTIONS.iter().chain(&tenancy::SECTIONS)
+    SECTIONS
+        .iter()
+        .chain(&tenancy::SECTIONS)
+        .chain(&issuer::SECTIONS)
 }
 
 const SECTIONS: [Section; 9] = [
@@ -489,6 +493,8 @@ pub(crate) fn paths() -> impl Iterator<Item = String> {
         .chain(below("allocation", tenancy::ALLOCATION))
         .chain(below("price", tenancy::PRICE))
         .chain(below("rate", tenancy::RATE))
+        .chain(below("issuer", issuer::ISSUER))
+        .chain(below("claim", issuer::CLAIM))
 }
 
 #[cfg(test)]

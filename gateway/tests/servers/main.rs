@@ -8,12 +8,22 @@
 )]
 
 mod accounts;
+mod build;
 mod discovery;
 mod failover;
 mod harness;
 mod hops;
 mod hostile;
+mod oidc;
 mod peers;
+#[expect(
+    unreachable_pub,
+    dead_code,
+    reason = "shared with the tests of whole processes"
+)]
+#[path = "../../../tests/src/python.rs"]
+mod python;
 mod quota;
+mod roles;
 mod tls;
 mod wire;
