@@ -121,12 +121,8 @@ pub fn connector(upstream: &Upstream, peer: &Peer) -> Result<Option<Arc<ClientCo
         .as_ref()
         .or(peer.ca.as_ref().filter(|_| ours));
     let path = ca.map_or_else(|| Path::new("the public authorities"), PathBuf::as_path);
-    let roots = match ca {
-        Some(ca) => roots(ca)?,
-        None => webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect(),
-    };
     let builder = versions(ClientConfig::builder_with_provider(provider()), path)?;
-    let builder = builder.with_root_certificates(roots);
+    let builder = builder.with_root_certificates(trusted(ca)?);
     let mut config = match (&peer.cert, &peer.key) {
         (Some(cert), Some(key)) if ours => builder
             .with_client_auth_cert(certificates(cert)?, private_key(key)?)
@@ -138,19 +134,25 @@ pub fn connector(upstream: &Upstream, peer: &Peer) -> Result<Option<Arc<ClientCo
     Ok(Some(Arc::new(config)))
 }
 
-/// TLS of calls that show no certificate, to servers that `ca` vouches for, or one of the public authorities.
+/// TLS of calls over HTTP/1.1 to whoever has a certificate that `ca` signed, or a public authority where there is none.
 ///
 /// # Errors
 /// [`TlsError`] names the file.
-pub fn client(ca: Option<&Path>) -> Result<Arc<ClientConfig>, TlsError> {
-    let path = ca.unwrap_or_else(|| Path::new("the public authorities"));
-    let roots = match ca {
-        Some(ca) => roots(ca)?,
-        None => webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect(),
-    };
+pub fn trusting(ca: Option<&PathBuf>) -> Result<Arc<ClientConfig>, TlsError> {
+    let path = ca.map_or_else(|| Path::new("the public authorities"), PathBuf::as_path);
     let builder = versions(ClientConfig::builder_with_provider(provider()), path)?;
-    let config = builder.with_root_certificates(roots);
-    Ok(Arc::new(config.with_no_client_auth()))
+    let builder = builder.with_root_certificates(trusted(ca)?);
+    let mut config = builder.with_no_client_auth();
+    config.alpn_protocols = vec![OFFERED[1].to_vec()];
+    Ok(Arc::new(config))
+}
+
+/// The authorities of `ca`, or the public ones.
+fn trusted(ca: Option<&PathBuf>) -> Result<RootCertStore, TlsError> {
+    match ca {
+        Some(ca) => roots(ca),
+        None => Ok(webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect()),
+    }
 }
 
 fn provider() -> Arc<CryptoProvider> {

@@ -22,6 +22,10 @@ pub struct Tenant {
     pub experimental: bool,
     /// Tenants with the same name here share cached prompts; its own where empty.
     pub pool: String,
+    /// Days after which its records are deleted; as `[quota]` says where unset.
+    pub retention_days: Option<u32>,
+    /// Whether its use is high-risk by the AI Act, so that its records must be kept for half a year.
+    pub high_risk: bool,
     /// What all of its requests may spend together.
     pub rates: Rates,
 }
@@ -224,6 +228,8 @@ pub struct Quota {
     pub store_ca: Option<PathBuf>,
     /// How long a gateway that is cut off keeps what it has on lease.
     pub lease_ttl_ms: u32,
+    /// Days after which records are deleted; never where unset.
+    pub retention_days: Option<u32>,
 }
 
 impl Default for Quota {
@@ -235,6 +241,7 @@ impl Default for Quota {
             ledger: None,
             site: "local".to_owned(),
             default_max_tokens: 4_096,
+            retention_days: None,
         }
     }
 }

@@ -73,9 +73,9 @@ type Kept = (Arc<dyn Ledger>, Option<Arc<dyn Lessor>>);
 fn keeper(quota: &schema::tenancy::Quota, clock: &Clock) -> Result<Kept, OpenError> {
     if let Some(store) = &quota.store {
         let url = store.read()?;
-        let tls = tls::client(quota.store_ca.as_deref())?;
+        let tls = tls::trusting(quota.store_ca.as_ref())?;
         let ttl = Duration::from_millis(quota.lease_ttl_ms.into());
-        let store = PostgresLedger::open(url.expose(), tls, ttl, clock.clone())?;
+        let store = PostgresLedger::open(url.expose(), &tls, ttl, clock.clone())?;
         let store = Arc::new(store);
         return Ok((Arc::clone(&store) as Arc<dyn Ledger>, Some(store)));
     }

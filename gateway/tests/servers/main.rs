@@ -8,15 +8,27 @@
 )]
 
 mod accounts;
+mod agent;
+mod build;
 mod discovery;
 mod failover;
 mod harness;
 mod hops;
 mod hostile;
+mod oidc;
 mod peers;
 mod postgres;
 mod processes;
+#[expect(
+    unreachable_pub,
+    dead_code,
+    reason = "shared with the tests of whole processes"
+)]
+#[path = "../../../tests/src/python.rs"]
+mod python;
 mod quota;
+mod roles;
 mod store;
 mod tls;
+mod walltime;
 mod wire;

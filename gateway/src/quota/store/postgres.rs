@@ -30,7 +30,9 @@ use crate::limits::{STORE_QUEUE_MAX, STORE_WAIT_MAX};
 use crate::quota::charge::ChargeId;
 use crate::quota::lease::grantor::Grantor;
 use crate::quota::lease::{Answer, Away, Holding, Lessor, Line};
-use crate::quota::ledger::{AuditLine, Change, Kind, Ledger, LedgerError, Record, Totals};
+use crate::quota::ledger::{
+    AuditLine, Change, Kind, Ledger, LedgerError, Record, Revision, Totals,
+};
 
 /// In PostgreSQL.
 pub struct PostgresLedger {
@@ -49,7 +51,7 @@ impl PostgresLedger {
     /// [`LedgerError`] names the store, never its password.
     pub fn open(
         url: &str,
-        tls: Arc<ClientConfig>,
+        tls: &ClientConfig,
         ttl: Duration,
         clock: Clock,
     ) -> Result<Self, LedgerError> {
@@ -176,6 +178,12 @@ impl Ledger for PostgresLedger {
         parsed.map_err(|error| LedgerError::Damaged {
             file: self.place.name.clone(),
             what: error.to_string(),
+        })
+    }
+
+    fn revise(&self, revisions: Vec<Revision>) -> Result<(), LedgerError> {
+        self.ask(move |mut client| {
+            async move { records::revise(&mut client, &revisions).await }.boxed()
         })
     }
 

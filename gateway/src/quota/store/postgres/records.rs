@@ -12,7 +12,7 @@ use super::session::SETTING;
 use crate::limits::AUDIT_LINES_MAX;
 use crate::quota::allocation::Total;
 use crate::quota::charge::ChargeId;
-use crate::quota::ledger::{AuditLine, Change, Kind, Record, Totals, add};
+use crate::quota::ledger::{AuditLine, Change, Kind, Record, Revision, Totals, add};
 use crate::quota::store::memory::audit_line;
 
 /// Writes records and what they draw in one transaction. Those that are there already change nothing.
@@ -75,6 +75,30 @@ pub(super) async fn records(
         .query_typed(read, &[(&after, Type::UUID), (&limit, Type::INT8)])
         .await?;
     Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+/// Changes records that are there, and leaves their sums alone.
+pub(super) async fn revise(client: &mut Client, revisions: &[Revision]) -> Result<(), Error> {
+    let charges: Vec<Uuid> = revisions.iter().map(Revision::charge).collect();
+    let transaction = client.transaction().await?;
+    let delete = "DELETE FROM hansa.record WHERE charge = ANY($1) RETURNING charge";
+    let gone = transaction
+        .query_typed(delete, &[(&charges, Type::UUID_ARRAY)])
+        .await?;
+    let gone: HashSet<Uuid> = gone.iter().map(|row| row.get(0)).collect();
+    for revision in revisions {
+        let Revision::Replace(record) = revision else {
+            continue;
+        };
+        if gone.contains(&record.charge) {
+            let body = serde_json::to_string(record).unwrap_or_default();
+            let insert = "INSERT INTO hansa.record (charge, body) VALUES ($1, $2::text::json)";
+            transaction
+                .execute_typed(insert, &[(&record.charge, Type::UUID), (&body, Type::TEXT)])
+                .await?;
+        }
+    }
+    transaction.commit().await
 }
 
 /// Makes a change, writes it into the audit trail and tells every gateway.

@@ -1,7 +1,6 @@
 //! One connection to the store: made, migrated, and what it is told by the server unasked.
 
 use std::future::poll_fn;
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -25,6 +24,9 @@ pub(super) const SETTING: &str = "hansa_setting";
 /// A gateway needs what others have on lease; its id comes with it.
 pub(super) const LEASE: &str = "hansa_lease";
 
+/// The protocol's name in TLS (RFC 7301); later servers refuse others.
+const ALPN: &[u8] = b"postgresql";
+
 /// Serialises migrations of gateways that start at once: any number that others do not use.
 const MIGRATION_LOCK: i64 = 0x0068_616e_7361;
 
@@ -32,7 +34,7 @@ const MIGRATION_LOCK: i64 = 0x0068_616e_7361;
 #[derive(Debug, Clone)]
 pub(super) struct Place {
     pub(super) config: Config,
-    pub(super) tls: Arc<ClientConfig>,
+    pub(super) tls: ClientConfig,
     /// For messages: without user and password.
     pub(super) name: String,
 }
@@ -54,7 +56,7 @@ pub(super) struct Note {
 
 impl Place {
     /// What `url` names.
-    pub(super) fn parse(url: &str, tls: Arc<ClientConfig>) -> Result<Self, LedgerError> {
+    pub(super) fn parse(url: &str, tls: &ClientConfig) -> Result<Self, LedgerError> {
         let parsed: Result<Config, Error> = url.parse();
         // The text of the error may repeat the password.
         let mut config = parsed.map_err(|_| LedgerError::Url)?;
@@ -76,13 +78,15 @@ impl Place {
             .connect_timeout(STORE_ANSWER_MAX)
             .tcp_user_timeout(STORE_ANSWER_MAX)
             .keepalives_idle(STORE_ANSWER_MAX);
+        let mut tls = tls.clone();
+        tls.alpn_protocols = vec![ALPN.to_vec()];
         Ok(Self { config, tls, name })
     }
 
     /// Connects; what carries the connection runs in `tasks`.
     pub(super) async fn connect(&self, tasks: &TaskTracker) -> Result<Session, StoreError> {
         let (send, notes) = mpsc::channel(STORE_NOTES_MAX);
-        let tls = MakeRustlsConnect::new(ClientConfig::clone(&self.tls));
+        let tls = MakeRustlsConnect::new(self.tls.clone());
         let connecting = async {
             if self.config.get_ssl_mode() == tokio_postgres::config::SslMode::Disable {
                 let (client, connection) = self.config.connect(NoTls).await?;
