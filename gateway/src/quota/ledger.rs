@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 
 use super::allocation::Total;
 use super::amount::{Amounts, Tokens};
@@ -225,6 +226,21 @@ pub enum LedgerError {
         /// What the system says.
         what: String,
     },
+    /// The address of a store is none.
+    #[error(
+        "quota.store is not the URL of a PostgreSQL database; write postgres://user:password@host/database"
+    )]
+    Url,
+    /// The store does not answer.
+    #[error(
+        "the {store} does not answer: {what}; see that it runs and that this server may use it"
+    )]
+    Away {
+        /// The store, without user and password.
+        store: String,
+        /// What is known of the reason.
+        what: String,
+    },
     /// It has no way to change what it has.
     #[error("this ledger keeps its records as they are")]
     Fixed,
@@ -287,6 +303,11 @@ pub trait Ledger: Send + Sync + fmt::Debug {
     /// # Errors
     /// [`LedgerError`], where it never will be.
     fn flush(&self) -> Result<(), LedgerError>;
+
+    /// Where other servers change what operators set: a number that changes with it.
+    fn revisions(&self) -> Option<watch::Receiver<i64>> {
+        None
+    }
 
     /// Resolves where it stops working: then nothing more may be promised, and the process must end.
     fn failed(&self) -> BoxFuture<'static, ()> {
