@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use crate::schema::agent::Job;
 use crate::schema::{Choice, Config, Discover, Model, Origin, Peer, Runner, Upstream};
 use crate::units::show_size;
 
@@ -28,6 +29,8 @@ impl Config {
             lines.extend(self.topology());
         }
         lines.extend(tenants(self));
+        lines.extend(calls(self));
+        lines.extend(self.jobs.iter().map(job));
         lines.join("\n")
     }
 
@@ -97,12 +100,15 @@ fn branch(role: &str, upstream: &Upstream) -> String {
             true => model.ours.clone(),
             false => format!("{} (there {})", model.ours, model.theirs),
         });
-    let mut facts = vec![upstream.kind.name().to_owned(), upstream.url.clone()];
+    let mut facts = vec![upstream.kind.name().to_owned()];
+    facts.extend((upstream.discover != Discover::Agent).then(|| upstream.url.clone()));
     match upstream.discover {
         Discover::Static => {}
+        Discover::Agent => facts.push("calls this server".to_owned()),
         found => facts.push(format!("instances by {}", found.name())),
     }
     facts.extend(upstream.country.clone());
+    facts.extend(upstream.rtt_ms.map(|ms| format!("{ms} ms away")));
     if upstream.experimental {
         facts.push("experimental".to_owned());
     }
@@ -135,6 +141,30 @@ fn tenants(config: &Config) -> Option<String> {
         config.keys.len(),
         config.allocations.len()
     ))
+}
+
+/// Whom it calls, where it does.
+fn calls(config: &Config) -> Option<String> {
+    let (agent, dial) = (&config.agent, &config.dial);
+    match (&agent.gateway, &dial.gateway, &dial.node) {
+        (Some(gateway), ..) => Some(format!("agent: carries jobs to {gateway}")),
+        (None, Some(gateway), Some(node)) => {
+            Some(format!("calls {gateway} and serves there as node {node}"))
+        }
+        _ => None,
+    }
+}
+
+fn job(job: &Job) -> String {
+    let config = job.config.as_ref();
+    let config = config.map(|file| file.display().to_string());
+    format!(
+        "  job {}: {} at once of {} s each, with {}",
+        job.node,
+        job.replicas,
+        job.time_limit_s,
+        config.unwrap_or_default()
+    )
 }
 
 fn listener(scheme: &str, address: SocketAddr) -> String {

@@ -4,6 +4,7 @@
 //!
 //! It must not know TOML or JSON.
 
+pub(crate) mod agent;
 pub(crate) mod issuer;
 mod route;
 pub(crate) mod tenancy;
@@ -78,6 +79,9 @@ pub(crate) enum Slot<'a> {
     /// Names of fields.
     Words(&'a mut Vec<String>),
     Url(&'a mut String),
+    MaybeUrl(&'a mut Option<String>),
+    /// Lines of text.
+    Lines(&'a mut Vec<String>),
     Models(&'a mut Vec<ModelName>),
     Kind(&'a mut Kind),
     Discover(&'a mut Discover),
@@ -110,6 +114,7 @@ pub(crate) fn sections() -> impl Iterator<Item = &'static Section> {
     SECTIONS
         .iter()
         .chain(&tenancy::SECTIONS)
+        .chain(&agent::SECTIONS)
         .chain(&issuer::SECTIONS)
 }
 
@@ -474,7 +479,8 @@ impl<S> Key<S> {
 
 /// All keys of the sections that are there once.
 pub(crate) fn root() -> impl Iterator<Item = &'static Key<Config>> {
-    ROOT.iter().chain(ROUTE).chain(PEER).chain(&tenancy::QUOTA)
+    let sections = ROOT.iter().chain(ROUTE).chain(PEER);
+    sections.chain(&tenancy::QUOTA).chain(agent::ROOT)
 }
 
 /// Paths of all keys from the root of the file: `"model.sim.context_tokens"`.
@@ -493,6 +499,7 @@ pub(crate) fn paths() -> impl Iterator<Item = String> {
         .chain(below("allocation", tenancy::ALLOCATION))
         .chain(below("price", tenancy::PRICE))
         .chain(below("rate", tenancy::RATE))
+        .chain(below("job", agent::JOB))
         .chain(below("issuer", issuer::ISSUER))
         .chain(below("claim", issuer::CLAIM))
 }

@@ -134,6 +134,7 @@ impl Reader {
             }
             "price" => config.prices = self.many(section, value, PRICE, limits::PRICES_MAX),
             "rate" => config.rates = self.many(section, value, RATE, limits::RATES_MAX),
+            "job" => config.jobs = self.many(section, value, keys::agent::JOB, limits::JOBS_MAX),
             "issuer" => config.issuers = self.many(section, value, ISSUER, limits::ISSUERS_MAX),
             "claim" => config.claims = self.many(section, value, CLAIM, limits::CLAIMS_MAX),
             _ => return false,

@@ -2,6 +2,7 @@
 //!
 //! What the keys are called, allow and mean stands in `keys.rs`; these types must not know TOML.
 
+pub mod agent;
 pub mod issuer;
 mod route;
 pub mod tenancy;
@@ -49,6 +50,12 @@ pub struct Config {
     pub claims: Vec<issuer::Claim>,
     /// `[quota]`: the ledger, and what is reserved.
     pub quota: tenancy::Quota,
+    /// `[dial]`: whom this server calls to be called back.
+    pub dial: agent::Dial,
+    /// `[agent]`: jobs that serve.
+    pub agent: agent::Agent,
+    /// `[[job]]`: nodes that run as jobs.
+    pub jobs: Vec<agent::Job>,
 }
 
 /// `[server]`
@@ -74,6 +81,10 @@ pub struct Server {
     pub tls_cert: Option<PathBuf>,
     /// Its key.
     pub tls_key: Option<PathBuf>,
+    /// When the machine is taken away, seconds since the epoch.
+    pub ends_at_s: Option<i64>,
+    /// The same from the start.
+    pub ends_in_s: Option<u64>,
 }
 
 /// `[admin]`
@@ -369,6 +380,9 @@ impl Default for Config {
             issuers: Vec::new(),
             claims: Vec::new(),
             quota: tenancy::Quota::default(),
+            dial: agent::Dial::default(),
+            agent: agent::Agent::default(),
+            jobs: Vec::new(),
         }
     }
 }
@@ -386,6 +400,8 @@ impl Default for Server {
             drain_delay_ms: 0,
             tls_cert: None,
             tls_key: None,
+            ends_at_s: None,
+            ends_in_s: None,
         }
     }
 }

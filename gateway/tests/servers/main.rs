@@ -8,6 +8,7 @@
 )]
 
 mod accounts;
+mod agent;
 mod build;
 mod discovery;
 mod failover;
@@ -26,4 +27,5 @@ mod python;
 mod quota;
 mod roles;
 mod tls;
+mod walltime;
 mod wire;
