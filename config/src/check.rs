@@ -3,6 +3,7 @@
 //! A rule is silent where one of its values was refused already.
 
 mod agent;
+mod issuer;
 mod remote;
 mod tenancy;
 
@@ -32,6 +33,7 @@ pub(crate) fn config(reader: &mut Reader) {
     remote::config(reader);
     agent::config(reader);
     tenancy::check(reader);
+    issuer::check(reader);
 }
 
 fn something_to_serve(reader: &mut Reader) {

@@ -41,7 +41,7 @@ impl Config {
             "http"
         };
         let is_open = !self.server.listen.ip().is_loopback();
-        let reach = match (self.keys.is_empty(), is_open) {
+        let reach = match (!self.authenticates(), is_open) {
             (false, _) => " (with keys)",
             (true, false) => "",
             (true, true) if self.peer.can_authenticate() => {
@@ -108,6 +108,7 @@ fn branch(role: &str, upstream: &Upstream) -> String {
         found => facts.push(format!("instances by {}", found.name())),
     }
     facts.extend(upstream.country.clone());
+    facts.extend(upstream.rtt_ms.map(|ms| format!("{ms} ms away")));
     if upstream.experimental {
         facts.push("experimental".to_owned());
     }
@@ -122,15 +123,20 @@ fn branch(role: &str, upstream: &Upstream) -> String {
 
 /// Nothing for a server that everyone uses as nobody.
 fn tenants(config: &Config) -> Option<String> {
-    if config.keys.is_empty() && config.tenants.is_empty() && config.quota.ledger.is_none() {
+    let none = !config.authenticates() && config.tenants.is_empty();
+    if none && config.quota.ledger.is_none() {
         return None;
     }
     let ledger = match &config.quota.ledger {
         Some(file) => format!("ledger in {}", file.display()),
         None => "ledger in memory".to_owned(),
     };
+    let issuers = match config.issuers.len() {
+        0 => String::new(),
+        count => format!("issuers: {count}, "),
+    };
     Some(format!(
-        "tenants: {}, keys: {}, allocations: {}, {ledger}",
+        "tenants: {}, keys: {}, {issuers}allocations: {}, {ledger}",
         config.tenants.len(),
         config.keys.len(),
         config.allocations.len()

@@ -8,7 +8,7 @@ mod reference;
 pub use json_schema::json_schema;
 pub use reference::reference;
 
-use crate::keys::{self, Key, MODEL, Slot, UPSTREAM, tenancy};
+use crate::keys::{self, Key, MODEL, Slot, UPSTREAM, issuer, tenancy};
 use crate::limits;
 use crate::schema::{Choice, Config, Runner};
 use crate::units::{Range, show_size};
@@ -75,6 +75,8 @@ fn facts(path: &str) -> Vec<Fact> {
         "price" => facts_of(tenancy::PRICE.iter(), below),
         "rate" => facts_of(tenancy::RATE.iter(), below),
         "job" => facts_of(keys::agent::JOB.iter(), below),
+        "issuer" => facts_of(issuer::ISSUER.iter(), below),
+        "claim" => facts_of(issuer::CLAIM.iter(), below),
         _ => {
             let mut config = Config::default();
             let facts = keys::root().filter_map(|key| fact(key, path, &mut config));

@@ -5,6 +5,7 @@
 //! It must not know TOML or JSON.
 
 pub(crate) mod agent;
+pub(crate) mod issuer;
 mod route;
 pub(crate) mod tenancy;
 mod upstream;
@@ -114,6 +115,7 @@ pub(crate) fn sections() -> impl Iterator<Item = &'static Section> {
         .iter()
         .chain(&tenancy::SECTIONS)
         .chain(&agent::SECTIONS)
+        .chain(&issuer::SECTIONS)
 }
 
 const SECTIONS: [Section; 9] = [
@@ -498,6 +500,8 @@ pub(crate) fn paths() -> impl Iterator<Item = String> {
         .chain(below("price", tenancy::PRICE))
         .chain(below("rate", tenancy::RATE))
         .chain(below("job", agent::JOB))
+        .chain(below("issuer", issuer::ISSUER))
+        .chain(below("claim", issuer::CLAIM))
 }
 
 #[cfg(test)]

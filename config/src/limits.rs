@@ -25,6 +25,10 @@ pub const ALLOCATIONS_MAX: usize = 50_000;
 pub const PRICES_MAX: usize = 2_048;
 /// Bounds of models and sites of one config.
 pub const RATES_MAX: usize = 1_024;
+/// Identity providers of one config; a federation has one, and perhaps one for guests.
+pub const ISSUERS_MAX: usize = 16;
+/// Claims of one config: several for each tenant.
+pub const CLAIMS_MAX: usize = 50_000;
 /// Names in one list of a tenant or key: more than there are countries, sites or models to allow.
 pub const NAMES_MAX: usize = 256;
 /// Bytes of a model's id: it stands in every request, answer and metric.
@@ -161,3 +165,7 @@ pub const JOB_TIME_S: Range = Range::new(60, 31_536_000, "seconds");
 pub const JOB_GRACE_S: Range = Range::new(1, 65_535, "seconds");
 /// Of the times in which a job begins to serve: the largest models take minutes to read.
 pub const JOB_LOAD_S: Range = Range::new(1, 86_400, "seconds");
+/// Of `issuer.leeway_s`: clocks that differ by more are wrong, and a token would live on for long after its end.
+pub const LEEWAY_S: Range = Range::new(0, 300, "seconds");
+/// Of the keys that end with `retention_days`: ten years are the longest that bookkeeping asks for.
+pub const RETENTION_DAYS: Range = Range::new(1, 3_660, "days");

@@ -3,6 +3,7 @@
 //! What the keys are called, allow and mean stands in `keys.rs`; these types must not know TOML.
 
 pub mod agent;
+pub mod issuer;
 mod route;
 pub mod tenancy;
 mod upstream;
@@ -43,6 +44,10 @@ pub struct Config {
     pub prices: Vec<tenancy::Price>,
     /// `[[rate]]`: bounds of models and sites.
     pub rates: Vec<tenancy::RateOf>,
+    /// `[[issuer]]`: identity providers whose tokens are as good as keys.
+    pub issuers: Vec<issuer::Issuer>,
+    /// `[[claim]]`: what their tokens must say for a role in a tenant.
+    pub claims: Vec<issuer::Claim>,
     /// `[quota]`: the ledger, and what is reserved.
     pub quota: tenancy::Quota,
     /// `[dial]`: whom this server calls to be called back.
@@ -347,6 +352,14 @@ impl fmt::Display for Origin {
     }
 }
 
+impl Config {
+    /// Whether clients must say who they are: with a key, or with a token of an identity provider.
+    #[must_use]
+    pub const fn authenticates(&self) -> bool {
+        !self.keys.is_empty() || !self.issuers.is_empty()
+    }
+}
+
 impl Default for Config {
     /// The server without a config file: the default model on loopback.
     fn default() -> Self {
@@ -364,6 +377,8 @@ impl Default for Config {
             allocations: Vec::new(),
             prices: Vec::new(),
             rates: Vec::new(),
+            issuers: Vec::new(),
+            claims: Vec::new(),
             quota: tenancy::Quota::default(),
             dial: agent::Dial::default(),
             agent: agent::Agent::default(),

@@ -1,7 +1,10 @@
 //! The command line: what a user types, and what the process answers on its way out.
 
+mod accounts;
+mod admin;
 mod agent;
 mod key;
+mod usage;
 
 use std::fmt;
 use std::io::{self, Write};
@@ -45,6 +48,24 @@ enum Command {
     /// Keys of the API
     #[command(subcommand)]
     Key(key::KeyCommand),
+    /// Organisations and projects of a running server
+    #[command(subcommand)]
+    Tenants(accounts::TenantCommand),
+    /// What tenants of a running server may spend in all
+    #[command(subcommand)]
+    Allocations(accounts::AllocationCommand),
+    /// What was used: reports, exports, deletion
+    #[command(subcommand)]
+    Usage(usage::UsageCommand),
+    /// Requests of a running server that are not over, with what they hold
+    Reservations(admin::AdminArgs),
+    /// Where a request went and why, as JSON; kept for some minutes
+    Decisions {
+        /// Its id, as in the answer's `x-request-id`
+        request: String,
+        #[command(flatten)]
+        admin: admin::AdminArgs,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -163,6 +184,11 @@ impl Cli {
             Command::Models(ModelsCommand::Pull { name }) => models::pull(&name),
             Command::Agent(args) => agent::run(&args),
             Command::Key(command) => key::run(command),
+            Command::Tenants(command) => accounts::tenants(command),
+            Command::Allocations(command) => accounts::allocations(command),
+            Command::Usage(command) => usage::run(command),
+            Command::Reservations(admin) => accounts::reservations(admin),
+            Command::Decisions { request, admin } => accounts::decisions(&request, admin),
         }
     }
 }

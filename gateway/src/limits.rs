@@ -333,6 +333,37 @@ pub const CARRIED_PERIODS_MAX: u64 = 1_024;
 /// Bytes of a key that is looked at; ours have 67, and room for those of others.
 pub const KEY_BYTES_MAX: usize = 512;
 
+/// Bytes of a token that is looked at; those with hundreds of groups reach some kilobytes.
+pub const TOKEN_BYTES_MAX: usize = 16 << 10;
+
+/// Time for which a token that was checked is believed without checking it again: a key that an issuer takes back still
+/// works for so long.
+pub const TOKEN_REMEMBERED: Duration = Duration::from_secs(60);
+
+/// Tokens that are remembered, some 300 bytes each: a federation's active users within a minute.
+pub const TOKENS_REMEMBERED_MAX: usize = 16_384;
+
+/// Values of one claim that are looked at; people in thousands of groups do not exist.
+pub const CLAIM_VALUES_MAX: usize = 1_024;
+
+/// Keys of one issuer: it has two or three, some more while it changes them.
+pub const ISSUER_KEYS_MAX: usize = 64;
+
+/// Bytes of an issuer's document: [`ISSUER_KEYS_MAX`] RSA keys with their certificates.
+pub const ISSUER_DOCUMENT_BYTES_MAX: usize = 512 << 10;
+
+/// Time for an issuer to tell its keys, connections included; requests with tokens wait for it.
+pub const ISSUER_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// Age at which an issuer's keys are fetched again.
+pub const KEYS_FRESH: Duration = Duration::from_secs(300);
+
+/// Age at which keys no longer count where newer ones cannot be had: an issuer may be away for a night.
+pub const KEYS_STALE: Duration = Duration::from_secs(24 * 3_600);
+
+/// Shortest time between two fetches of an issuer's keys, however many tokens name unknown ones.
+pub const KEYS_RETRY: Duration = Duration::from_secs(10);
+
 /// Bytes of the id of a tenant, key or allocation; it stands in every record.
 pub const NAME_BYTES_MAX: usize = 128;
 
@@ -411,3 +442,15 @@ pub const LEADS_KEPT: usize = 8;
 
 /// Commands for one replica in one round; what is left comes in the next.
 pub const COMMANDS_PER_ROUND_MAX: usize = 8;
+/// Days for which records of high-risk use are kept at least: six months, by Articles 19 and 26(6) of the EU's AI Act.
+pub const HIGH_RISK_DAYS: u32 = 184;
+
+/// Records of one request id that are forgotten at once; a request has one, and a client may use its id again.
+pub const FORGOTTEN_MAX: usize = 1_024;
+
+/// Time between two looks for records whose time is over; a day more or less does not matter, a restart a day must not
+/// keep them for ever.
+pub const RETENTION_PERIOD: Duration = Duration::from_secs(3_600);
+
+/// Lines of a report: projects x sites x models, some 500 bytes each.
+pub const REPORT_LINES_MAX: usize = 200_000;

@@ -28,12 +28,13 @@ use crate::fleet::Fleet;
 use crate::health::Health;
 use crate::layers::authenticate::Gate;
 use crate::layers::peer::Peers;
-use crate::limits::{ADMIN_CONNECTIONS_MAX, METRICS_UPKEEP};
+use crate::limits::{ADMIN_CONNECTIONS_MAX, METRICS_UPKEEP, RETENTION_PERIOD};
 use crate::listener::{Listener, ListenerOptions};
 use crate::openai::metering::Metering;
 use crate::openai::{Api, Passed};
 use crate::quota;
 use crate::quota::ledger::LedgerError;
+use crate::quota::retention;
 use crate::stack::{self, Shared};
 use crate::start::{Load, StartFailed, Starter, UpstreamFailed};
 use crate::telemetry::Metrics;
@@ -211,6 +212,7 @@ impl App {
         } = self;
         let listener = core.accept(clients, operators);
         core.keep_metrics();
+        core.keep_retention();
         let ledger_failed = core.tenants.quota().failed();
         tokio::select! {
             () = ledger_failed => {
@@ -336,6 +338,24 @@ impl Core {
         });
     }
 
+    /// Deletes records whose time is over, now and then.
+    fn keep_retention(&self) {
+        let (tenants, clock) = (self.tenants.clone(), self.clock.clone());
+        let drain = self.drain.watch();
+        self.tasks.spawn(async move {
+            let keeping = async {
+                loop {
+                    sweep(tenants.clone(), clock.unix_s()).await;
+                    sleep(RETENTION_PERIOD).await;
+                }
+            };
+            tokio::select! {
+                () = keeping => {}
+                () = drain.reached(Phase::Draining) => {}
+            }
+        });
+    }
+
     /// Loads every model, then calls the gateway where there is one to call, and waits for ever; resolves only where one
     /// fails.
     async fn load(
@@ -387,9 +407,25 @@ impl Core {
     }
 }
 
+/// Reads the ledger through, off the event loop.
+async fn sweep(tenants: Tenants, now_s: i64) {
+    if tenants.keep_for_ever() {
+        return;
+    }
+    let swept = tokio::task::spawn_blocking(move || {
+        let ledger = tenants.quota().ledger();
+        retention::sweep(&**ledger, now_s, |record| tenants.term(record))
+    });
+    match swept.await {
+        Ok(Ok(0) | Err(LedgerError::Fixed)) | Err(_) => {}
+        Ok(Ok(records)) => tracing::info!(records, "deleted records whose time is over"),
+        Ok(Err(error)) => tracing::warn!(%error, "records whose time is over cannot be deleted"),
+    }
+}
+
 fn check(config: &Config) -> Result<(), ServeError> {
     // Where strangers reach a listener, keys keep them out, or only peers are served.
-    if config.keys.is_empty() && !config.peer.can_authenticate() {
+    if !config.authenticates() && !config.peer.can_authenticate() {
         loopback("server.listen", Some(config.server.listen))?;
     }
     check_operators(config)
@@ -406,7 +442,7 @@ pub(crate) fn peers(config: &Config) -> Result<Peers, SecretError> {
     let secret = source.map(|source| source.read()).transpose()?;
     Ok(Peers {
         secret: secret.map(Arc::new),
-        alone: config.keys.is_empty() && !config.server.listen.ip().is_loopback(),
+        alone: !config.authenticates() && !config.server.listen.ip().is_loopback(),
     })
 }
 
