@@ -1,6 +1,12 @@
 //! The binary itself: its arguments, its one line on stdout, its exit codes, and its way out on SIGTERM.
 #![cfg(all(feature = "engine", unix))]
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
+mod agent;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
