@@ -3,6 +3,7 @@
 pub mod check;
 pub mod compare;
 pub mod drive;
+mod observe;
 mod output;
 pub mod search;
 pub mod sim;
