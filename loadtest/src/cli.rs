@@ -1,5 +1,7 @@
 //! The command line: what can be asked for. [`crate::plan`] checks what arguments mean together.
 
+mod sim;
+
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -13,6 +15,8 @@ use crate::limits::{
 };
 use crate::slo::Objective;
 use crate::units::duration;
+
+pub use self::sim::{RunArgs as SimRunArgs, SimArgs, SimCommand};
 
 /// Arguments that a scenario file says itself.
 const SAID_BY_SCENARIO: [&str; 12] = [
@@ -58,6 +62,8 @@ pub enum Command {
     Compare(CompareArgs),
     /// Checks a scenario file and says what it would do; sends nothing. Exit code 2 for a bad one.
     Check(CheckArgs),
+    /// Simulates a federation of sites, with the gateway's own routing, to answer "what if".
+    Sim(Box<SimArgs>),
 }
 
 /// Arguments of `check`.

@@ -197,3 +197,15 @@ pub const MAX_PROBES: usize = 60;
 
 /// Lowest rate of a search, in requests per second: one request an hour or so.
 pub const MIN_RATE: f64 = 0.000_3;
+
+/// Most nodes of a simulation; each holds some kilobytes, and a router has places for as many candidates.
+pub const MAX_SIM_NODES: usize = 16_384;
+
+/// Most requests of a simulation: some hours of computing.
+pub const MAX_SIM_REQUESTS: u64 = 1_000_000_000;
+
+/// Fewest good requests that a simulated machine is fitted to: four figures need some evidence each.
+pub const MIN_FITTED: usize = 50;
+
+/// Most requests that a simulated machine is fitted to: each pair of them is looked at.
+pub const MAX_FITTED: usize = 20_000;

@@ -6,6 +6,7 @@ pub mod drive;
 mod observe;
 mod output;
 pub mod search;
+pub mod sim;
 
 use std::io::{Write, stderr};
 use std::process::ExitCode;

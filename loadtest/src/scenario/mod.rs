@@ -5,7 +5,7 @@
 mod beside;
 mod forms;
 mod load;
-mod read;
+pub(crate) mod read;
 
 use std::fs;
 use std::path::{Path, PathBuf};
