@@ -489,6 +489,9 @@ pub const JOB_RETRY: (Duration, Duration) = (Duration::from_secs(10), Duration::
 /// Time beyond its grace in which a job that was told to finish should be gone: Slurm's own time to kill is 30 s.
 pub const JOB_SETTLE: Duration = Duration::from_secs(60);
 
+/// Time by which Slurm may tell a job to finish too early (sbatch(1), `--signal`).
+pub const SIGNAL_EARLY: Duration = Duration::from_secs(60);
+
 /// Load times, and waits in line, from which the next ones are foreseen.
 pub const LEADS_KEPT: usize = 8;
 

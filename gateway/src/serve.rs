@@ -154,7 +154,7 @@ impl App {
         let links = LinkTasks::default();
         let tenants = Tenants::open(&config, quota::open::open(&config, &clock)?)?;
         tenants.quota().replay()?;
-        let ends = walltime::end(&config.server, &clock, |name| std::env::var(name).ok());
+        let ends = walltime::find(&config.server, &clock).await;
         let starter = Starter::new(metrics.clone(), clock.clone());
         let starter = starter.routed_by(&config.route).ending(ends);
         let prepared = starter.prepare(&config, &links)?;

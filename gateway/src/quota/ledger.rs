@@ -242,7 +242,7 @@ pub enum LedgerError {
         what: String,
     },
     /// It has no way to change what it has.
-    #[error("this ledger keeps its records as they are")]
+    #[error("this kind of ledger cannot do that")]
     Fixed,
     /// It stopped working earlier.
     #[error("the ledger has failed; the log says why")]
@@ -277,6 +277,15 @@ pub trait Ledger: Send + Sync + fmt::Debug {
     /// [`LedgerError`], and nothing is changed.
     fn revise(&self, revisions: Vec<Revision>) -> Result<(), LedgerError> {
         let _ = revisions;
+        Err(LedgerError::Fixed)
+    }
+
+    /// Writes a line into the audit trail, of a change that is kept elsewhere. Blocks: call it off the event loop.
+    ///
+    /// # Errors
+    /// [`LedgerError`], and nothing is written.
+    fn note(&self, line: AuditLine) -> Result<(), LedgerError> {
+        let _ = line;
         Err(LedgerError::Fixed)
     }
 
