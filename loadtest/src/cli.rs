@@ -191,7 +191,8 @@ pub struct DriveArgs {
     #[arg(long, value_name = "URL")]
     pub metrics: Option<String>,
     /// Short requests for one token beside the load, this many per second: what the load does to others (vllm:
-    /// --probe-request-rate). They are reported apart, beside a few sent before the load.
+    /// --probe-request-rate). They are reported apart, beside a few sent before the load, and may have objectives:
+    /// 'probe.ttft.p99 < 200ms'.
     #[arg(long, alias = "probe-request-rate", value_name = "PER_SECOND", value_parser = probe_rate)]
     pub probe_rate: Option<f64>,
     /// Shows progress in plain lines on a terminal too.

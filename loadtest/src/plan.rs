@@ -77,6 +77,11 @@ pub enum PlanError {
     /// Neither the command line nor the scenario names a server.
     #[error("where to? --url, or url in [target] of the scenario")]
     NoUrl,
+    /// An objective of requests that nobody sends.
+    #[error(
+        "an objective of probe requests needs --probe-rate, or [probe_requests] in the scenario"
+    )]
+    NoProbes,
     /// Probe requests ask for a token.
     #[error("probe requests need an endpoint that streams")]
     ProbesNeedStreams,
@@ -115,6 +120,10 @@ impl Plan {
             return Err(PlanError::ProbesNeedStreams);
         }
         plan.objectives.extend(args.slo.iter().cloned());
+        let of_probes = |objective: &Objective| matches!(objective, Objective::Probe { .. });
+        if plan.probe_rate.is_none() && plan.objectives.iter().any(of_probes) {
+            return Err(PlanError::NoProbes);
+        }
         if plan.objectives.len() > MAX_OBJECTIVES {
             return Err(PlanError::TooManyObjectives);
         }
@@ -286,6 +295,17 @@ mod tests {
         assert!(matches!(
             plan("--rate 1 --arrival gamma --shape 0"),
             Err(PlanError::Schedule(ScheduleError::Shape(_)))
+        ));
+    }
+
+    #[test]
+    fn an_objective_of_probe_requests_needs_some() {
+        let with = |more: &str| plan(&format!("--rate 1 --slo probe.ttft.p99<1s {more}"));
+        assert!(matches!(with(""), Err(PlanError::NoProbes)));
+        assert_eq!(with("--probe-rate 2").unwrap().probe_rate, Some(2.0));
+        assert!(matches!(
+            with("--probe-rate 2 --endpoint embeddings"),
+            Err(PlanError::ProbesNeedStreams)
         ));
     }
 

@@ -109,12 +109,13 @@ async fn measure(
             outputs.take(record, began);
         };
         let observed = observed_run(client, plan, look, stopped.clone(), &mut sink).await?;
+        let probes = observed.probes.map(|probes| probes.into_report(&mut stats));
         let check = SelfCheck::of(&stats, observed.evidence);
         let run = describe(plan, warmup_good);
         let mut report = Report::new(run, started, &observed.outcome, &stats, check);
         report.judge(&plan.objectives, &stats);
         report.fairness = stats.groups.fairness(&plan.workload.tenant_shares());
-        report.probe_requests = observed.probes;
+        report.probe_requests = probes;
         report.server = observed.scraped;
         let charts = charts::all(&timeline, &stats, report.server.as_ref());
         Ok::<_, RunError>((report, charts))

@@ -136,6 +136,7 @@ async fn probe(args: &SearchArgs, plan: &Plan, pace: Pace, number: u64) -> anyho
     let client = client(&plan).await?;
     let look = Look::before(&args.drive, &client, &plan, stopped.clone()).await?;
     let observed = observed_run(client, &plan, look, stopped, &mut sink).await?;
+    let probes = observed.probes.map(|probes| probes.into_report(&mut stats));
     let check = SelfCheck::of(&stats, observed.evidence);
     let outcome = observed.outcome;
     let wall_s = outcome.ended.saturating_sub(outcome.began) as f64 / 1e9;
@@ -148,7 +149,7 @@ async fn probe(args: &SearchArgs, plan: &Plan, pace: Pace, number: u64) -> anyho
         stopped_early: hopeless,
         client_bound: check.client_bound,
         objectives,
-        probe_requests: observed.probes,
+        probe_requests: probes,
     })
 }
 
