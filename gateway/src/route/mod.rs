@@ -32,7 +32,7 @@ use self::candidate::Candidate;
 use self::cost::Load;
 use self::decision::{Attempt, Decision, Filtered, Reason, Scored};
 use self::draw::Draw;
-use self::estimate::Mean;
+use self::estimate::{Mean, PrefillLine};
 use self::facts::{CandidateId, Facts, Figures};
 use self::health::Standing;
 use self::load::{Credit, Work};
@@ -72,6 +72,9 @@ struct Model {
     candidates: Vec<CandidateId>,
     /// Tokens of an answer.
     output: Mean,
+    /// Seconds of a token and of a prompt, over all candidates.
+    tpot: Mean,
+    prefill: PrefillLine,
     bytes_per_token: Mean,
     habit: Habit,
 }
@@ -410,6 +413,8 @@ impl Model {
         Self {
             candidates: Vec::new(),
             output: Mean::new(OUTPUT_TOKENS),
+            tpot: Mean::tpot(),
+            prefill: PrefillLine::default(),
             bytes_per_token: Mean::new(BYTES_PER_TOKEN),
             habit: Habit::default(),
         }
@@ -421,14 +426,17 @@ impl Model {
         let seen = u64::from(depth) * PREFIX_BLOCK_BYTES as u64;
         let unseen = ask.prompt_bytes.saturating_sub(seen);
         let usual_output = self.output.get().max(1.0);
+        let uncached = unseen as f64 / bytes_per_token;
         Load {
-            uncached: unseen as f64 / bytes_per_token,
+            uncached,
             prompt: ask.prompt_bytes as f64 / bytes_per_token,
             output: ask
                 .max_tokens
                 .map_or(usual_output, |max| usual_output.min(f64::from(max))),
             sequences: f64::from(ask.n),
             usual_output,
+            usual_tpot: self.tpot.get(),
+            usual_prefill: self.prefill.seconds(uncached),
         }
     }
 }

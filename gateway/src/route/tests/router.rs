@@ -259,6 +259,21 @@ fn a_silent_candidate_is_taken_for_busy() {
 }
 
 #[test]
+fn who_was_never_tried_is_tried_while_the_others_do_well() {
+    let (mut router, ids) = router(Options::default(), 3);
+    let fast = End::Done(Served {
+        output_tokens: 100.0,
+        tpot_s: Some(0.005),
+        ..Served::default()
+    });
+    let picks: Vec<CandidateId> = (0..60).map(|i| run(&mut router, fast, s(i / 60))).collect();
+    for id in ids {
+        let count = picks.iter().filter(|pick| **pick == id).count();
+        assert!(count >= 10, "{id:?} got {count} of 60");
+    }
+}
+
+#[test]
 fn a_line_before_many_nodes_is_worked_off_by_all_of_them() {
     let (mut router, ids) = router(Options::default(), 1);
     let ten_nodes = |sequence, queued_tokens| Figures {
