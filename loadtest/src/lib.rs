@@ -2,13 +2,14 @@
 //! gateway that it measures, so that no mistake of one can hide in the other.
 //!
 //! Reading order: [`workload`] says what is asked, [`drive`] makes load and takes stamps, [`drive::verdict`] says what is good, [`drive::record`] defines
-//! the metrics, [`stats`] folds them, [`self_check`] doubts the client, [`report`] tells people and machines.
+//! the metrics, [`stats`] folds them, [`self_check`] doubts the client, [`report`] tells people and machines, [`faults`] breaks things meanwhile.
 
 pub mod cli;
 pub mod clock;
 pub mod command;
 pub mod compare;
 pub mod drive;
+pub mod faults;
 pub mod groups;
 pub mod limits;
 pub mod os;

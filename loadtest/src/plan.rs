@@ -9,6 +9,7 @@ use crate::clock::nanos;
 use crate::drive::Load;
 use crate::drive::arrival::{Arrival, Schedule, ScheduleError, Until};
 use crate::drive::target::{Target, TargetError};
+use crate::faults::plan::FaultPlan;
 use crate::limits::{MAX_IN_FLIGHT, MAX_OBJECTIVES};
 use crate::problems::Problems;
 use crate::scenario::Scenario;
@@ -43,6 +44,8 @@ pub struct Plan {
     pub check_sim_tokens: bool,
     /// What must be met.
     pub objectives: Vec<Objective>,
+    /// Servers to start for the run, and what goes wrong.
+    pub faults: FaultPlan,
 }
 
 /// How a steady open loop comes.
@@ -116,6 +119,7 @@ impl Plan {
             warmup: scenario.warmup,
             check_sim_tokens: false,
             objectives: scenario.objectives,
+            faults: scenario.faults,
         })
     }
 
@@ -150,6 +154,7 @@ impl Plan {
             warmup: args.warmup,
             check_sim_tokens: args.check_sim_tokens,
             objectives: Vec::new(),
+            faults: FaultPlan::default(),
         })
     }
 

@@ -28,6 +28,9 @@ fn attempt(args: &CheckArgs) -> anyhow::Result<u8> {
             schedule.due().len()
         )?;
     }
+    for fault in &scenario.faults.faults {
+        writeln!(out, "fault     {}", fault.words())?;
+    }
     for objective in &scenario.objectives {
         writeln!(out, "slo       {objective}")?;
     }

@@ -20,6 +20,8 @@ use crate::drive::arrival::Until;
 use crate::drive::client::Client;
 use crate::drive::meters::Meters;
 use crate::drive::{Load, Outcome, RunError, Sink, run, warm_up};
+use crate::faults::bed::{Bed, BedError};
+use crate::faults::failover::Failover;
 use crate::limits::{MAX_IN_FLIGHT, SPARE_FILES};
 use crate::os;
 use crate::plan::Plan;
@@ -92,6 +94,7 @@ async fn measure(
     outputs: &mut Outputs,
 ) -> anyhow::Result<(Report, Vec<Chart>)> {
     let client = client(plan).await?;
+    let bed = bed(plan, client.clock)?;
     let (stop, stopped) = watch::channel(false);
     let whole = async {
         let mut warmup_good = 0;
@@ -108,9 +111,14 @@ async fn measure(
         let mut stats = Stats::with_limits(slo::limits(&plan.objectives));
         let began = client.clock.now();
         let mut timeline = Timeline::new(began);
+        let mut failover = Failover::new(&plan.faults, began);
+        if let Some(bed) = &bed {
+            bed.begin(began);
+        }
         let (outcome, evidence) = observed_run(client, plan, stopped.clone(), &mut |record| {
             stats.fold(record);
             timeline.fold(record);
+            failover.fold(record);
             outputs.take(record, began);
         })
         .await?;
@@ -124,6 +132,7 @@ async fn measure(
         let run = describe(plan, warmup_good);
         let mut report = Report::new(run, started, &outcome, &stats, check);
         report.judge(&plan.objectives, &stats);
+        report.faults = failover.report();
         report.fairness = stats.groups.fairness(&plan.workload.tenant_shares());
         Ok::<_, RunError>((report, charts::all(&timeline, &stats)))
     };
@@ -131,6 +140,14 @@ async fn measure(
         report = whole => report.context("the run could not begin"),
         never = stop_on_signal(&stop) => match never {},
     }
+}
+
+/// The servers that the scenario wants, running.
+fn bed(plan: &Plan, clock: Clock) -> Result<Option<Bed>, BedError> {
+    let wanted = !plan.faults.is_empty();
+    wanted
+        .then(|| Bed::start(&plan.faults, clock, plan.workload.seed))
+        .transpose()
 }
 
 /// Runs the load under the eyes of the watcher and says what the client's own part in it was, on one thread.

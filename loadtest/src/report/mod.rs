@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use crate::drive::Outcome;
 use crate::drive::prompt::Endpoint;
+use crate::faults::failover::Felt;
 use crate::groups::{Fairness, GroupReport};
 use crate::self_check::SelfCheck;
 use crate::slo::{self, Finding, Objective};
@@ -54,6 +55,8 @@ pub struct Report {
     pub groups: Vec<GroupReport>,
     /// How evenly tenants were served; none for fewer than two.
     pub fairness: Option<Fairness>,
+    /// What was felt of each fault of the plan.
+    pub faults: Vec<Felt>,
     /// The client's own part.
     pub client: SelfCheck,
     /// What each figure means, and what other tools call it.
@@ -250,6 +253,7 @@ impl Report {
             objectives: Vec::new(),
             groups: stats.groups.report(),
             fairness: None,
+            faults: Vec::new(),
             client,
             definitions: DEFINITIONS.into(),
             aliases: ALIASES.into(),
@@ -347,7 +351,7 @@ fn share(part: f64, whole: f64) -> f64 {
     if whole > 0.0 { part / whole } else { 0.0 }
 }
 
-const DEFINITIONS: [(&str, &str); 18] = [
+const DEFINITIONS: [(&str, &str); 19] = [
     (
         "good",
         "finish_reason and [DONE] seen, no error event, the model asked for, usage consistent with the stream, some \
@@ -400,6 +404,11 @@ const DEFINITIONS: [(&str, &str); 18] = [
     (
         "fairness",
         "Jain's index over tenants, of output tokens per weight and of good fractions: 1 is even, 1/n is one takes all",
+    ),
+    (
+        "faults",
+        "served_again: from a fault's beginning to the first content of a good request due after it (failover time); all until \
+         the next fault begins",
     ),
     (
         "output_tok_s",

@@ -2,6 +2,7 @@
 //!
 //! This file is the shape of a scenario and what its sections mean together; [`read`] knows how values are written.
 
+mod faults;
 mod load;
 mod read;
 
@@ -10,12 +11,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use self::faults::read_fault;
 use self::load::{Built, load};
 use self::read::{Document, Section};
 use crate::drive::Load;
 use crate::drive::arrival::Until;
 use crate::drive::prompt::Endpoint;
 use crate::drive::target::bearer;
+use crate::faults::plan::FaultPlan;
 use crate::limits::{
     MAX_ABORT_EVENTS, MAX_PREFIXES, MAX_SCENARIO_BYTES, MAX_TOKENS, MAX_TURNS, MAX_WARMUP,
 };
@@ -48,6 +51,8 @@ pub struct Scenario {
     pub warmup: u64,
     /// What must be met.
     pub objectives: Vec<Objective>,
+    /// Servers to start for the run, and what goes wrong.
+    pub faults: FaultPlan,
 }
 
 impl Scenario {
@@ -126,6 +131,7 @@ impl Draft<'_> {
         let recorded = matches!(trace, Ok(Some(_)));
         let load = load(root, &run, trace.as_ref().map(Option::as_ref).map_err(drop));
         let objectives = objectives(root);
+        let faults = faults::plan(root);
         if recorded {
             for name in ["prompt", "output", "prefix", "session"] {
                 if root.peek(name) {
@@ -164,6 +170,7 @@ impl Draft<'_> {
             timeout: run.timeout,
             warmup: run.warmup,
             objectives,
+            faults,
         }))
     }
 

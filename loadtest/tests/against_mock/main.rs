@@ -5,6 +5,7 @@
 )]
 
 mod driver;
+mod faults;
 mod harness;
 mod mock;
 mod program;
