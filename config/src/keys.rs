@@ -4,6 +4,8 @@
 //!
 //! It must not know TOML or JSON.
 
+pub(crate) mod agent;
+pub(crate) mod issuer;
 mod route;
 pub(crate) mod tenancy;
 mod upstream;
@@ -77,6 +79,9 @@ pub(crate) enum Slot<'a> {
     /// Names of fields.
     Words(&'a mut Vec<String>),
     Url(&'a mut String),
+    MaybeUrl(&'a mut Option<String>),
+    /// Lines of text.
+    Lines(&'a mut Vec<String>),
     Models(&'a mut Vec<ModelName>),
     Kind(&'a mut Kind),
     Discover(&'a mut Discover),
@@ -106,7 +111,11 @@ pub(crate) const RESERVED: [&str; 1] = ["energy"];
 
 /// Every section, in the order of the reference.
 pub(crate) fn sections() -> impl Iterator<Item = &'static Section> {
-    SECTIONS.iter().chain(&tenancy::SECTIONS)
+    SECTIONS
+        .iter()
+        .chain(&tenancy::SECTIONS)
+        .chain(&agent::SECTIONS)
+        .chain(&issuer::SECTIONS)
 }
 
 const SECTIONS: [Section; 9] = [
@@ -470,7 +479,8 @@ impl<S> Key<S> {
 
 /// All keys of the sections that are there once.
 pub(crate) fn root() -> impl Iterator<Item = &'static Key<Config>> {
-    ROOT.iter().chain(ROUTE).chain(PEER).chain(&tenancy::QUOTA)
+    let sections = ROOT.iter().chain(ROUTE).chain(PEER);
+    sections.chain(&tenancy::QUOTA).chain(agent::ROOT)
 }
 
 /// Paths of all keys from the root of the file: `"model.sim.context_tokens"`.
@@ -489,6 +499,9 @@ pub(crate) fn paths() -> impl Iterator<Item = String> {
         .chain(below("allocation", tenancy::ALLOCATION))
         .chain(below("price", tenancy::PRICE))
         .chain(below("rate", tenancy::RATE))
+        .chain(below("job", agent::JOB))
+        .chain(below("issuer", issuer::ISSUER))
+        .chain(below("claim", issuer::CLAIM))
 }
 
 #[cfg(test)]

@@ -11,12 +11,14 @@ pub mod amount;
 pub mod book;
 pub mod charge;
 mod draw;
+pub mod export;
 pub mod invariants;
 pub mod ledger;
 pub mod meter;
 pub mod open;
 pub mod rate;
 pub mod reservation;
+pub mod retention;
 pub mod standing;
 pub mod store;
 

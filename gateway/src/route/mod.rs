@@ -255,6 +255,16 @@ impl Router {
                 Err(reason) => filtered.count(reason),
             }
         }
+        // An answer that may outlast its candidate goes there only where no other has the time; most are shorter than they
+        // may be, and the rest goes on elsewhere.
+        if self.eligible.iter().any(|eligible| eligible.to_the_end) {
+            self.eligible.retain(|eligible| {
+                eligible.to_the_end || {
+                    filtered.count(Reason::Walltime);
+                    false
+                }
+            });
+        }
         filtered
     }
 
@@ -286,7 +296,15 @@ impl Router {
             return Err(Reason::Walltime);
         }
         let cached = load.prompt - load.uncached;
-        Ok(candidate.eligible(terms, load.prompt, cached, &self.options.home))
+        let longest = ask
+            .max_tokens
+            .map_or(load.output, f64::from)
+            .max(load.output);
+        let longest = terms.decode * longest / load.output.max(1.0);
+        Ok(Eligible {
+            to_the_end: !candidate.ends_before(terms.first_content() + longest, now),
+            ..candidate.eligible(terms, load.prompt, cached, &self.options.home)
+        })
     }
 
     /// Counts the request as sent to the pick.

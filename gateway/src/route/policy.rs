@@ -35,6 +35,8 @@ pub(super) struct Eligible {
     pub(super) load: f64,
     pub(super) weight: u32,
     pub(super) at_home: bool,
+    /// Whether the longest answer that may come is over before the candidate ends.
+    pub(super) to_the_end: bool,
 }
 
 /// What the choice remembers of a model from one request to the next.
@@ -148,6 +150,7 @@ impl Candidate {
             load: self.company() / f64::from(self.facts.weight.max(1)),
             weight: self.facts.weight,
             at_home: home.as_ref().is_some_and(|home| **home == *self.facts.site),
+            to_the_end: true,
         }
     }
 }
@@ -192,6 +195,7 @@ mod tests {
             load: *cost,
             weight: 1,
             at_home: false,
+            to_the_end: true,
         };
         costs.iter().enumerate().map(one).collect()
     }

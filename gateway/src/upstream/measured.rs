@@ -1,4 +1,4 @@
-//! Times what every upstream does alike: the wait for the first text.
+//! What every upstream has alike: the wait for the first text, which is timed, and the end of its machine.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +19,8 @@ pub struct Measured<U> {
     model: Arc<str>,
     metrics: Metrics,
     clock: Clock,
+    /// When its machine is taken away.
+    ends: Option<Duration>,
 }
 
 impl<U> Measured<U> {
@@ -29,7 +31,14 @@ impl<U> Measured<U> {
             model,
             metrics,
             clock,
+            ends: None,
         }
+    }
+
+    /// The same one, whose machine is taken away at `ends` on the clock, whatever it tells of a later end.
+    #[must_use]
+    pub fn until(self, ends: Option<Duration>) -> Self {
+        Self { ends, ..self }
     }
 
     fn watch(&self, events: EventStream, began: Duration) -> EventStream {
@@ -86,7 +95,12 @@ impl<U: Upstream> Upstream for Measured<U> {
     }
 
     fn status(&self) -> UpstreamStatus {
-        self.inner.status()
+        let mut status = self.inner.status();
+        if let Some(ends) = self.ends {
+            let left = ends.saturating_sub(self.clock.now());
+            status.walltime_left = Some(status.walltime_left.map_or(left, |told| told.min(left)));
+        }
+        status
     }
 
     fn sequences_in_flight_max(&self) -> Option<u32> {

@@ -8,12 +8,24 @@
 )]
 
 mod accounts;
+mod agent;
+mod build;
 mod discovery;
 mod failover;
 mod harness;
 mod hops;
 mod hostile;
+mod oidc;
 mod peers;
+#[expect(
+    unreachable_pub,
+    dead_code,
+    reason = "shared with the tests of whole processes"
+)]
+#[path = "../../../tests/src/python.rs"]
+mod python;
 mod quota;
+mod roles;
 mod tls;
+mod walltime;
 mod wire;

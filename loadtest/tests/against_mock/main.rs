@@ -4,8 +4,10 @@
     reason = "a test program: helpers may fail a test"
 )]
 
+mod beside;
 mod driver;
 mod faults;
+mod forms;
 mod harness;
 mod mock;
 mod program;
