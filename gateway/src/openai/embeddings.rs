@@ -40,10 +40,10 @@ pub(super) async fn serve(State(api): State<Api>, request: Request) -> Result<Re
         prompt: ask.inputs.iter().map(EmbedInput::tokens_max).sum(),
         ..Tokens::default()
     };
-    let held = client
-        .as_ref()
-        .map(|client| client.hold(&id, &model, bound));
-    let held = held.transpose()?;
+    let held = match &client {
+        Some(client) => Some(client.hold(&id, &model, bound).await?),
+        None => None,
+    };
     let time = api.time_for(&said);
     let request = Arc::new(EmbedRequest {
         id,

@@ -104,7 +104,7 @@ impl Client {
             bound.completion = bound.completion.saturating_add(completion);
         }
         Ok(Meter {
-            reservation: self.hold(request, model, bound)?,
+            reservation: self.hold(request, model, bound).await?,
             upstream: Arc::clone(upstream),
             ids: requests.iter().map(|r| Arc::clone(&r.id)).collect(),
             tasks: self.metering.tasks.clone(),
@@ -116,7 +116,7 @@ impl Client {
     ///
     /// # Errors
     /// 429 where there is not enough left.
-    pub(super) fn hold(
+    pub(super) async fn hold(
         &self,
         request: &Arc<str>,
         model: &Arc<str>,
@@ -127,8 +127,8 @@ impl Client {
             purpose: self.purpose.clone(),
         };
         let (quota, account) = (&self.metering.quota, &self.principal.account);
-        let reserved = quota.reserve(account, model, bound, slip);
-        reserved.map_err(refused)
+        let admitted = quota.admit(account, model, bound, slip).await;
+        admitted.map_err(refused)
     }
 
     /// Tells in `response` what is left, by the names that OpenAI has for it.
@@ -177,7 +177,7 @@ fn refused(refusal: Refusal) -> ApiError {
             ApiError::quota_exhausted()
         }
         Refusal::NotHere { .. } => ApiError::quota_exhausted(),
-        Refusal::Busy => ApiError::overloaded(),
+        Refusal::Away | Refusal::Busy => ApiError::overloaded(),
     }
 }
 

@@ -339,33 +339,24 @@ impl Router {
     }
 
     fn decision(
-        &mut self,
+        &self,
         ask: &Ask<'_>,
         pick: Option<&Eligible>,
         filtered: Filtered,
         now: Duration,
     ) -> Decision {
-        let pick = pick.and_then(|pick| self.scored(pick));
-        let eligible = u32::try_from(self.eligible.len()).unwrap_or(u32::MAX);
-        let by_cost = |a: &Eligible, b: &Eligible| a.cost.total_cmp(&b.cost);
-        if self.eligible.len() > DECISION_BEST_MAX {
-            self.eligible
-                .select_nth_unstable_by(DECISION_BEST_MAX, by_cost);
-            self.eligible.truncate(DECISION_BEST_MAX);
-        }
-        self.eligible.sort_unstable_by(by_cost);
+        let (best, count) = cheapest(&self.eligible);
+        let best = best.iter().take(count);
         Decision {
             at: now,
             attempt: ask.attempt,
             policy: self.options.policy,
             purpose: ask.rules.purpose,
-            pick,
-            best: self
-                .eligible
-                .iter()
-                .filter_map(|e| self.scored(e))
+            pick: pick.and_then(|pick| self.scored(pick)),
+            best: best
+                .filter_map(|place| self.scored(self.eligible.get(*place)?))
                 .collect(),
-            eligible,
+            eligible: u32::try_from(self.eligible.len()).unwrap_or(u32::MAX),
             filtered,
         }
     }
@@ -395,6 +386,23 @@ impl Router {
             self.budgets.len() - 1
         })
     }
+}
+
+/// Places of those with the lowest cost, lowest first, and how many there are. They are not sorted themselves: they are
+/// large, and few are asked for.
+fn cheapest(eligible: &[Eligible]) -> ([usize; DECISION_BEST_MAX], usize) {
+    let (mut best, mut count) = ([0; DECISION_BEST_MAX], 0);
+    let cost = |place: usize| eligible.get(place).map_or(f64::INFINITY, |e| e.cost);
+    for (place, candidate) in eligible.iter().enumerate() {
+        let at = best[..count].partition_point(|known| cost(*known) <= candidate.cost);
+        if at == DECISION_BEST_MAX {
+            continue;
+        }
+        count = (count + 1).min(DECISION_BEST_MAX);
+        best[at..count].rotate_right(1);
+        best[at] = place;
+    }
+    (best, count)
 }
 
 impl Model {

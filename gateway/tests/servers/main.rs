@@ -17,6 +17,8 @@ mod hops;
 mod hostile;
 mod oidc;
 mod peers;
+mod postgres;
+mod processes;
 #[expect(
     unreachable_pub,
     dead_code,
@@ -26,6 +28,7 @@ mod peers;
 mod python;
 mod quota;
 mod roles;
+mod store;
 mod tls;
 mod walltime;
 mod wire;

@@ -57,7 +57,7 @@ impl Entry {
         };
         let mut router = Router::new(options, plan.seed.rotate_left(17) ^ number as u64);
         let known = |site: &plan::Site| {
-            let round_trip = place.round_trip(site.place);
+            let round_trip = place.round_trip(site.place, plan.network.base_rtt_ms);
             let facts = Facts {
                 country: site.country.clone(),
                 rtt: Duration::from_nanos(round_trip),
