@@ -1,7 +1,6 @@
 //! Several simulated engines as one upstream, some of which fail.
 
 mod fates;
-mod seeds;
 mod streams;
 
 use std::collections::VecDeque;
