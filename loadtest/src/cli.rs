@@ -1,5 +1,6 @@
 //! The command line: what can be asked for. [`crate::plan`] checks what arguments mean together.
 
+mod faults;
 mod sim;
 
 use std::num::NonZeroU32;
@@ -8,6 +9,7 @@ use std::time::Duration;
 
 use clap::{ArgGroup, Args, Parser, Subcommand};
 
+pub use self::faults::{AbuseArgs, MockArgs, ProxyArgs};
 use crate::compare::Gate;
 use crate::drive::prompt::Endpoint;
 use crate::limits::{
@@ -62,6 +64,14 @@ pub enum Command {
     Compare(CompareArgs),
     /// Checks a scenario file and says what it would do; sends nothing. Exit code 2 for a bad one.
     Check(CheckArgs),
+    /// Runs mock sites of known speed, and says where in one line of JSON, until it is told to end.
+    Mock(MockArgs),
+    /// Runs a proxy before a real server, which does to its connections what --fault says, until it is told to end.
+    Proxy(ProxyArgs),
+    /// Behaves badly towards a server of your own, kind by kind, and says what was to be expected and what was seen.
+    ///
+    /// Exit codes: 0 all as expected, 1 something was not, 2 wrong arguments.
+    Abuse(AbuseArgs),
     /// Simulates a federation of sites, with the gateway's own routing, to answer "what if".
     Sim(Box<SimArgs>),
 }

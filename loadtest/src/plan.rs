@@ -9,6 +9,7 @@ use crate::clock::nanos;
 use crate::drive::Load;
 use crate::drive::arrival::{Arrival, Schedule, ScheduleError, Until};
 use crate::drive::target::{Target, TargetError};
+use crate::faults::plan::FaultPlan;
 use crate::limits::{MAX_IN_FLIGHT, MAX_OBJECTIVES};
 use crate::problems::Problems;
 use crate::scenario::Scenario;
@@ -44,6 +45,8 @@ pub struct Plan {
     pub check_sim_tokens: bool,
     /// What must be met.
     pub objectives: Vec<Objective>,
+    /// Servers to start for the run, and what goes wrong.
+    pub faults: FaultPlan,
     /// The server's metrics page.
     pub metrics: Option<scrape::Plan>,
     /// Probe requests per second.
@@ -145,6 +148,7 @@ impl Plan {
             warmup: scenario.warmup,
             check_sim_tokens: false,
             objectives: scenario.objectives,
+            faults: scenario.faults,
             metrics: scenario.metrics,
             probe_rate: scenario.probe_rate,
         })
@@ -182,6 +186,7 @@ impl Plan {
             warmup: args.warmup,
             check_sim_tokens: args.check_sim_tokens,
             objectives: Vec::new(),
+            faults: FaultPlan::default(),
             metrics: None,
             probe_rate: None,
         })

@@ -66,6 +66,9 @@ fn attempt(args: &SearchArgs) -> anyhow::Result<u8> {
     if args.drive.raw.is_some() || args.drive.html.is_some() {
         bail!("--raw and --html are for one run: drive at the rate that was found");
     }
+    if !plan.faults.is_empty() {
+        bail!("a search breaks nothing: drive the scenario, or take its faults out");
+    }
     let mut json = Json::open(args.drive.json.as_deref())?;
     let report = runtime(args.drive.threads)?.block_on(all_probes(args, &plan, pace))?;
     let words = conclusion(&report.found);
