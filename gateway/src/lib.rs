@@ -4,6 +4,7 @@
 pub mod admin;
 pub mod cli;
 pub mod clock;
+mod collect;
 mod connection;
 pub mod drain;
 pub mod federation;

@@ -346,6 +346,25 @@ pub const PURPOSE_BYTES_MAX: usize = 64;
 /// Longer than the longest step.
 pub const USAGE_DRAIN_MAX: Duration = Duration::from_secs(30);
 
+/// Time for which usage of a request that is over is kept for whoever asks, and asked for: a gateway restarts, or a wide
+/// line comes back, in less. Until then what was reserved stays reserved.
+pub const USAGE_KEPT: Duration = Duration::from_secs(600);
+
+/// Requests whose usage is kept, of those that were told it and of those that were not each; some 500 bytes of each.
+pub const USAGE_KEPT_MAX: usize = 16_384;
+
+/// First and longest wait before usage is asked for again: at once after a short break, rarely while a server is away.
+pub const USAGE_ASK: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(15));
+
+/// Time after a charge was settled until its usage need not be kept any more: by then its record is on the disk.
+pub const ACKNOWLEDGE_AFTER: Duration = Duration::from_secs(2);
+
+/// Requests in one page of usage.
+pub const USAGE_PAGE_MAX: usize = 1_024;
+
+/// Bytes of such a page, or of the ids of one.
+pub const USAGE_ANSWER_BYTES_MAX: usize = 4 << 20;
+
 /// Time after which a request that should stop is cancelled once more.
 pub const CANCEL_AGAIN_AFTER: Duration = Duration::from_millis(100);
 

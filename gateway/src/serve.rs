@@ -19,7 +19,9 @@ use tokio_util::task::TaskTracker;
 
 use crate::admin;
 use crate::clock::Clock;
+use crate::collect::collect;
 use crate::drain::{Drain, DrainTimes, Drained, Phase};
+use crate::federation::kept::Kept;
 use crate::federation::{self, Control};
 use crate::fleet::Fleet;
 use crate::health::Health;
@@ -61,6 +63,8 @@ struct Core {
     tls: Option<Acceptor>,
     peers: Peers,
     tenants: Tenants,
+    /// What peers' requests used that are over.
+    kept: Kept,
 }
 
 /// Where a server listens, as it tells whoever started it.
@@ -143,6 +147,7 @@ impl App {
         };
         let core = Core {
             config,
+            kept: Kept::new(clock.clone()),
             clock,
             metrics,
             models: Arc::new(models),
@@ -189,6 +194,9 @@ impl App {
         } = self;
         core.accept(clients, operators);
         core.keep_metrics();
+        let quota = core.tenants.quota().clone();
+        let models = Arc::clone(&core.models);
+        core.links.spawn(collect(models, quota));
         let ledger_failed = core.tenants.quota().failed();
         tokio::select! {
             () = ledger_failed => {
@@ -224,6 +232,7 @@ impl Core {
         let control = Control {
             models: Arc::clone(&self.models),
             drain: self.drain.watch(),
+            kept: self.kept.clone(),
         };
         let api = self.api().router().merge(federation::router(control));
         let service = stack::build(api, &self.shared(health));
@@ -253,6 +262,8 @@ impl Core {
         .metered(Metering {
             quota: self.tenants.quota().clone(),
             tasks: self.tasks.clone(),
+            links: self.links.clone(),
+            kept: self.kept.clone(),
         })
     }
 

@@ -10,7 +10,7 @@ use crate::limits::ADMIN_PAGE_MAX;
 use crate::quota::ledger::{Ledger, LedgerError, Record};
 
 const COLUMNS: &str = "charge,request,organisation,project,key,model,site,purpose,prompt_tokens,cached_tokens,\
-completion_tokens,gpu_us,money_micros,millijoules,estimated,outcome,began_s,took_ms\r\n";
+completion_tokens,gpu_us,money_micros,millijoules,micrograms,estimated,outcome,began_s,took_ms\r\n";
 
 /// The records as CSV (RFC 4180), with a first line of names.
 pub(super) fn csv(records: &[Record]) -> String {
@@ -33,6 +33,7 @@ pub(super) fn csv(records: &[Record]) -> String {
             amounts.gpu_us.to_string(),
             amounts.money_micros.to_string(),
             amounts.millijoules.to_string(),
+            record.micrograms.to_string(),
             record.estimated.to_string(),
             outcome.as_str().unwrap_or_default().to_owned(),
             record.began_s.to_string(),

@@ -269,6 +269,39 @@ pub(super) struct Usage {
     total_tokens: u64,
     prompt_tokens_details: PromptDetails,
     completion_tokens_details: CompletionDetails,
+    /// What OpenAI has no words for, where there is any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hansa: Option<UsageExtension>,
+}
+
+#[derive(Debug, Serialize)]
+struct UsageExtension {
+    /// Whether the figures were counted from events, since whoever served told none.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    estimated: bool,
+    /// Energy, overheads of the building included.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    joules: Option<f64>,
+    /// Grams of CO2.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    grams: Option<f64>,
+}
+
+impl UsageExtension {
+    fn of(usage: &upstream::Usage) -> Option<Self> {
+        let upstream::Usage {
+            estimated,
+            millijoules,
+            micrograms,
+            ..
+        } = *usage;
+        let says = estimated || millijoules.is_some() || micrograms.is_some();
+        says.then_some(Self {
+            estimated,
+            joules: millijoules.map(|units| units as f64 / 1e3),
+            grams: micrograms.map(|units| units as f64 / 1e6),
+        })
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -292,6 +325,7 @@ impl From<upstream::Usage> for Usage {
             completion_tokens_details: CompletionDetails {
                 reasoning_tokens: 0,
             },
+            hansa: UsageExtension::of(&usage),
         }
     }
 }

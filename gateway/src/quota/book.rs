@@ -39,12 +39,8 @@ impl Book {
         let scopes = self.metered(claim.scopes());
         self.check_meters(&scopes, claim.bound, at.now)?;
         let price = self.price(&claim.model, &claim.site);
-        let bound = Amounts {
-            tokens: claim.bound.total(),
-            money_micros: price.bound(claim.bound),
-            ..Amounts::default()
-        };
-        let holds = self.choose(&claim.account, &claim.site, bound, at.unix_s)?;
+        let need = bound(&claim, price);
+        let holds = self.choose(&claim.account, &claim.site, need, at.unix_s)?;
         self.hold(&holds);
         for scope in &scopes {
             if let Some(meter) = self.meters.get_mut(scope) {
@@ -61,6 +57,24 @@ impl Book {
         };
         self.pending.insert(id, pending);
         Ok(())
+    }
+
+    /// Opens a charge that an earlier life let in: nothing is refused, and only what is left is held. It is to be posted at
+    /// once.
+    pub fn admit(&mut self, id: ChargeId, claim: Claim, at: Moment) {
+        self.roll(at);
+        let price = self.price(&claim.model, &claim.site);
+        let holds = self.owed(&claim, bound(&claim, price), at.unix_s);
+        self.hold(&holds);
+        let pending = Pending {
+            scopes: Vec::new(),
+            holds,
+            price,
+            taken: at,
+            started: true,
+            claim,
+        };
+        self.pending.insert(id, pending);
     }
 
     /// Whether a request of this account would be refused whatever it asks: what a server looks at before it does any
@@ -165,12 +179,8 @@ impl Book {
             ..pending.claim.clone()
         };
         let price = self.price(&claim.model, site);
-        let bound = Amounts {
-            tokens: claim.bound.total(),
-            money_micros: price.bound(claim.bound),
-            ..Amounts::default()
-        };
-        let holds = self.choose(&claim.account, site, bound, at.unix_s)?;
+        let need = bound(&claim, price);
+        let holds = self.choose(&claim.account, site, need, at.unix_s)?;
         Ok(Pending {
             claim,
             holds,
@@ -251,6 +261,12 @@ impl Book {
         }
         let found = ids.iter().filter_map(|id| self.allocations.get(id));
         found.collect()
+    }
+
+    /// What an open charge asked for.
+    #[must_use]
+    pub fn claim(&self, id: ChargeId) -> Option<&Claim> {
+        self.pending.get(&id).map(Pending::claim)
     }
 
     /// Every open charge.
@@ -342,6 +358,30 @@ impl Book {
         Ok(holds)
     }
 
+    /// As [`Book::choose`], where there is enough or not: what is left of each.
+    fn owed(&self, claim: &Claim, need: Amounts, unix_s: i64) -> Vec<Hold> {
+        let of_tenant = |tenant| self.granted.get(tenant).into_iter().flatten();
+        let mut holds = Vec::new();
+        for tenant in claim.account.tenants() {
+            for currency in Currency::ALL {
+                let open = of_tenant(tenant).filter_map(|id| self.allocations.get(id));
+                let open = open.filter(|found| {
+                    let grant = found.grant();
+                    let there = grant.site.as_ref().is_none_or(|site| *site == claim.site);
+                    there && grant.currency == currency && found.is_open(unix_s)
+                });
+                // The site's own before those for any.
+                let drawn = open.max_by_key(|found| found.grant().site.is_some());
+                holds.extend(drawn.map(|found| Hold {
+                    allocation: Arc::clone(&found.grant().id),
+                    currency,
+                    amount: need.of(currency).min(found.left()),
+                }));
+            }
+        }
+        holds
+    }
+
     fn hold(&mut self, holds: &[Hold]) {
         for hold in holds {
             if let Some(allocation) = self.allocations.get_mut(&hold.allocation) {
@@ -372,6 +412,15 @@ impl Book {
                 self.granted.remove(tenant);
             }
         }
+    }
+}
+
+/// The most that a claim can come to at this price, as far as that can be known ahead.
+fn bound(claim: &Claim, price: Price) -> Amounts {
+    Amounts {
+        tokens: claim.bound.total(),
+        money_micros: price.bound(claim.bound),
+        ..Amounts::default()
     }
 }
 

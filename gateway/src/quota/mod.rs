@@ -11,6 +11,7 @@ pub mod amount;
 pub mod book;
 pub mod charge;
 mod draw;
+mod found;
 pub mod invariants;
 pub mod ledger;
 pub mod meter;
@@ -46,6 +47,8 @@ struct Shared {
     ledger: Arc<dyn Ledger>,
     clock: Clock,
     options: Options,
+    /// The ledger's id, where it has one, and this life of the server.
+    lives: (Option<Uuid>, Uuid),
 }
 
 /// What quota needs to know of its server.
@@ -62,12 +65,14 @@ impl Quota {
     #[must_use]
     pub fn new(book: Book, ledger: Arc<dyn Ledger>, clock: Clock, options: Options) -> Self {
         let book = Mutex::new(book);
+        let lives = (ledger.owner(), Uuid::new_v4());
         Self {
             shared: Arc::new(Shared {
                 book,
                 ledger,
                 clock,
                 options,
+                lives,
             }),
         }
     }
@@ -168,7 +173,8 @@ impl Quota {
                 purpose: slip.purpose.clone(),
                 tokens: spent.tokens,
                 amounts: posted.amounts,
-                estimated: outcome == Outcome::Abandoned,
+                estimated: spent.estimated || outcome == Outcome::Abandoned,
+                micrograms: spent.micrograms,
                 outcome,
                 began_s: taken.unix_s,
                 took_ms: u64::try_from(took_ms).unwrap_or(u64::MAX),

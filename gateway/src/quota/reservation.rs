@@ -83,6 +83,25 @@ impl Reservation {
         first
     }
 
+    /// Charges all that was reserved, where the hold is still open: nobody will say any more what was used.
+    pub fn abandon(&self) {
+        if self.close(ABANDONED) {
+            tracing::warn!(request_id = %self.slip.request, "nobody said what a request used; it is charged in full");
+            let spent = Spent {
+                tokens: self.bound,
+                ..Spent::default()
+            };
+            let abandoned = Outcome::Abandoned;
+            self.quota.post(self.charge, &self.slip, spent, abandoned);
+        }
+    }
+
+    /// What part `part` of the request is to be kept beside wherever it is served: see [`Quota::settle_found`].
+    #[must_use]
+    pub fn tag(&self, part: u32) -> Option<Arc<str>> {
+        self.quota.stub(self.charge, &self.slip, part)
+    }
+
     fn close(&self, to: u8) -> bool {
         let closed = self
             .state
@@ -93,15 +112,7 @@ impl Reservation {
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        if self.close(ABANDONED) {
-            tracing::warn!(request_id = %self.slip.request, "nobody said what a request used; it is charged in full");
-            let spent = Spent {
-                tokens: self.bound,
-                ..Spent::default()
-            };
-            let abandoned = Outcome::Abandoned;
-            self.quota.post(self.charge, &self.slip, spent, abandoned);
-        }
+        self.abandon();
     }
 }
 

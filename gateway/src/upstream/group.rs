@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, join_all};
 use hansa_config::schema::{self, Discover, Kind, ModelName};
 use hansa_config::secret::{Secret, SecretError};
 use rustls::ClientConfig;
@@ -24,6 +24,7 @@ use crate::upstream::forward::Forward;
 use crate::upstream::link::{Link, LinkTasks, Target, Times};
 use crate::upstream::openai::Foreign;
 use crate::upstream::remote::Remote;
+use crate::upstream::usage::{Finished, Wanted};
 use crate::upstream::{
     EventStream, GenerateRequest, Readiness, Upstream, UpstreamError, UpstreamErrorKind,
     UpstreamStatus,
@@ -226,6 +227,14 @@ impl GroupModel {
 }
 
 impl Instance {
+    /// The server where it is one of ours.
+    const fn ours(&self) -> Option<&Remote> {
+        match &self.kind {
+            Speaker::Ours(remote) => Some(remote),
+            Speaker::Foreign(_) => None,
+        }
+    }
+
     fn status(&self, model: &str) -> UpstreamStatus {
         match &self.kind {
             Speaker::Ours(remote) => remote.status(model),
@@ -249,11 +258,33 @@ impl Upstream for GroupModel {
         Box::pin(self.start(request))
     }
 
-    /// Asks every server of ours; others stop when their stream is dropped.
+    /// Asks every server of ours, and closes the connection to any other.
     fn cancel(&self, request_id: &str) {
         for instance in &**self.group.shared.instances.load() {
-            if let Speaker::Ours(remote) = &instance.kind {
-                remote.cancel(request_id);
+            match &instance.kind {
+                Speaker::Ours(remote) => remote.cancel(request_id),
+                Speaker::Foreign(foreign) => foreign.cancel(request_id),
+            }
+        }
+    }
+
+    fn keeps_usage(&self) -> bool {
+        self.group.shared.config.kind == Kind::Hansa
+    }
+
+    fn finished(&self, wanted: Wanted) -> BoxFuture<'_, Vec<Finished>> {
+        Box::pin(async move {
+            let instances = self.group.shared.instances.load_full();
+            let ours = instances.iter().filter_map(|i| i.ours());
+            let found = join_all(ours.map(|remote| remote.finished(&wanted)));
+            found.await.concat()
+        })
+    }
+
+    fn acknowledge(&self, request_ids: &[Arc<str>]) {
+        for instance in &**self.group.shared.instances.load() {
+            if let Some(remote) = instance.ours() {
+                remote.acknowledge(request_ids);
             }
         }
     }

@@ -8,6 +8,7 @@ use futures::stream::StreamExt;
 
 use crate::clock::Clock;
 use crate::telemetry::Metrics;
+use crate::upstream::usage::{Finished, Wanted};
 use crate::upstream::{
     EmbedRequest, Embeddings, Event, EventStream, GenerateRequest, Resident, Upstream,
     UpstreamError, UpstreamStatus, UpstreamTotals,
@@ -83,6 +84,18 @@ impl<U: Upstream> Upstream for Measured<U> {
 
     fn cancel(&self, request_id: &str) {
         self.inner.cancel(request_id);
+    }
+
+    fn keeps_usage(&self) -> bool {
+        self.inner.keeps_usage()
+    }
+
+    fn finished(&self, wanted: Wanted) -> BoxFuture<'_, Vec<Finished>> {
+        self.inner.finished(wanted)
+    }
+
+    fn acknowledge(&self, request_ids: &[Arc<str>]) {
+        self.inner.acknowledge(request_ids);
     }
 
     fn status(&self) -> UpstreamStatus {

@@ -50,6 +50,11 @@ impl Foreign {
         self.forward.generate(request, model, headers).await
     }
 
+    /// Stops a request: it knows no message for that, but the end of a connection.
+    pub(super) fn cancel(&self, request_id: &str) {
+        self.forward.stop(request_id);
+    }
+
     /// What is known: whether it is there, and what we sent.
     pub(super) fn status(&self) -> UpstreamStatus {
         UpstreamStatus {

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hansa_config::secret::Secret;
-use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use serde::Deserialize;
 
 use crate::clock::Clock;
 use crate::federation::follow::{self, Picture};
@@ -16,6 +17,7 @@ use crate::limits;
 use crate::route::residency::{AllowList, Purpose};
 use crate::upstream::forward::Forward;
 use crate::upstream::link::LinkTasks;
+use crate::upstream::usage::{Finished, Wanted};
 use crate::upstream::{EventStream, GenerateRequest, UpstreamError, UpstreamStatus, Wishes};
 
 /// One server of ours.
@@ -26,6 +28,12 @@ pub(super) struct Remote {
     picture: Arc<Picture>,
     clock: Clock,
     tasks: LinkTasks,
+}
+
+/// A page of usage that a server has kept.
+#[derive(Deserialize)]
+struct Page {
+    data: Vec<Finished>,
 }
 
 impl Remote {
@@ -74,23 +82,65 @@ impl Remote {
         self.forward.in_flight()
     }
 
-    /// Tells it to stop a request. It may be gone, or the request over: nobody waits for an answer.
+    /// Tells it to stop a request, where it has it from here.
     pub(super) fn cancel(&self, request_id: &str) {
+        if !self.forward.serves(request_id) {
+            return;
+        }
         let body = serde_json::json!({ "id": request_id }).to_string();
-        let mut headers = HeaderMap::new();
-        authenticate(&mut headers, self.secret.as_ref());
+        self.tell("/hansa/v1/cancel", body);
+    }
+
+    /// What it has kept of requests that are over; nothing where it does not answer.
+    pub(super) async fn finished(&self, wanted: &Wanted) -> Vec<Finished> {
+        let query = match wanted {
+            Wanted::Request { id, hops } => format!("id={id}&hops={}", hops.saturating_add(1)),
+            Wanted::Of { owner, run } => format!("owner={owner}&but={run}"),
+        };
+        let path = format!("/hansa/v1/usage?{query}");
+        let sent = self
+            .forward
+            .send(Method::GET, &path, self.credentials(), Bytes::new());
+        let Ok(answer) = sent.await else {
+            return Vec::new();
+        };
+        if answer.status() != StatusCode::OK {
+            return Vec::new();
+        }
+        let body = answer.into_body().whole(limits::USAGE_ANSWER_BYTES_MAX);
+        let body = body.await.unwrap_or_default();
+        let page: Result<Page, _> = serde_json::from_slice(&body);
+        let mut found = page.map(|page| page.data).unwrap_or_default();
+        found.truncate(limits::USAGE_PAGE_MAX);
+        found
+    }
+
+    /// Tells it that these requests are settled.
+    pub(super) fn acknowledge(&self, request_ids: &[Arc<str>]) {
+        let body = serde_json::json!({ "ids": request_ids }).to_string();
+        self.tell("/hansa/v1/usage", body);
+    }
+
+    /// Posts `body` to `path`. It may be gone: nobody waits for an answer.
+    fn tell(&self, path: &'static str, body: String) {
+        let headers = self.credentials();
         let forward = Arc::clone(&self.forward);
         self.tasks.spawn(async move {
-            let sent = forward.send(Method::POST, "/hansa/v1/cancel", headers, Bytes::from(body));
+            let sent = forward.send(Method::POST, path, headers, Bytes::from(body));
             if let Err(error) = sent.await {
-                tracing::info!(upstream = forward.name(), %error, "a request could not be cancelled");
+                tracing::info!(upstream = forward.name(), path, %error, "the upstream could not be told");
             }
         });
     }
 
-    fn headers(&self, request: &GenerateRequest) -> HeaderMap {
+    fn credentials(&self) -> HeaderMap {
         let mut headers = HeaderMap::new();
         authenticate(&mut headers, self.secret.as_ref());
+        headers
+    }
+
+    fn headers(&self, request: &GenerateRequest) -> HeaderMap {
+        let mut headers = self.credentials();
         common(&mut headers, request);
         if let Some(deadline) = request.deadline {
             let left = deadline.saturating_sub(self.clock.now());
@@ -99,6 +149,7 @@ impl Remote {
         number(&mut headers, headers::POOL, request.pool);
         number(&mut headers, headers::FLOW, request.flow);
         text(&mut headers, headers::TENANT, request.tenant.as_deref());
+        text(&mut headers, headers::CHARGE, request.charge.as_deref());
         way(&mut headers, &request.wishes);
         headers
     }

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::StreamExt as _;
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, join_all};
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
@@ -29,6 +29,7 @@ use crate::telemetry::Metrics;
 use crate::upstream::journey::Journey;
 use crate::upstream::retry::{Leg, Trip};
 use crate::upstream::sums::{resident, total};
+use crate::upstream::usage::{Finished, Wanted};
 use crate::upstream::{
     EmbedRequest, Embeddings, EventStream, GenerateRequest, Readiness, Resident, Upstream,
     UpstreamError, UpstreamErrorKind, UpstreamStatus, UpstreamTotals,
@@ -187,12 +188,20 @@ impl Inner {
 
     /// The upstreams of a model.
     fn upstreams(&self, model: &str) -> Vec<Arc<dyn Upstream>> {
+        let places = self.places(model);
+        places.into_iter().map(|(_, upstream)| upstream).collect()
+    }
+
+    /// The upstreams of a model, each with its site.
+    fn places(&self, model: &str) -> Vec<(Arc<str>, Arc<dyn Upstream>)> {
         let state = self.state();
         let ids = state.router.candidates(model).iter();
-        let member = |id: &CandidateId| state.members.get(id.index())?.as_ref();
-        ids.filter_map(member)
-            .map(|member| Arc::clone(&member.upstream))
-            .collect()
+        let place = |id: &CandidateId| {
+            let member = state.members.get(id.index())?.as_ref()?;
+            let site = Arc::clone(&state.router.facts(*id)?.site);
+            Some((site, Arc::clone(&member.upstream)))
+        };
+        ids.filter_map(place).collect()
     }
 }
 
@@ -391,6 +400,30 @@ impl Upstream for Routed {
     fn cancel(&self, request_id: &str) {
         for upstream in self.roster.inner.upstreams(&self.model) {
             upstream.cancel(request_id);
+        }
+    }
+
+    fn keeps_usage(&self) -> bool {
+        let upstreams = self.roster.inner.upstreams(&self.model);
+        upstreams.iter().any(|upstream| upstream.keeps_usage())
+    }
+
+    fn finished(&self, wanted: Wanted) -> BoxFuture<'_, Vec<Finished>> {
+        Box::pin(async move {
+            let served = self.roster.inner.places(&self.model);
+            let asked = served.iter().map(async |(site, upstream)| {
+                let mut found = upstream.finished(wanted.clone()).await;
+                let here = |one: &mut Finished| one.site = Some(Arc::clone(site));
+                found.iter_mut().for_each(here);
+                found
+            });
+            join_all(asked).await.concat()
+        })
+    }
+
+    fn acknowledge(&self, request_ids: &[Arc<str>]) {
+        for upstream in self.roster.inner.upstreams(&self.model) {
+            upstream.acknowledge(request_ids);
         }
     }
 

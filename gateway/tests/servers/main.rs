@@ -9,6 +9,7 @@
 
 mod accounts;
 mod discovery;
+mod exact;
 mod failover;
 mod harness;
 mod hops;
