@@ -46,6 +46,12 @@ struct Args {
     speculation: bool,
 }
 
+/// Tokens of a prompt that are computed beside streams, and steps of that kind in a repetition.
+const PART: usize = 16;
+const STEPS: usize = 4;
+/// Tokens of that prompt that are in the cache already.
+const KNOWN: [usize; 2] = [16, 900];
+
 fn main() -> Result<()> {
     let args = Args::parse();
     if args.ours_only {
@@ -188,7 +194,30 @@ fn measure_ours(args: &Args) -> Result<()> {
         "prefill {prefill}, decode {single}, {} streams {streams} tok/s",
         args.streams
     );
+    for known in KNOWN {
+        print_company(args, &mut ours, known)?;
+    }
     println!("peak resident memory {} MB", stats::peak_resident_mb());
+    Ok(())
+}
+
+/// How long a step of the streams takes, and one beside the next tokens of a prompt of which `known` are in the cache.
+fn print_company(args: &Args, ours: &mut Ours, known: usize) -> Result<()> {
+    let [mut alone, mut beside] = [Samples::default(), Samples::default()];
+    for _ in 0..args.repeat {
+        decode_ours(args, ours, args.streams)?;
+        ours.prefill(args.streams, &prompt(known, 9, 30_000))?;
+        let tokens = vec![100; args.streams];
+        for _ in 0..STEPS {
+            alone.push(1e3 / rate(1, || ours.decode(&tokens).map(drop))?);
+            let part = prompt(PART, 10, 30_000);
+            beside.push(1e3 / rate(1, || ours.decode_beside(&tokens, &part).map(drop))?);
+        }
+    }
+    println!(
+        "a step of {} streams {alone} ms, beside {PART} tokens of a prompt after its first {known} {beside} ms",
+        args.streams
+    );
     Ok(())
 }
 

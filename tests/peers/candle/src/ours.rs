@@ -9,7 +9,7 @@ use hansa_models::{Batch, CausalLm, KvType, LoadOptions, PagedKv, ThreadPool, lo
 
 const BLOCK: u32 = 16;
 const BLOCKS_PER_STREAM: u32 = 64;
-const STREAMS_MAX: u32 = 32;
+const STREAMS_MAX: u32 = 33;
 
 pub struct Ours {
     model: Box<dyn CausalLm>,
@@ -52,9 +52,17 @@ impl Ours {
 
     /// One token for each of the first streams, in one step; the logits of each.
     pub fn decode(&mut self, tokens: &[u32]) -> Result<Vec<Vec<f32>>> {
+        self.decode_beside(tokens, &[])
+    }
+
+    /// The same beside the next `part` of a prompt in the place after those streams.
+    pub fn decode_beside(&mut self, tokens: &[u32], part: &[u32]) -> Result<Vec<Vec<f32>>> {
         let mut batch = Batch::default();
         for (stream, token) in tokens.iter().enumerate() {
             self.add(&mut batch, stream, &[*token]);
+        }
+        if !part.is_empty() {
+            self.add(&mut batch, tokens.len(), part);
         }
         self.forward(&batch)
     }

@@ -1,5 +1,6 @@
 //! What the tokens of a step see in the cache: shares it out over threads and puts the shares together in a fixed order.
 
+use std::cmp::Reverse;
 use std::ops::Range;
 
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape};
@@ -78,39 +79,38 @@ impl PagedAttention<'_> {
     fn run<T: CacheNumber>(&self, inputs: Inputs<'_, T>) -> Vec<f32> {
         let shape = self.step.shape;
         let len = self.step.batch.token_count() * shape.q_width();
-        let whole: Vec<Item> = self.items().collect();
-        let run = |out| {
-            if whole.len() < pieces_max() {
-                return self.run_in_chunks(&whole, inputs, out);
-            }
-            for_each(whole.iter().collect(), |item| {
-                let rows = self.attend(item, inputs);
-                self.store(item, rows, out);
-            });
-        };
         #[expect(unsafe_code, reason = "see SAFETY")]
         // SAFETY: the runs are all tokens of the step, and a run's items all heads.
         unsafe {
-            written(len, shape.q_width(), run)
+            written(len, shape.q_width(), |out| self.attend_all(inputs, out))
         }
     }
 
-    /// Few sequences: several threads read one context, and their shares are added up in the order of positions.
-    fn run_in_chunks<T: CacheNumber>(&self, whole: &[Item], inputs: Inputs<'_, T>, out: OutPtr) {
-        let chunks: Vec<Vec<Item>> = whole.iter().map(Item::chunks).collect();
+    /// All items, shared out evenly: the long ones first, and those that would keep one thread busy after the others have
+    /// ended in parts, whose results are put together in the order of positions.
+    fn attend_all<T: CacheNumber>(&self, inputs: Inputs<'_, T>, out: OutPtr) {
+        let items: Vec<Item> = self.items().collect();
+        let fair = items.iter().map(Item::pairs).sum::<usize>() / pieces_max();
+        let (long, whole): (Vec<Item>, Vec<Item>) =
+            items.into_iter().partition(|item| item.pairs() > fair);
+        let chunks: Vec<Vec<Item>> = long.iter().map(Item::chunks).collect();
         let mut shares: Vec<Vec<Option<Rows>>> = chunks
             .iter()
             .map(|chunks| chunks.iter().map(|_| None).collect())
             .collect();
-        let pairs = chunks
-            .iter()
-            .flatten()
-            .zip(shares.iter_mut().flatten())
-            .collect();
-        for_each(pairs, |(item, share): (&Item, &mut Option<Rows>)| {
-            *share = Some(self.attend(item, inputs));
+        let parts = chunks.iter().flatten();
+        let parts = parts.zip(shares.iter_mut().flatten().map(Some));
+        let mut tasks: Vec<(&Item, Option<&mut Option<Rows>>)> =
+            parts.chain(whole.iter().map(|item| (item, None))).collect();
+        tasks.sort_by_key(|(item, _)| Reverse(item.pairs()));
+        for_each(tasks, |(item, share)| {
+            let rows = self.attend(item, inputs);
+            match share {
+                Some(share) => *share = Some(rows),
+                None => self.store(item, rows, out),
+            }
         });
-        for (item, shares) in whole.iter().zip(shares) {
+        for (item, shares) in long.iter().zip(shares) {
             let merged = shares.into_iter().flatten().reduce(|mut rows, later| {
                 rows.merge(&later);
                 rows
@@ -238,6 +238,11 @@ impl PagedAttention<'_> {
 }
 
 impl Item {
+    /// Pairs of a token and a position: how much work it is.
+    fn pairs(&self) -> usize {
+        self.run.tokens * self.positions.len()
+    }
+
     /// The same work cut at every [`CHUNK`] positions.
     fn chunks(&self) -> Vec<Self> {
         let Range { start, end } = self.positions;

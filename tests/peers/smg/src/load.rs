@@ -1,0 +1,153 @@
+//! A closed loop over keep-alive connections.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use bytes::Bytes;
+use futures::future::try_join_all;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper::{Request, Response};
+use hyper_util::rt::TokioIo;
+use serde_json::json;
+use tokio::net::TcpStream;
+
+use crate::gateway::Gateway;
+use crate::upstream::{MODEL, STAY_OPEN};
+
+/// What is asked again and again.
+pub struct Case {
+    pub name: &'static str,
+    pub prompt_bytes: usize,
+    pub answer: Answer,
+    /// What is counted, and how many of it a request has.
+    pub unit: &'static str,
+    pub per_request: usize,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Answer {
+    Whole,
+    Stream,
+}
+
+/// What a run did.
+pub struct Ran {
+    pub requests: usize,
+    pub took: Duration,
+}
+
+/// Asks over `connections` connections for `time`.
+pub async fn run(
+    gateway: &Gateway,
+    case: &Case,
+    connections: usize,
+    time: Duration,
+) -> Result<Ran> {
+    let start = Instant::now();
+    let users = (0..connections).map(|user| async move {
+        let mut sender = connect(gateway).await?;
+        let mut requests = 0;
+        while start.elapsed() < time {
+            let body = body(case, user, requests);
+            let answer = ask(&mut sender, gateway, body).await?;
+            check(case, answer).await?;
+            requests += 1;
+        }
+        anyhow::Ok(requests)
+    });
+    let requests = try_join_all(users).await?;
+    Ok(Ran {
+        requests: requests.iter().sum(),
+        took: start.elapsed(),
+    })
+}
+
+/// Streams that have begun and are still open.
+pub async fn open(
+    gateway: &Gateway,
+    streams: usize,
+) -> Result<Vec<(Response<Incoming>, SendRequest<Full<Bytes>>)>> {
+    let mut open = Vec::new();
+    for _ in 0..streams {
+        let mut sender = connect(gateway).await?;
+        let body = json!({"model": MODEL, "stream": true, "max_tokens": 80,
+            "messages": [{"role": "user", "content": STAY_OPEN}]});
+        let mut answer = ask(&mut sender, gateway, body.to_string().into()).await?;
+        answer.frame().await.context("no first event")??;
+        open.push((answer, sender));
+    }
+    Ok(open)
+}
+
+/// Whether a short request is answered.
+pub async fn ready(gateway: &Gateway) -> bool {
+    let asked = async {
+        let body = json!({"model": MODEL, "max_tokens": 80, "messages": [{"role": "user", "content": "ready?"}]});
+        ask(
+            &mut connect(gateway).await?,
+            gateway,
+            body.to_string().into(),
+        )
+        .await
+    };
+    asked.await.is_ok()
+}
+
+async fn connect(gateway: &Gateway) -> Result<SendRequest<Full<Bytes>>> {
+    let stream = TcpStream::connect(gateway.address).await?;
+    stream.set_nodelay(true)?;
+    let (sender, connection) = handshake(TokioIo::new(stream)).await?;
+    tokio::spawn(connection);
+    Ok(sender)
+}
+
+async fn ask(
+    sender: &mut SendRequest<Full<Bytes>>,
+    gateway: &Gateway,
+    body: Bytes,
+) -> Result<Response<Incoming>> {
+    sender.ready().await?;
+    let request = Request::post("/v1/chat/completions")
+        .header("host", gateway.address.to_string())
+        .header("content-type", "application/json")
+        .header("authorization", format!("Bearer {}", gateway.key))
+        .body(Full::new(body))?;
+    let answer = sender.send_request(request).await?;
+    if !answer.status().is_success() {
+        let status = answer.status();
+        let text = answer.into_body().collect().await?.to_bytes();
+        anyhow::bail!("{status}: {}", String::from_utf8_lossy(&text));
+    }
+    Ok(answer)
+}
+
+/// A prompt of words that differs from all others of the run at its start.
+fn body(case: &Case, user: usize, request: usize) -> Bytes {
+    let mut text = format!("user {user} asks for the {request}th time: ");
+    while text.len() < case.prompt_bytes {
+        text.push_str("which cities were in the league ");
+    }
+    text.truncate(case.prompt_bytes);
+    let mut body =
+        json!({"model": MODEL, "max_tokens": 80, "messages": [{"role": "user", "content": text}]});
+    if case.answer == Answer::Stream {
+        body["stream"] = true.into();
+        body["stream_options"] = json!({"include_usage": true});
+    }
+    body.to_string().into()
+}
+
+/// That everything came: a gateway that breaks streams early is not fast.
+async fn check(case: &Case, answer: Response<Incoming>) -> Result<()> {
+    let body = answer.into_body().collect().await?.to_bytes();
+    match case.answer {
+        Answer::Whole => ensure!(body.len() > 100, "a short answer"),
+        Answer::Stream => {
+            let events = body.windows(6).filter(|part| *part == b"data: ").count();
+            ensure!(events > case.per_request, "{events} events");
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,135 @@
+//! Hansa beside SMG, in front of two upstreams that answer at once: how many requests and events a processor second of the
+//! gateway carries, and what memory it takes. Only the gateway's own time counts, so the figures hold on a busy machine too.
+
+mod gateway;
+mod load;
+mod upstream;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Result;
+use clap::Parser;
+
+use gateway::{Gateway, Kind};
+use load::{Answer, Case};
+use upstream::{EVENTS, Upstream};
+
+/// What to measure, and with which programs.
+#[derive(Debug, Parser)]
+pub struct Args {
+    /// SMG's launcher; without it only ours is measured.
+    #[arg(long)]
+    smg: Option<PathBuf>,
+    /// Our server.
+    #[arg(long, default_value = "target/release/hansa")]
+    hansa: PathBuf,
+    /// Rounds: each measures every case on both gateways.
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+    /// Seconds of each case.
+    #[arg(long, default_value_t = 5)]
+    seconds: u64,
+    /// Only the cases whose name contains this.
+    #[arg(long, default_value = "")]
+    only: String,
+    /// Do not measure streams that stay open.
+    #[arg(long)]
+    no_open: bool,
+}
+
+/// Connections that ask without pause.
+const CONNECTIONS: usize = 32;
+/// Streams that stay open while memory is looked at.
+const OPEN: usize = 256;
+
+const CASES: [Case; 3] = [
+    Case {
+        name: "short requests",
+        prompt_bytes: 200,
+        answer: Answer::Whole,
+        unit: "requests",
+        per_request: 1,
+    },
+    Case {
+        name: "requests of 100 kB",
+        prompt_bytes: 100_000,
+        answer: Answer::Whole,
+        unit: "requests",
+        per_request: 1,
+    },
+    Case {
+        name: "streams",
+        prompt_bytes: 200,
+        answer: Answer::Stream,
+        unit: "events",
+        per_request: EVENTS,
+    },
+];
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let args = Args::parse();
+    let upstreams = [Upstream::start().await?, Upstream::start().await?];
+    println!("| gateway | case | per CPU second | per second | requests | memory |");
+    println!("|---|---|---|---|---|---|");
+    for _ in 0..args.rounds {
+        for kind in [Kind::Hansa, Kind::Smg] {
+            for case in CASES.iter().filter(|case| case.name.contains(&args.only)) {
+                let Some(gateway) = Gateway::start(kind, &args, &upstreams).await? else {
+                    continue;
+                };
+                measure(&args, &gateway, case).await?;
+            }
+            if args.no_open {
+                continue;
+            }
+            if let Some(gateway) = Gateway::start(kind, &args, &upstreams).await? {
+                measure_open(&gateway).await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A case after a second of warming up.
+async fn measure(args: &Args, gateway: &Gateway, case: &Case) -> Result<()> {
+    load::run(gateway, case, CONNECTIONS, Duration::from_secs(1)).await?;
+    let before = gateway.cpu()?;
+    let ran = load::run(
+        gateway,
+        case,
+        CONNECTIONS,
+        Duration::from_secs(args.seconds),
+    )
+    .await?;
+    let cpu = gateway.cpu()? - before;
+    let units = (ran.requests * case.per_request) as f64;
+    println!(
+        "| {:?} | {} | {:.0} {} | {:.0} | {} | {:.0} MB |",
+        gateway.kind,
+        case.name,
+        units / cpu.as_secs_f64(),
+        case.unit,
+        units / ran.took.as_secs_f64(),
+        ran.requests,
+        gateway.resident_kb()? as f64 / 1e3
+    );
+    Ok(())
+}
+
+/// Streams that have begun and go on for as long as the client wants.
+async fn measure_open(gateway: &Gateway) -> Result<()> {
+    let warm = load::open(gateway, 8).await?;
+    drop(warm);
+    let before = gateway.resident_kb()?;
+    let open = load::open(gateway, OPEN).await?;
+    let after = gateway.resident_kb()?;
+    println!(
+        "| {:?} | {OPEN} open streams | {:.1} kB a stream | | | {:.0} MB |",
+        gateway.kind,
+        after.saturating_sub(before) as f64 / open.len() as f64,
+        after as f64 / 1e3
+    );
+    Ok(())
+}
