@@ -4,6 +4,7 @@
 //!
 //! It must not know TOML or JSON.
 
+mod energy;
 mod route;
 pub(crate) mod tenancy;
 mod upstream;
@@ -20,6 +21,7 @@ use crate::schema::{
 use crate::secret::SecretSource;
 use crate::units::Range;
 
+pub(crate) use energy::ENERGY;
 pub(crate) use route::ROUTE;
 pub(crate) use upstream::{PEER, UPSTREAM};
 
@@ -101,13 +103,18 @@ pub(crate) enum Slot<'a> {
     Currency(&'a mut Currency),
 }
 
-/// Sections that later versions have; using one is refused by name.
-pub(crate) const RESERVED: [&str; 1] = ["energy"];
-
 /// Every section, in the order of the reference.
 pub(crate) fn sections() -> impl Iterator<Item = &'static Section> {
-    SECTIONS.iter().chain(&tenancy::SECTIONS)
+    SECTIONS
+        .iter()
+        .chain(&tenancy::SECTIONS)
+        .chain(&[ENERGY_SECTION])
 }
+
+const ENERGY_SECTION: Section = section(
+    "energy",
+    "What the work of this process takes, so that each answer can say it and routing can go by it.",
+);
 
 const SECTIONS: [Section; 9] = [
     section("server", "The listener for clients."),
@@ -470,7 +477,8 @@ impl<S> Key<S> {
 
 /// All keys of the sections that are there once.
 pub(crate) fn root() -> impl Iterator<Item = &'static Key<Config>> {
-    ROOT.iter().chain(ROUTE).chain(PEER).chain(&tenancy::QUOTA)
+    let others = ROUTE.iter().chain(PEER).chain(&tenancy::QUOTA);
+    ROOT.iter().chain(others).chain(ENERGY)
 }
 
 /// Paths of all keys from the root of the file: `"model.sim.context_tokens"`.

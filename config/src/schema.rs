@@ -2,6 +2,7 @@
 //!
 //! What the keys are called, allow and mean stands in `keys.rs`; these types must not know TOML.
 
+mod energy;
 mod route;
 pub mod tenancy;
 mod upstream;
@@ -10,6 +11,7 @@ use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
+pub use energy::Energy;
 pub use route::{Policy, Route};
 pub use upstream::{Discover, Kind, ModelName, Peer, Upstream};
 
@@ -44,6 +46,8 @@ pub struct Config {
     pub rates: Vec<tenancy::RateOf>,
     /// `[quota]`: the ledger, and what is reserved.
     pub quota: tenancy::Quota,
+    /// `[energy]`: what the work of this process takes.
+    pub energy: Energy,
 }
 
 /// `[server]`
@@ -354,6 +358,7 @@ impl Default for Config {
             prices: Vec::new(),
             rates: Vec::new(),
             quota: tenancy::Quota::default(),
+            energy: Energy::default(),
         }
     }
 }

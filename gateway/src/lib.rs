@@ -7,6 +7,7 @@ pub mod clock;
 mod collect;
 mod connection;
 pub mod drain;
+pub mod energy;
 pub mod federation;
 pub mod fleet;
 pub mod health;

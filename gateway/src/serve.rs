@@ -21,6 +21,7 @@ use crate::admin;
 use crate::clock::Clock;
 use crate::collect::collect;
 use crate::drain::{Drain, DrainTimes, Drained, Phase};
+use crate::energy::{self, Energy};
 use crate::federation::kept::Kept;
 use crate::federation::{self, Control};
 use crate::fleet::Fleet;
@@ -65,6 +66,7 @@ struct Core {
     tenants: Tenants,
     /// What peers' requests used that are over.
     kept: Kept,
+    energy: Energy,
 }
 
 /// Where a server listens, as it tells whoever started it.
@@ -138,7 +140,9 @@ impl App {
         let links = LinkTasks::default();
         let tenants = Tenants::open(&config, quota::open::open(&config, &clock)?)?;
         tenants.quota().replay()?;
-        let starter = Starter::new(metrics.clone(), clock.clone()).routed_by(&config.route);
+        let energy = Energy::here(&config.energy);
+        let starter = Starter::new(metrics.clone(), clock.clone());
+        let starter = starter.routed_by(&config.route).with_energy(&energy);
         let (models, loads) = starter.prepare(&config, &links)?;
         let clients = bind(config.server.listen).await?;
         let operators = match config.admin.listen {
@@ -148,6 +152,7 @@ impl App {
         let core = Core {
             config,
             kept: Kept::new(clock.clone()),
+            energy,
             clock,
             metrics,
             models: Arc::new(models),
@@ -196,7 +201,10 @@ impl App {
         core.keep_metrics();
         let quota = core.tenants.quota().clone();
         let models = Arc::clone(&core.models);
-        core.links.spawn(collect(models, quota));
+        core.links.spawn(collect(Arc::clone(&models), quota));
+        let (config, clock) = (core.config.energy.clone(), core.clock.clone());
+        let watching = energy::watch(core.energy.clone(), config, models, clock);
+        core.links.spawn(watching);
         let ledger_failed = core.tenants.quota().failed();
         tokio::select! {
             () = ledger_failed => {

@@ -7,6 +7,7 @@ use futures::future::BoxFuture;
 use hansa_config::{Config, schema};
 
 use crate::clock::Clock;
+use crate::energy::Energy;
 use crate::route::decisions::Decisions;
 use crate::route::facts::Facts;
 use crate::route::options::Options;
@@ -51,6 +52,7 @@ pub struct Starter {
     metrics: Metrics,
     clock: Clock,
     route: schema::Route,
+    energy: Energy,
     decisions: Arc<Decisions>,
     #[cfg(feature = "engine")]
     devices: Devices,
@@ -70,7 +72,7 @@ pub struct Started {
 const OWNER: &str = "hansa";
 
 /// Name of the site of models of this process where the config gives none.
-const HERE: &str = "local";
+pub(crate) const HERE: &str = "local";
 
 /// What a section of the config lists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,6 +91,7 @@ impl Starter {
             metrics,
             clock,
             route: schema::Route::default(),
+            energy: Energy::default(),
             decisions: Arc::default(),
             #[cfg(feature = "engine")]
             devices: Devices::default(),
@@ -100,6 +103,13 @@ impl Starter {
     pub fn routed_by(self, route: &schema::Route) -> Self {
         let route = route.clone();
         Self { route, ..self }
+    }
+
+    /// The same one, where work of this process takes `energy`.
+    #[must_use]
+    pub fn with_energy(self, energy: &Energy) -> Self {
+        let energy = energy.clone();
+        Self { energy, ..self }
     }
 
     /// Upstreams for the models, nodes and sites of `config`, none of them ready, and what makes the models so; nodes and
@@ -152,7 +162,8 @@ impl Starter {
         for name in &upstream.models {
             let (metrics, clock) = (self.metrics.clone(), self.clock.clone());
             let id = Arc::from(name.ours.as_str());
-            let model = Measured::new(group.model(name.clone()), id, metrics, clock);
+            let energy = Energy::there(upstream);
+            let model = Measured::new(group.model(name.clone()), id, metrics, clock, energy);
             let facts = self.there(place, upstream, &name.ours);
             let added = roster.add(facts, Arc::new(model));
             added.ok_or_else(|| failed(GroupError::TooMany))?;
@@ -245,7 +256,7 @@ impl Starter {
         };
         let id = Arc::from(model.id.as_str());
         let (metrics, clock) = (self.metrics.clone(), self.clock.clone());
-        let measured = Measured::new(local, id, metrics, clock);
+        let measured = Measured::new(local, id, metrics, clock, self.energy.clone());
         Ok((Arc::new(measured), Box::pin(load)))
     }
 

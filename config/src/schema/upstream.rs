@@ -38,6 +38,10 @@ pub struct Upstream {
     pub experimental: bool,
     /// Round-trip time to assume before one was measured.
     pub rtt_ms: Option<u32>,
+    /// Energy of a token where it does not tell.
+    pub millijoules_per_token: Option<u64>,
+    /// Carbon of a kilowatt-hour where it does not tell.
+    pub grams_per_kwh: Option<u64>,
 }
 
 /// A model as clients name it, and as the upstream does.
@@ -110,6 +114,8 @@ impl Default for Upstream {
             country: None,
             experimental: false,
             rtt_ms: None,
+            millijoules_per_token: None,
+            grams_per_kwh: None,
         }
     }
 }

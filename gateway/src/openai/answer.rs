@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::response::{IntoResponse, Response};
 use futures::StreamExt as _;
-use http::{HeaderValue, header};
+use http::{HeaderMap, HeaderValue, header};
 use serde::Serialize;
 
 use super::error::ApiError;
@@ -62,11 +62,25 @@ pub(super) async fn respond(mut run: Run, head: &Head) -> Result<Response, ApiEr
             Event::Finished { choice, reason } => at(&mut choices, choice).reason = Some(reason),
             Event::Done(usage) => {
                 let shown = best(choices, head);
-                return Ok(json(&body(head, &shown, usage.into())));
+                let mut response = json(&body(head, &shown, usage.into()));
+                tell_energy(&usage, response.headers_mut());
+                return Ok(response);
             }
         }
     }
     Err(ApiError::internal())
+}
+
+/// Tells what the request took beside the answer, for those who look at no body.
+fn tell_energy(usage: &upstream::Usage, headers: &mut HeaderMap) {
+    let said = UsageExtension::of(usage);
+    let (joules, grams) = said.map_or((None, None), |said| (said.joules, said.grams));
+    for (name, figure) in [("x-hansa-joules", joules), ("x-hansa-grams", grams)] {
+        let value = figure.and_then(|figure| HeaderValue::try_from(figure.to_string()).ok());
+        if let Some(value) = value {
+            headers.insert(name, value);
+        }
+    }
 }
 
 #[derive(Default)]

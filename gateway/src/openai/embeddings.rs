@@ -20,6 +20,7 @@ use crate::limits;
 use crate::quota::amount::Tokens;
 use crate::quota::charge::Spent;
 use crate::quota::ledger::Outcome;
+use crate::upstream::purse::Purse;
 use crate::upstream::{EmbedInput, EmbedRequest, Embeddings};
 
 /// `POST /v1/embeddings`
@@ -43,7 +44,7 @@ pub(super) async fn serve(State(api): State<Api>, request: Request) -> Result<Re
     let held = client
         .as_ref()
         .map(|client| client.hold(&id, &model, bound));
-    let held = held.transpose()?;
+    let held = held.transpose()?.map(Arc::new);
     let time = api.time_for(&said);
     let request = Arc::new(EmbedRequest {
         id,
@@ -53,6 +54,7 @@ pub(super) async fn serve(State(api): State<Api>, request: Request) -> Result<Re
         deadline: Some(started + time),
         hops: said.hops,
         wishes,
+        purse: held.clone().map(|held| held as Arc<dyn Purse>),
     });
     let left = (started + time).saturating_sub(api.shared.clock.now());
     let made = match timeout(left, upstream.embed(request)).await {

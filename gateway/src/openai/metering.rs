@@ -19,6 +19,7 @@ use crate::quota::reservation::{Reservation, Slip};
 use crate::quota::standing::Level;
 use crate::tenant::principal::Principal;
 use crate::upstream::link::LinkTasks;
+use crate::upstream::purse::Purse;
 use crate::upstream::{GenerateRequest, Upstream};
 
 /// What metering needs of the server.
@@ -109,8 +110,12 @@ impl Client {
         }
         let reservation = Arc::new(self.hold(request, &model, bound)?);
         let kept = upstream.keeps_usage();
+        if requests.len() > 1 {
+            reservation.has_several_parts();
+        }
         for (request, part) in requests.iter_mut().zip(0..) {
             let request = Arc::make_mut(request);
+            request.purse = Some(Arc::clone(&reservation) as Arc<dyn Purse>);
             request.charge = if kept { reservation.tag(part) } else { None };
         }
         let payer = Payer::Tenant(reservation);

@@ -430,6 +430,7 @@ impl Work {
                 .map(Client::tenant)
                 .or_else(|| self.said.tenant.clone()),
             charge: self.said.charge.clone(),
+            purse: None,
             wishes: Arc::clone(&wishes),
         };
         let requests = prompts.into_iter().enumerate().map(request);

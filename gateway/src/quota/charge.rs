@@ -147,6 +147,9 @@ pub struct Pending {
     pub(super) price: Price,
     pub(super) taken: Moment,
     pub(super) started: bool,
+    /// Whether the share of its site is held. Until it is, the site is but the one that it came to, and it cannot be
+    /// served: it waits for a pick.
+    pub(super) placed: bool,
 }
 
 impl Pending {

@@ -88,7 +88,8 @@ impl Quota {
         if found.usage.is_nothing() || self.is_settled(stub.charge)? || self.is_settled(own)? {
             return Ok(true);
         }
-        let site = found.site.as_ref().unwrap_or(&self.shared.options.site);
+        let here = &self.shared.options.home;
+        let site = self.known(found.site.as_ref().unwrap_or(here));
         let claim = Claim {
             account: Arc::new(Account {
                 key: stub.key,
@@ -96,7 +97,7 @@ impl Quota {
                 organisation: stub.organisation,
             }),
             model: stub.model,
-            site: Arc::clone(site),
+            site,
             bound: Tokens::from(found.usage),
         };
         let slip = Slip {

@@ -15,6 +15,7 @@ use super::store::embedded::EmbeddedLedger;
 use super::store::memory::MemoryLedger;
 use super::{Options, Quota};
 use crate::clock::Clock;
+use crate::start::HERE;
 
 /// The quota that `config` describes, with its ledger.
 ///
@@ -42,6 +43,7 @@ pub fn open(config: &Config, clock: &Clock) -> Result<Quota, LedgerError> {
     }
     let options = Options {
         site: config.quota.site.as_str().into(),
+        home: config.route.home_site.as_deref().unwrap_or(HERE).into(),
         default_max_tokens: config.quota.default_max_tokens,
     };
     Ok(Quota::new(book, ledger, clock.clone(), options))

@@ -35,6 +35,10 @@ pub(super) struct Eligible {
     pub(super) load: f64,
     pub(super) weight: u32,
     pub(super) at_home: bool,
+    /// Whether its site has an allocation of the tenant's that is good there alone.
+    pub(super) own: bool,
+    /// Whether its answer is expected after its time.
+    pub(super) late: bool,
 }
 
 /// What the choice remembers of a model from one request to the next.
@@ -148,6 +152,8 @@ impl Candidate {
             load: self.company() / f64::from(self.facts.weight.max(1)),
             weight: self.facts.weight,
             at_home: home.as_ref().is_some_and(|home| **home == *self.facts.site),
+            own: false,
+            late: false,
         }
     }
 }
@@ -192,6 +198,8 @@ mod tests {
             load: *cost,
             weight: 1,
             at_home: false,
+            own: false,
+            late: false,
         };
         costs.iter().enumerate().map(one).collect()
     }

@@ -38,6 +38,7 @@ impl From<UpstreamErrorKind> for UpstreamError {
             | Kind::Refused(_)
             | Kind::TooManyHops
             | Kind::NoSiteAllowed
+            | Kind::NothingLeft
             | Kind::Cancelled => (Origin::Client, Retry::Never),
             Kind::DeadlineExceeded => (Origin::Upstream, Retry::Never),
             Kind::Overloaded
@@ -102,6 +103,9 @@ pub enum UpstreamErrorKind {
     /// No site that its tenant and its purpose allow serves the model.
     #[error("no site that the request may go to serves the model")]
     NoSiteAllowed,
+    /// Wherever it may go, not enough is left of its tenant's allocation.
+    #[error("no site with enough left of its tenant's allocation serves the model")]
+    NothingLeft,
     /// The connection to the upstream could not be made, or died.
     #[error("the upstream cannot be reached")]
     Unreachable,

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use futures::Stream;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
+use tokio::task::spawn_blocking;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use crate::federation::headers;
@@ -22,7 +23,8 @@ use crate::upstream::link::{AnswerBody, Link, LinkError, Target};
 use crate::upstream::sse::Reader;
 use crate::upstream::stops::{Ending, Stops};
 use crate::upstream::{
-    Event, EventStream, GenerateRequest, UpstreamError, UpstreamErrorKind, Usage, body, refusal,
+    EmbedRequest, Embeddings, Event, EventStream, GenerateRequest, UpstreamError,
+    UpstreamErrorKind, Usage, body, refusal, vectors,
 };
 
 /// One other server.
@@ -103,12 +105,56 @@ impl Forward {
             () = stopped.cancelled(), if !self.ours => return Err(self.ended(Usage::default())),
         };
         if answer.status() != StatusCode::OK {
-            return Err(self.refused(&request, answer).await);
+            let used = self.used(&request, answer.headers());
+            let error = self.refused(&request.id, answer).await;
+            return Err(match used {
+                Some(used) => error.after(used),
+                None => error,
+            });
         }
         if !is_event_stream(answer.headers()) {
             return Err(self.broken(&request.id, "answered with something else than a stream"));
         }
         Ok(Box::pin(self.events(&request, answer.into_body(), ending)))
+    }
+
+    /// What a server of ours says in an error answer that the request used.
+    fn used(&self, request: &GenerateRequest, head: &HeaderMap) -> Option<Usage> {
+        let told = head.get(headers::USAGE).filter(|_| self.ours)?;
+        let told = serde_json::from_slice(told.as_bytes()).ok()?;
+        Some(Decoder::new(request, self.ours).believed(told))
+    }
+
+    /// Asks for vectors of the model that the server knows as `model`.
+    ///
+    /// # Errors
+    /// Whatever happens before there are all of them.
+    pub(crate) async fn embed(
+        &self,
+        request: Arc<EmbedRequest>,
+        model: &str,
+        headers: HeaderMap,
+    ) -> Result<Embeddings, UpstreamError> {
+        if self.closing.is_cancelled() {
+            return Err(UpstreamErrorKind::ShuttingDown.into());
+        }
+        let body = vectors::outgoing(&request, model, self.ours);
+        let body = body.ok_or(UpstreamErrorKind::Internal)?;
+        let sending = self.send(Method::POST, "/v1/embeddings", headers, body);
+        let failed = |error: LinkError| self.failed(&request.id, &error);
+        let answer = sending.await.map_err(failed)?;
+        if answer.status() != StatusCode::OK {
+            return Err(self.refused(&request.id, answer).await);
+        }
+        let whole = answer.into_body().whole(limits::EMBED_ANSWER_BYTES_MAX);
+        let whole = whole.await.map_err(failed)?;
+        let asked = Arc::clone(&request);
+        // Megabytes of numbers are nothing for the event loop.
+        let reading = spawn_blocking(move || vectors::read(&whole, &asked)).await;
+        match reading {
+            Ok(read) => read.map_err(|what| self.broken(&request.id, what)),
+            Err(_panicked) => Err(UpstreamErrorKind::Internal.into()),
+        }
     }
 
     /// Why a request was ended from here that had used `usage`.
@@ -154,14 +200,8 @@ impl Forward {
         }
     }
 
-    async fn refused(
-        &self,
-        request: &GenerateRequest,
-        answer: Response<AnswerBody>,
-    ) -> UpstreamError {
-        let (id, status) = (&*request.id, answer.status());
-        let usage = answer.headers().get(headers::USAGE).filter(|_| self.ours);
-        let usage = usage.and_then(|usage| serde_json::from_slice(usage.as_bytes()).ok());
+    async fn refused(&self, id: &str, answer: Response<AnswerBody>) -> UpstreamError {
+        let status = answer.status();
         let body = answer.into_body().whole(limits::REFUSAL_BYTES_MAX).await;
         let error = refusal::of_answer(status, &body.unwrap_or_default(), self.ours);
         let (upstream, status) = (&*self.name, status.as_u16());
@@ -177,10 +217,7 @@ impl Forward {
                 "the upstream failed a request"
             ),
         }
-        match usage {
-            Some(usage) => error.after(Decoder::new(request, self.ours).believed(usage)),
-            None => error,
-        }
+        error
     }
 
     fn failed(&self, id: &str, error: &LinkError) -> UpstreamError {

@@ -26,8 +26,8 @@ use crate::upstream::openai::Foreign;
 use crate::upstream::remote::Remote;
 use crate::upstream::usage::{Finished, Wanted};
 use crate::upstream::{
-    EventStream, GenerateRequest, Readiness, Upstream, UpstreamError, UpstreamErrorKind,
-    UpstreamStatus,
+    EmbedRequest, Embeddings, EventStream, GenerateRequest, Readiness, Upstream, UpstreamError,
+    UpstreamErrorKind, UpstreamStatus,
 };
 
 /// Why an upstream of the config cannot be called.
@@ -214,11 +214,16 @@ impl GroupModel {
         least.map(|(_, instance)| Arc::clone(instance))
     }
 
-    async fn start(&self, request: Arc<GenerateRequest>) -> Result<EventStream, UpstreamError> {
+    /// Who takes the next request.
+    fn ready(&self) -> Result<Arc<Instance>, UpstreamError> {
         if self.group.shared.draining.load(Ordering::Acquire) {
             return Err(UpstreamErrorKind::ShuttingDown.into());
         }
-        let instance = self.pick().ok_or(UpstreamErrorKind::NotReady)?;
+        Ok(self.pick().ok_or(UpstreamErrorKind::NotReady)?)
+    }
+
+    async fn start(&self, request: Arc<GenerateRequest>) -> Result<EventStream, UpstreamError> {
+        let instance = self.ready()?;
         match &instance.kind {
             Speaker::Ours(remote) => remote.generate(request, &self.name.theirs).await,
             Speaker::Foreign(foreign) => foreign.generate(request, &self.name.theirs).await,
@@ -256,6 +261,19 @@ impl Upstream for GroupModel {
         request: Arc<GenerateRequest>,
     ) -> BoxFuture<'_, Result<EventStream, UpstreamError>> {
         Box::pin(self.start(request))
+    }
+
+    fn embed(
+        &self,
+        request: Arc<EmbedRequest>,
+    ) -> BoxFuture<'_, Result<Embeddings, UpstreamError>> {
+        Box::pin(async move {
+            let instance = self.ready()?;
+            match &instance.kind {
+                Speaker::Ours(remote) => remote.embed(request, &self.name.theirs).await,
+                Speaker::Foreign(foreign) => foreign.embed(request, &self.name.theirs).await,
+            }
+        })
     }
 
     /// Asks every server of ours, and closes the connection to any other.

@@ -1,4 +1,4 @@
-//! Times what every upstream does alike: the wait for the first text.
+//! Measures what every upstream does alike: the wait for the first text, and what a request took.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,6 +7,7 @@ use futures::future::BoxFuture;
 use futures::stream::StreamExt;
 
 use crate::clock::Clock;
+use crate::energy::Energy;
 use crate::telemetry::Metrics;
 use crate::upstream::usage::{Finished, Wanted};
 use crate::upstream::{
@@ -20,16 +21,18 @@ pub struct Measured<U> {
     model: Arc<str>,
     metrics: Metrics,
     clock: Clock,
+    energy: Energy,
 }
 
 impl<U> Measured<U> {
-    /// Measures what `inner` does for `model`.
-    pub fn new(inner: U, model: Arc<str>, metrics: Metrics, clock: Clock) -> Self {
+    /// Measures what `inner` does for `model`, where work takes `energy`.
+    pub fn new(inner: U, model: Arc<str>, metrics: Metrics, clock: Clock, energy: Energy) -> Self {
         Self {
             inner,
             model,
             metrics,
             clock,
+            energy,
         }
     }
 
@@ -39,13 +42,20 @@ impl<U> Measured<U> {
             self.metrics.clone(),
             self.clock.clone(),
         );
+        let energy = self.energy.clone();
         let mut waiting = true;
         events
-            .inspect(move |event| {
-                if waiting && is_text(event) {
+            .map(move |mut event| {
+                if waiting && is_text(&event) {
                     waiting = false;
                     metrics.first_token(&model, clock.now().saturating_sub(began));
                 }
+                match &mut event {
+                    Ok(Event::Done(usage)) => energy.fill(usage),
+                    Err(error) => error.usage.iter_mut().for_each(|usage| energy.fill(usage)),
+                    Ok(_) => {}
+                }
+                event
             })
             .boxed()
     }
@@ -99,7 +109,9 @@ impl<U: Upstream> Upstream for Measured<U> {
     }
 
     fn status(&self) -> UpstreamStatus {
-        self.inner.status()
+        let mut status = self.inner.status();
+        self.energy.tell(&mut status);
+        status
     }
 
     fn sequences_in_flight_max(&self) -> Option<u32> {

@@ -21,6 +21,7 @@ pub mod measured;
 mod openai;
 #[cfg(feature = "engine")]
 mod pool;
+pub mod purse;
 mod refusal;
 pub mod registry;
 mod remote;
@@ -38,6 +39,7 @@ mod testing;
 mod tokenise;
 pub mod tools;
 pub mod usage;
+mod vectors;
 mod wishes;
 
 use std::sync::{Arc, OnceLock};
@@ -50,6 +52,7 @@ use futures::stream::BoxStream;
 pub use self::embedding::{EmbedInput, EmbedRequest, Embeddings};
 pub use self::error::{Origin, Refusal, Retry, UpstreamError, UpstreamErrorKind};
 pub use self::figures::{Readiness, Resident, UpstreamStatus, UpstreamTotals};
+use self::purse::Purse;
 #[cfg(test)]
 pub(crate) use self::testing::test_request;
 use self::tools::{CallHead, ToolSyntax, Tools};
@@ -120,6 +123,8 @@ pub struct GenerateRequest {
     pub tenant: Option<Arc<str>>,
     /// What the first server will settle it under; whoever serves keeps its usage beside this, unread.
     pub charge: Option<Arc<str>>,
+    /// What it is paid from, where that has a say in its way.
+    pub purse: Option<Arc<dyn Purse>>,
     /// Where it may go, and what its client wants of the way.
     pub wishes: Arc<Wishes>,
 }

@@ -18,7 +18,9 @@ use crate::route::residency::{AllowList, Purpose};
 use crate::upstream::forward::Forward;
 use crate::upstream::link::LinkTasks;
 use crate::upstream::usage::{Finished, Wanted};
-use crate::upstream::{EventStream, GenerateRequest, UpstreamError, UpstreamStatus, Wishes};
+use crate::upstream::{
+    EmbedRequest, Embeddings, EventStream, GenerateRequest, UpstreamError, UpstreamStatus, Wishes,
+};
 
 /// One server of ours.
 #[derive(Debug)]
@@ -71,6 +73,18 @@ impl Remote {
     ) -> Result<EventStream, UpstreamError> {
         let headers = self.headers(&request);
         self.forward.generate(request, model, headers).await
+    }
+
+    pub(super) async fn embed(
+        &self,
+        request: Arc<EmbedRequest>,
+        model: &str,
+    ) -> Result<Embeddings, UpstreamError> {
+        let mut headers = self.credentials();
+        common(&mut headers, &request.id, request.hops);
+        self.deadline(&mut headers, request.deadline);
+        way(&mut headers, &request.wishes);
+        self.forward.embed(request, model, headers).await
     }
 
     /// Figures of its model `model`, pessimistic where it has been silent.
@@ -139,13 +153,17 @@ impl Remote {
         headers
     }
 
+    fn deadline(&self, headers: &mut HeaderMap, deadline: Option<Duration>) {
+        if let Some(deadline) = deadline {
+            let left = deadline.saturating_sub(self.clock.now());
+            number(headers, headers::DEADLINE_MS, millis(left));
+        }
+    }
+
     fn headers(&self, request: &GenerateRequest) -> HeaderMap {
         let mut headers = self.credentials();
-        common(&mut headers, request);
-        if let Some(deadline) = request.deadline {
-            let left = deadline.saturating_sub(self.clock.now());
-            number(&mut headers, headers::DEADLINE_MS, millis(left));
-        }
+        common(&mut headers, &request.id, request.hops);
+        self.deadline(&mut headers, request.deadline);
         number(&mut headers, headers::POOL, request.pool);
         number(&mut headers, headers::FLOW, request.flow);
         text(&mut headers, headers::TENANT, request.tenant.as_deref());
@@ -170,13 +188,9 @@ fn way(headers: &mut HeaderMap, wishes: &Wishes) {
 }
 
 /// What every server is told: which request this is, and how many servers it has crossed.
-pub(super) fn common(headers: &mut HeaderMap, request: &GenerateRequest) {
-    text(headers, headers::REQUEST_ID, Some(&request.id));
-    number(
-        headers,
-        headers::HOPS,
-        u64::from(request.hops.saturating_add(1)),
-    );
+pub(super) fn common(headers: &mut HeaderMap, request_id: &str, hops: u8) {
+    text(headers, headers::REQUEST_ID, Some(request_id));
+    number(headers, headers::HOPS, u64::from(hops.saturating_add(1)));
 }
 
 /// A header value that is never shown; `None` where the text cannot be one.

@@ -21,12 +21,14 @@ use crate::limits::FIGURES_KEPT;
 use crate::route::decision::{Attempt, Reason};
 use crate::route::decisions::Decisions;
 use crate::route::facts::{CandidateId, Facts, Figures};
+use crate::route::means::Means;
 use crate::route::options::Options;
 use crate::route::prefix::HashKey;
 use crate::route::residency::Rules;
 use crate::route::{Ask, End, Router, Ticket, Unplaced};
 use crate::telemetry::Metrics;
 use crate::upstream::journey::Journey;
+use crate::upstream::purse::Purse;
 use crate::upstream::retry::{Leg, Trip};
 use crate::upstream::sums::{resident, total};
 use crate::upstream::usage::{Finished, Wanted};
@@ -162,8 +164,48 @@ impl Inner {
         rules.within(&self.base)
     }
 
-    /// Sends a request somewhere and notes why there.
-    pub(super) fn depart(self: &Arc<Self>, id: &Arc<str>, ask: &Ask<'_>) -> Result<Leg, Unplaced> {
+    /// Time until `deadline`.
+    pub(super) fn time_left(&self, deadline: Option<Duration>) -> Option<Duration> {
+        Some(deadline?.saturating_sub(self.clock.now()))
+    }
+
+    /// Sends a request somewhere that its `purse` pays for, and notes why there.
+    pub(super) fn depart(
+        self: &Arc<Self>,
+        id: &Arc<str>,
+        ask: &Ask<'_>,
+        purse: Option<&dyn Purse>,
+    ) -> Result<Leg, Unplaced> {
+        let Some(purse) = purse else {
+            return self.send(id, ask);
+        };
+        // Each site refuses once at most: what was left there has just gone to others.
+        let mut refused: Vec<Arc<str>> = Vec::new();
+        loop {
+            let means = |facts: &Facts| match refused.contains(&facts.site) {
+                true => Means::Nothing,
+                false => purse.at(&facts.site),
+            };
+            let leg = self.send(
+                id,
+                &Ask {
+                    allocation: &means,
+                    ..*ask
+                },
+            )?;
+            // A hedge is paid once it has won.
+            let moves = !matches!(ask.attempt, Attempt::Hedge | Attempt::Count);
+            let Some(pick) = leg.decision.pick.as_ref().filter(|_| moves) else {
+                return Ok(leg);
+            };
+            if purse.move_to(&pick.site) {
+                return Ok(leg);
+            }
+            refused.push(Arc::clone(&pick.site));
+        }
+    }
+
+    fn send(self: &Arc<Self>, id: &Arc<str>, ask: &Ask<'_>) -> Result<Leg, Unplaced> {
         let now = self.clock.now();
         let placed = self.state().place_by_figures(ask, now);
         let decision = match &placed {
@@ -362,6 +404,9 @@ pub(super) fn nobody(unplaced: &Unplaced, roster: &Inner, model: &str) -> Upstre
     let all: u32 = filtered.iter().map(|(_, count)| count).sum();
     if all > 0 && barred == all {
         return UpstreamErrorKind::NoSiteAllowed.into();
+    }
+    if all > 0 && barred + filtered.of(Reason::Allocation) == all {
+        return UpstreamErrorKind::NothingLeft.into();
     }
     let upstreams = roster.upstreams(model);
     let leaves = |upstream: &Arc<dyn Upstream>| upstream.status().readiness == Readiness::Draining;

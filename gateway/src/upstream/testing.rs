@@ -38,6 +38,7 @@ pub(crate) fn test_request() -> GenerateRequest {
         want_token_ids: false,
         tenant: None,
         charge: None,
+        purse: None,
         wishes: Arc::default(),
     }
 }

@@ -9,6 +9,7 @@
 
 mod accounts;
 mod discovery;
+mod energy;
 mod exact;
 mod failover;
 mod harness;
@@ -16,5 +17,7 @@ mod hops;
 mod hostile;
 mod peers;
 mod quota;
+mod steering;
 mod tls;
+mod vectors;
 mod wire;

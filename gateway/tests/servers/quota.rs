@@ -54,7 +54,7 @@ impl Server {
         Self { server, key }
     }
 
-    async fn ask(&self, body: &Value) -> Answer {
+    pub(crate) async fn ask(&self, body: &Value) -> Answer {
         post(self.clients, "/v1/completions", self.key.reveal(), body).await
     }
 

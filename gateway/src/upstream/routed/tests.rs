@@ -259,6 +259,7 @@ fn request(n: u32, max_tokens: u32) -> GenerateRequest {
         want_token_ids: false,
         tenant: None,
         charge: None,
+        purse: None,
         wishes: Arc::new(Wishes::default()),
     }
 }
