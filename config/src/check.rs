@@ -2,6 +2,8 @@
 //!
 //! A rule is silent where one of its values was refused already.
 
+mod agent;
+mod issuer;
 mod remote;
 mod tenancy;
 
@@ -29,12 +31,15 @@ pub(crate) fn config(reader: &mut Reader) {
         context_holds(reader, model, &path);
     }
     remote::config(reader);
+    agent::config(reader);
     tenancy::check(reader);
+    issuer::check(reader);
 }
 
 fn something_to_serve(reader: &mut Reader) {
     let config = &reader.config;
     let serves = config.models.len() + config.nodes.len() + config.sites.len() > 0;
+    let serves = serves || reader.offset("agent").is_some() || !config.jobs.is_empty();
     if serves || !reader.sound(&["model", "node", "site"]) {
         return;
     }

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use crate::schema::agent::Job;
 use crate::schema::{Choice, Config, Discover, Model, Origin, Peer, Runner, Upstream};
 use crate::units::show_size;
 
@@ -28,6 +29,8 @@ impl Config {
             lines.extend(self.topology());
         }
         lines.extend(tenants(self));
+        lines.extend(calls(self));
+        lines.extend(self.jobs.iter().map(job));
         lines.join("\n")
     }
 
@@ -38,7 +41,7 @@ impl Config {
             "http"
         };
         let is_open = !self.server.listen.ip().is_loopback();
-        let reach = match (self.keys.is_empty(), is_open) {
+        let reach = match (!self.authenticates(), is_open) {
             (false, _) => " (with keys)",
             (true, false) => "",
             (true, true) if self.peer.can_authenticate() => {
@@ -97,12 +100,15 @@ fn branch(role: &str, upstream: &Upstream) -> String {
             true => model.ours.clone(),
             false => format!("{} (there {})", model.ours, model.theirs),
         });
-    let mut facts = vec![upstream.kind.name().to_owned(), upstream.url.clone()];
+    let mut facts = vec![upstream.kind.name().to_owned()];
+    facts.extend((upstream.discover != Discover::Agent).then(|| upstream.url.clone()));
     match upstream.discover {
         Discover::Static => {}
+        Discover::Agent => facts.push("calls this server".to_owned()),
         found => facts.push(format!("instances by {}", found.name())),
     }
     facts.extend(upstream.country.clone());
+    facts.extend(upstream.rtt_ms.map(|ms| format!("{ms} ms away")));
     if upstream.experimental {
         facts.push("experimental".to_owned());
     }
@@ -117,19 +123,48 @@ fn branch(role: &str, upstream: &Upstream) -> String {
 
 /// Nothing for a server that everyone uses as nobody.
 fn tenants(config: &Config) -> Option<String> {
-    if config.keys.is_empty() && config.tenants.is_empty() && config.quota.ledger.is_none() {
+    let none = !config.authenticates() && config.tenants.is_empty();
+    if none && config.quota.ledger.is_none() {
         return None;
     }
     let ledger = match &config.quota.ledger {
         Some(file) => format!("ledger in {}", file.display()),
         None => "ledger in memory".to_owned(),
     };
+    let issuers = match config.issuers.len() {
+        0 => String::new(),
+        count => format!("issuers: {count}, "),
+    };
     Some(format!(
-        "tenants: {}, keys: {}, allocations: {}, {ledger}",
+        "tenants: {}, keys: {}, {issuers}allocations: {}, {ledger}",
         config.tenants.len(),
         config.keys.len(),
         config.allocations.len()
     ))
+}
+
+/// Whom it calls, where it does.
+fn calls(config: &Config) -> Option<String> {
+    let (agent, dial) = (&config.agent, &config.dial);
+    match (&agent.gateway, &dial.gateway, &dial.node) {
+        (Some(gateway), ..) => Some(format!("agent: carries jobs to {gateway}")),
+        (None, Some(gateway), Some(node)) => {
+            Some(format!("calls {gateway} and serves there as node {node}"))
+        }
+        _ => None,
+    }
+}
+
+fn job(job: &Job) -> String {
+    let config = job.config.as_ref();
+    let config = config.map(|file| file.display().to_string());
+    format!(
+        "  job {}: {} at once of {} s each, with {}",
+        job.node,
+        job.replicas,
+        job.time_limit_s,
+        config.unwrap_or_default()
+    )
 }
 
 fn listener(scheme: &str, address: SocketAddr) -> String {

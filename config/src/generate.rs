@@ -8,7 +8,7 @@ mod reference;
 pub use json_schema::json_schema;
 pub use reference::reference;
 
-use crate::keys::{self, Key, MODEL, Slot, UPSTREAM, tenancy};
+use crate::keys::{self, Key, MODEL, Slot, UPSTREAM, issuer, tenancy};
 use crate::limits;
 use crate::schema::{Choice, Config, Runner};
 use crate::units::{Range, show_size};
@@ -74,6 +74,9 @@ fn facts(path: &str) -> Vec<Fact> {
         "allocation" => facts_of(tenancy::ALLOCATION.iter(), below),
         "price" => facts_of(tenancy::PRICE.iter(), below),
         "rate" => facts_of(tenancy::RATE.iter(), below),
+        "job" => facts_of(keys::agent::JOB.iter(), below),
+        "issuer" => facts_of(issuer::ISSUER.iter(), below),
+        "claim" => facts_of(issuer::CLAIM.iter(), below),
         _ => {
             let mut config = Config::default();
             let facts = keys::root().filter_map(|key| fact(key, path, &mut config));
@@ -147,7 +150,10 @@ fn form(slot: Slot<'_>) -> Form {
         }
         Slot::Words(_) => Form::List("^[!-~]+$", limits::PASS_FIELDS_MAX),
         Slot::Models(_) => Form::List("^[!-~]+( = [!-~]+)?$", limits::UPSTREAM_MODELS_MAX),
-        Slot::Url(_) => Form::Text("^https?://[!-~]+$".to_owned(), limits::URL_BYTES_MAX, None),
+        Slot::Lines(_) => Form::List(r"^.*\S.*$", limits::JOB_LINES_MAX),
+        Slot::Url(_) | Slot::MaybeUrl(_) => {
+            Form::Text("^https?://[!-~]+$".to_owned(), limits::URL_BYTES_MAX, None)
+        }
         Slot::Country(_) => Form::Text("^[A-Z][A-Z]$".to_owned(), 2, None),
         Slot::Kind(at) => word(*at),
         Slot::Discover(at) => word(*at),

@@ -4,7 +4,9 @@
 //!
 //! It must not know TOML or JSON.
 
+pub(crate) mod agent;
 mod energy;
+pub(crate) mod issuer;
 mod route;
 pub(crate) mod tenancy;
 mod upstream;
@@ -79,6 +81,9 @@ pub(crate) enum Slot<'a> {
     /// Names of fields.
     Words(&'a mut Vec<String>),
     Url(&'a mut String),
+    MaybeUrl(&'a mut Option<String>),
+    /// Lines of text.
+    Lines(&'a mut Vec<String>),
     Models(&'a mut Vec<ModelName>),
     Kind(&'a mut Kind),
     Discover(&'a mut Discover),
@@ -108,6 +113,8 @@ pub(crate) fn sections() -> impl Iterator<Item = &'static Section> {
     SECTIONS
         .iter()
         .chain(&tenancy::SECTIONS)
+        .chain(&agent::SECTIONS)
+        .chain(&issuer::SECTIONS)
         .chain(&[ENERGY_SECTION])
 }
 
@@ -477,8 +484,9 @@ impl<S> Key<S> {
 
 /// All keys of the sections that are there once.
 pub(crate) fn root() -> impl Iterator<Item = &'static Key<Config>> {
-    let others = ROUTE.iter().chain(PEER).chain(&tenancy::QUOTA);
-    ROOT.iter().chain(others).chain(ENERGY)
+    let sections = ROOT.iter().chain(ROUTE).chain(PEER);
+    let sections = sections.chain(&tenancy::QUOTA).chain(agent::ROOT);
+    sections.chain(ENERGY)
 }
 
 /// Paths of all keys from the root of the file: `"model.sim.context_tokens"`.
@@ -497,6 +505,9 @@ pub(crate) fn paths() -> impl Iterator<Item = String> {
         .chain(below("allocation", tenancy::ALLOCATION))
         .chain(below("price", tenancy::PRICE))
         .chain(below("rate", tenancy::RATE))
+        .chain(below("job", agent::JOB))
+        .chain(below("issuer", issuer::ISSUER))
+        .chain(below("claim", issuer::CLAIM))
 }
 
 #[cfg(test)]

@@ -25,6 +25,10 @@ pub const ALLOCATIONS_MAX: usize = 50_000;
 pub const PRICES_MAX: usize = 2_048;
 /// Bounds of models and sites of one config.
 pub const RATES_MAX: usize = 1_024;
+/// Identity providers of one config; a federation has one, and perhaps one for guests.
+pub const ISSUERS_MAX: usize = 16;
+/// Claims of one config: several for each tenant.
+pub const CLAIMS_MAX: usize = 50_000;
 /// Names in one list of a tenant or key: more than there are countries, sites or models to allow.
 pub const NAMES_MAX: usize = 256;
 /// Bytes of a model's id: it stands in every request, answer and metric.
@@ -39,6 +43,12 @@ pub const PASS_FIELDS_MAX: usize = 64;
 pub const URL_BYTES_MAX: usize = 1_024;
 /// Bytes of a secret: API keys that are signed tokens reach some kilobytes.
 pub const SECRET_BYTES_MAX: usize = 4_096;
+/// Kinds of jobs of one agent: a gateway has some tens of models.
+pub const JOBS_MAX: usize = 64;
+/// Lines of shell, or options of sbatch, of one job.
+pub const JOB_LINES_MAX: usize = 64;
+/// Bytes of one of them.
+pub const JOB_LINE_BYTES_MAX: usize = 256;
 /// Names of one list of allowed countries or sites: there are some 250 countries.
 pub const ALLOW_LIST_MAX: usize = 256;
 /// Bytes of a model's source: a path is at most this long on Linux.
@@ -152,3 +162,21 @@ pub const EJECT_FAILURES: Range = Range::new(1, 1_000, "failures");
 pub const EJECT_MS: Range = Range::new(100, 600_000, "milliseconds");
 /// Of `route.slow_start_ms`: 0 comes back at once.
 pub const SLOW_START_MS: Range = Range::new(0, 600_000, "milliseconds");
+/// Of `server.ends_in_s`: no machine is lent for longer than a year.
+pub const ENDS_IN_S: Range = Range::new(1, 31_536_000, "seconds");
+/// Of `dial.connections`: as many as a gateway opens to a server that it can call.
+pub const DIAL_CONNECTIONS: Range = Range::new(1, 32, "connections");
+/// Of `agent.poll_s`: sooner than a second burdens Slurm, later than ten minutes misses ends.
+pub const POLL_S: Range = Range::new(1, 600, "seconds");
+/// Of `job.replicas`: the largest partitions have some hundreds of nodes.
+pub const REPLICAS: Range = Range::new(1, 256, "jobs");
+/// Of `job.time_limit_s`: Slurm counts minutes; partitions allow weeks at most.
+pub const JOB_TIME_S: Range = Range::new(60, 31_536_000, "seconds");
+/// Of `job.grace_s`: Slurm's own bound on the time of a signal.
+pub const JOB_GRACE_S: Range = Range::new(1, 65_535, "seconds");
+/// Of the times in which a job begins to serve: the largest models take minutes to read.
+pub const JOB_LOAD_S: Range = Range::new(1, 86_400, "seconds");
+/// Of `issuer.leeway_s`: clocks that differ by more are wrong, and a token would live on for long after its end.
+pub const LEEWAY_S: Range = Range::new(0, 300, "seconds");
+/// Of the keys that end with `retention_days`: ten years are the longest that bookkeeping asks for.
+pub const RETENTION_DAYS: Range = Range::new(1, 3_660, "days");

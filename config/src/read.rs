@@ -112,6 +112,7 @@ impl Reader {
         value: &Spanned<DeValue<'_>>,
         config: &mut Config,
     ) -> bool {
+        use keys::issuer::{CLAIM, ISSUER};
         use keys::tenancy::{ALLOCATION, API_KEY, PRICE, RATE, TENANT};
         match section {
             "model" => config.models = self.models(value),
@@ -128,6 +129,9 @@ impl Reader {
             }
             "price" => config.prices = self.many(section, value, PRICE, limits::PRICES_MAX),
             "rate" => config.rates = self.many(section, value, RATE, limits::RATES_MAX),
+            "job" => config.jobs = self.many(section, value, keys::agent::JOB, limits::JOBS_MAX),
+            "issuer" => config.issuers = self.many(section, value, ISSUER, limits::ISSUERS_MAX),
+            "claim" => config.claims = self.many(section, value, CLAIM, limits::CLAIMS_MAX),
             _ => return false,
         }
         true

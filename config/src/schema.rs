@@ -2,7 +2,9 @@
 //!
 //! What the keys are called, allow and mean stands in `keys.rs`; these types must not know TOML.
 
+pub mod agent;
 mod energy;
+pub mod issuer;
 mod route;
 pub mod tenancy;
 mod upstream;
@@ -44,10 +46,20 @@ pub struct Config {
     pub prices: Vec<tenancy::Price>,
     /// `[[rate]]`: bounds of models and sites.
     pub rates: Vec<tenancy::RateOf>,
+    /// `[[issuer]]`: identity providers whose tokens are as good as keys.
+    pub issuers: Vec<issuer::Issuer>,
+    /// `[[claim]]`: what their tokens must say for a role in a tenant.
+    pub claims: Vec<issuer::Claim>,
     /// `[quota]`: the ledger, and what is reserved.
     pub quota: tenancy::Quota,
     /// `[energy]`: what the work of this process takes.
     pub energy: Energy,
+    /// `[dial]`: whom this server calls to be called back.
+    pub dial: agent::Dial,
+    /// `[agent]`: jobs that serve.
+    pub agent: agent::Agent,
+    /// `[[job]]`: nodes that run as jobs.
+    pub jobs: Vec<agent::Job>,
 }
 
 /// `[server]`
@@ -73,6 +85,10 @@ pub struct Server {
     pub tls_cert: Option<PathBuf>,
     /// Its key.
     pub tls_key: Option<PathBuf>,
+    /// When the machine is taken away, seconds since the epoch.
+    pub ends_at_s: Option<i64>,
+    /// The same from the start.
+    pub ends_in_s: Option<u64>,
 }
 
 /// `[admin]`
@@ -340,6 +356,14 @@ impl fmt::Display for Origin {
     }
 }
 
+impl Config {
+    /// Whether clients must say who they are: with a key, or with a token of an identity provider.
+    #[must_use]
+    pub const fn authenticates(&self) -> bool {
+        !self.keys.is_empty() || !self.issuers.is_empty()
+    }
+}
+
 impl Default for Config {
     /// The server without a config file: the default model on loopback.
     fn default() -> Self {
@@ -357,8 +381,13 @@ impl Default for Config {
             allocations: Vec::new(),
             prices: Vec::new(),
             rates: Vec::new(),
+            issuers: Vec::new(),
+            claims: Vec::new(),
             quota: tenancy::Quota::default(),
             energy: Energy::default(),
+            dial: agent::Dial::default(),
+            agent: agent::Agent::default(),
+            jobs: Vec::new(),
         }
     }
 }
@@ -376,6 +405,8 @@ impl Default for Server {
             drain_delay_ms: 0,
             tls_cert: None,
             tls_key: None,
+            ends_at_s: None,
+            ends_in_s: None,
         }
     }
 }

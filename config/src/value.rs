@@ -12,7 +12,7 @@ use crate::limits;
 use crate::problems::{Fault, quote};
 use crate::schema::{Choice, Device};
 use crate::units::{Range, parse_size, show_size};
-use remote::{flag, list, model_name, path, secret, url};
+use remote::{flag, line, list, model_name, path, secret, url};
 
 /// Puts `value` into `slot`; leaves the place as it is where the value will not do.
 pub(crate) fn fill(slot: Slot<'_>, value: &DeValue<'_>) -> Result<(), Fault> {
@@ -36,6 +36,8 @@ pub(crate) fn fill(slot: Slot<'_>, value: &DeValue<'_>) -> Result<(), Fault> {
         Slot::Secret(at) => *at = Some(secret(value)?),
         Slot::Words(at) => *at = list(value, limits::PASS_FIELDS_MAX, id)?,
         Slot::Url(at) => *at = url(value)?,
+        Slot::MaybeUrl(at) => *at = Some(url(value)?),
+        Slot::Lines(at) => *at = list(value, limits::JOB_LINES_MAX, line)?,
         Slot::Models(at) => *at = list(value, limits::UPSTREAM_MODELS_MAX, model_name)?,
         Slot::Kind(at) => *at = choice(value)?,
         Slot::Discover(at) => *at = choice(value)?,

@@ -63,6 +63,11 @@ fn schema_keys() -> Vec<(&'static str, String, serde_json::Value)> {
         ("# [[price]]", &top["price"]["items"]["properties"]),
         ("# [[rate]]", &top["rate"]["items"]["properties"]),
         ("[quota]", &top["quota"]["properties"]),
+        ("[dial]", &top["dial"]["properties"]),
+        ("[agent]", &top["agent"]["properties"]),
+        ("# [[job]]", &top["job"]["items"]["properties"]),
+        ("# [[issuer]]", &top["issuer"]["items"]["properties"]),
+        ("# [[claim]]", &top["claim"]["items"]["properties"]),
     ];
     let keys = |(section, table): (&'static str, &serde_json::Value)| -> Vec<_> {
         let entries = table.as_object().expect(section);
@@ -79,7 +84,7 @@ fn schema_keys() -> Vec<(&'static str, String, serde_json::Value)> {
 fn every_key_stands_in_the_reference_with_a_description_and_bounds_in_the_schema() {
     let reference = text("examples/reference.toml");
     let keys = schema_keys();
-    assert_eq!(keys.len(), 98 + 13 + 14 + 11 + 5 + 8 + 3);
+    assert_eq!(keys.len(), 98 + 13 + 14 + 11 + 5 + 8 + 3 + 4 + 3 + 6 + 12);
     for (section, key, schema) in keys {
         let (_, rest) = reference
             .split_once(&format!("\n{section}\n"))
@@ -152,8 +157,33 @@ fn the_examples_of_nodes_and_sites_load_and_are_drawn() {
         "  |-- node node-1 (hansa, http://127.0.0.1:8081): sim",
         "  |-- node gpu (openai, http://127.0.0.1:8000, instances by dns): \
          qwen3-8b (there Qwen/Qwen3-8B)",
-        "  `-- site lumi (hansa, https://lumi.example, FI, experimental): sim",
+        "  `-- site lumi (hansa, https://lumi.example, FI, 40 ms away, experimental): sim",
     ] {
+        assert!(
+            text.lines().any(|drawn| drawn == line),
+            "no {line} in\n{text}"
+        );
+    }
+}
+
+#[test]
+fn the_example_of_a_federation_draws_all_factories() {
+    let federation =
+        Config::load(&file("examples/federation.toml")).unwrap_or_else(|p| panic!("{p}"));
+    assert_eq!(federation.sites.len(), 19);
+    // Data stays where the example says that it does.
+    let listed = &federation.route.allow_countries;
+    for site in &federation.sites {
+        let country = site.country.as_ref().expect("a country");
+        assert!(listed.contains(country), "{}", site.name);
+        assert!(site.rtt_ms.is_some(), "{}", site.name);
+    }
+    let text = federation.describe(&Origin::File("federation.toml".into()));
+    let first = "  |-- site lumi (hansa, https://lumi.example, FI, 31 ms away, experimental): \
+                 llama-3.1-8b-instruct";
+    let last = "  `-- site 1health (hansa, https://1health.example, ES, 24 ms away, experimental): \
+                llama-3.1-8b-instruct";
+    for line in ["topology: federation gateway", first, last] {
         assert!(
             text.lines().any(|drawn| drawn == line),
             "no {line} in\n{text}"
@@ -165,6 +195,7 @@ fn the_examples_of_nodes_and_sites_load_and_are_drawn() {
 fn the_sections_of_tenants_can_be_switched_on_as_they_stand() {
     let reference = text("examples/reference.toml");
     let (_, tenancy) = reference.split_once("# [[tenant]]\n").expect("the section");
+    let (tenancy, _) = tenancy.split_once("\n[dial]\n").expect("the section");
     let on = tenancy.lines().map(|line| match line.strip_prefix("# ") {
         Some(key) if key.starts_with("[[") || key.contains(" = ") => key,
         _ => line,
@@ -174,7 +205,9 @@ fn the_sections_of_tenants_can_be_switched_on_as_they_stand() {
         .replacen("id = \"\"", "id = \"acme\"", 1)
         .replace("id = \"\"", "id = \"x\"")
         .replace("tenant = \"\"", "tenant = \"acme\"")
-        .replace("model = \"\"", "model = \"m\"");
+        .replace("model = \"\"", "model = \"m\"")
+        .replace("issuer = \"\"", "issuer = \"x\"")
+        .replace("claim = \"\"", "claim = \"groups\"");
     let (before, rate) = on.split_once("[[rate]]").expect("the section");
     let rate = rate.replacen("site = ", "#", 1);
     let config = format!("[[model]]\nid = \"m\"\n[[tenant]]\n{before}[[rate]]\n{rate}");
@@ -188,6 +221,9 @@ fn the_sections_of_tenants_can_be_switched_on_as_they_stand() {
     assert_eq!(config.allocations[0].soft_percent, 80);
     assert_eq!(config.prices[0].cached, Some(25_000));
     assert_eq!(config.rates[0].rates.tokens_per_minute, Some(1_000_000));
+    assert_eq!(config.issuers[0].algorithms, ["RS256", "ES256"]);
+    assert_eq!(config.claims[0].value, "urn:example:project:research");
+    assert_eq!(config.tenants[0].retention_days, Some(365));
     assert_eq!(
         config.quota.ledger.as_deref(),
         Some(Path::new("/var/lib/hansa/ledger.redb"))

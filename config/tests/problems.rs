@@ -307,6 +307,32 @@ fn keys_of_the_other_runner_are_refused() {
 }
 
 #[test]
+fn issuers_and_claims_are_refused_with_what_would_do() {
+    let text = "[[model]]\nid = \"m\"\n\
+        [[issuer]]\nid = \"a\"\nurl = \"http://id.example\"\naudiences = []\nalgorithms = [\"HS256\"]\n\
+        [[claim]]\nissuer = \"b\"\nclaim = \"groups\"\nvalue = \"x\"\ntenant = \"acme\"\n";
+    check(
+        text,
+        &[
+            (5, 7, "issuer[0].url", "not encrypted", "https"),
+            (6, 13, "issuer[0].audiences", "empty", "aud"),
+            (7, 14, "issuer[0].algorithms", "HS256", "RS256"),
+            (9, 10, "claim[0].issuer", "no issuer", "[[issuer]]"),
+        ],
+    );
+    for here in [
+        "http://localhost:1",
+        "http://127.0.0.1:9",
+        "http://[::1]:9/x",
+    ] {
+        let text = text.replace("http://id.example", here);
+        let problems = problems(&text);
+        let of_url = problems.list().iter().find(|p| p.path.ends_with(".url"));
+        assert_eq!(of_url, None, "{here}");
+    }
+}
+
+#[test]
 fn a_file_that_serves_nothing_is_refused_with_a_way_out() {
     for text in [
         "",

@@ -159,7 +159,7 @@ impl Runner for CandleRunner {
         self.resident
     }
 
-    fn warm_up(&mut self, _step_tokens_max: u32) -> Result<(), RunnerError> {
+    fn warm_up(&mut self) -> Result<(), RunnerError> {
         let room = Room {
             vocab_size: self.profile.vocab_size,
             context_len: self.profile.context_len,

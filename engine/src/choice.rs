@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use hansa_models::text::{Detokenizer, TextCodec};
 
-use crate::api::{FinishReason, Likely, StopParams, Submission, TokenLogprob};
+use crate::api::{FinishReason, Likely, Submission, TokenLogprob};
 use crate::runner::Scores;
 use crate::stop::StopStrings;
 
@@ -14,7 +14,11 @@ pub(crate) struct Choice {
     text: Arc<dyn TextCodec>,
     detokenizer: Box<dyn Detokenizer>,
     stop: StopStrings,
-    ends: StopParams,
+    ignore_eos: bool,
+    /// Tokens before which nothing but the length ends it.
+    min_tokens: u32,
+    /// Tokens that end it beside the model's own.
+    stop_tokens: Arc<[u32]>,
     seed: u64,
     index: u32,
     /// Tokens that it has produced.
@@ -47,10 +51,12 @@ struct Held {
 }
 
 impl Choice {
-    /// Choice `index` of a submission that may hold `context_len` tokens, prompt and completion together.
+    /// Choice `index` of a submission that may hold `context_len` tokens, prompt and completion together; `stop` watches for
+    /// its stop strings and has seen nothing yet.
     pub(crate) fn new(
         submission: &Submission,
         index: u32,
+        stop: StopStrings,
         text: &Arc<dyn TextCodec>,
         context_len: u32,
     ) -> Self {
@@ -58,8 +64,10 @@ impl Choice {
         Self {
             text: Arc::clone(text),
             detokenizer: text.detokenizer(submission.seed, index),
-            stop: StopStrings::new(&submission.stop.strings),
-            ends: submission.stop.clone(),
+            stop,
+            ignore_eos: submission.stop.ignore_eos,
+            min_tokens: submission.stop.min_tokens,
+            stop_tokens: Arc::clone(&submission.stop.token_ids),
             seed: submission.seed,
             index,
             produced: 0,
@@ -103,8 +111,8 @@ impl Choice {
 
     /// Whether the token ends the choice and is no text.
     fn is_last(&self, token: u32) -> bool {
-        let ends = !self.ends.ignore_eos && self.text.end_of_generation().contains(&token);
-        self.produced > self.ends.min_tokens && (ends || self.ends.token_ids.contains(&token))
+        let ends = !self.ignore_eos && self.text.end_of_generation().contains(&token);
+        self.produced > self.min_tokens && (ends || self.stop_tokens.contains(&token))
     }
 
     /// Lets out what was held back; the last of it may still complete a stop string.
@@ -124,7 +132,7 @@ impl Choice {
     fn take_printed(&mut self, said: &mut Said) -> bool {
         self.printed_bytes += self.printed.len();
         let certain_before = said.text.len();
-        let stopped = if self.produced <= self.ends.min_tokens {
+        let stopped = if self.produced <= self.min_tokens {
             said.text.push_str(&self.printed);
             false
         } else {

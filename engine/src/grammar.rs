@@ -240,4 +240,4 @@ impl fmt::Debug for Grammars {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

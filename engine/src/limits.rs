@@ -153,8 +153,8 @@ pub const PARK_MAX: Duration = Duration::from_millis(50); // how late a deadline
 /// Slots of a KV cache: a slot is a `u32`, and kernels multiply it by strides.
 pub const KV_SLOTS_MAX: u64 = 1 << 31; // tokens; far beyond any memory
 
-/// Tokens that the first selection of a top-p draw sorts.
-pub const TOP_P_SELECTION: usize = 256; // tokens; holds nearly every nucleus
+/// Tokens among which a top-p draw sorts; of more, those are looked for that matter.
+pub const SAMPLER_SORT_MAX: usize = 128; // tokens; about what finding them costs
 
 /// Vocabulary of the simulated model.
 pub const SIM_VOCAB_SIZE: u32 = 1 << 31; // tokens; above any index of a completion

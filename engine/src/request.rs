@@ -9,6 +9,7 @@ use crate::choice::{Choice, Said};
 use crate::events::Outlet;
 use crate::runner::Scores;
 use crate::scheduler::Fate;
+use crate::stop::StopStrings;
 
 /// An accepted submission. Held here: I2, it ends exactly once, with [`Event::Done`], by [`Request::fail`], or by being
 /// dropped, as when the engine's thread stops, or panics: then it says so.
@@ -32,8 +33,9 @@ pub(crate) fn choices(
     text: &Arc<dyn TextCodec>,
     context_len: u32,
 ) -> Result<Vec<Choice>, SubmitError> {
+    let stop = StopStrings::new(&submission.stop.strings);
     let resumed = |index| {
-        let mut choice = Choice::new(submission, index, text, context_len);
+        let mut choice = Choice::new(submission, index, stop.clone(), text, context_len);
         let emitted = submission.resume.get(index as usize);
         let goes_on = emitted.is_none_or(|tokens| choice.replay(tokens));
         goes_on.then_some(choice)

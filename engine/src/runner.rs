@@ -32,7 +32,9 @@ pub trait Runner: Send {
     ///
     /// # Errors
     /// [`RunnerError::Step`] where a pass failed: the engine does not become ready.
-    fn warm_up(&mut self, step_tokens_max: u32) -> Result<(), RunnerError>;
+    fn warm_up(&mut self) -> Result<(), RunnerError> {
+        Ok(())
+    }
 
     /// Names what its tokens depend on, once it is warm. [`Numerics::unrepeatable`] where they depend on who else is in
     /// the batch.
@@ -183,5 +185,46 @@ pub fn kv_blocks(
             kv_bytes_max: options.kv_bytes_max,
             block_bytes,
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::tests::threads::options;
+
+    proptest! {
+        #[test]
+        fn blocks_fill_the_budget_and_never_exceed_it(
+            kv_bytes_max in prop_oneof![0..1_u64 << 20, 0..1_u64 << 44, Just(u64::MAX)],
+            kv_bytes_per_token in prop_oneof![0..5_u64, 1..1_u64 << 24],
+            block_size in 0_u32..300,
+            context_len in 1_u32..300_000,
+            sequences_max in 1_u32..1000,
+        ) {
+            let options = EngineOptions {
+                kv_bytes_max,
+                block_size,
+                ..options(sequences_max, 1)
+            };
+            let block_bytes = u128::from(block_size.max(1)) * u128::from(kv_bytes_per_token.max(1));
+            let slots = |blocks: u32| u64::from(blocks) * u64::from(block_size.max(1));
+            match kv_blocks(&options, context_len, kv_bytes_per_token) {
+                Ok(blocks) => {
+                    prop_assert!(u128::from(blocks) * block_bytes <= u128::from(kv_bytes_max));
+                    prop_assert!(slots(blocks) <= KV_SLOTS_MAX);
+                    // One more would be beyond the budget, the slots, or any use.
+                    let of_all = u64::from(context_len) * u64::from(sequences_max);
+                    prop_assert!(
+                        u128::from(blocks + 1) * block_bytes > u128::from(kv_bytes_max)
+                            || slots(blocks + 1) > KV_SLOTS_MAX
+                            || slots(blocks) >= of_all
+                    );
+                }
+                Err(_) => prop_assert!(block_bytes > u128::from(kv_bytes_max)),
+            }
+        }
     }
 }

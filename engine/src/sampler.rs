@@ -5,6 +5,7 @@
 //! does, and nothing depends on other rows: sums run in a fixed order, ties go to the lowest id, and chance is a function of
 //! `(seed, choice, index)`. The exponential is our own, so that a draw does not depend on the platform's.
 
+mod line;
 mod nucleus;
 mod passes;
 mod scoring;

@@ -77,10 +77,6 @@ impl Runner for SimRunner {
         Arc::new(SimCodec)
     }
 
-    fn warm_up(&mut self, _step_tokens_max: u32) -> Result<(), RunnerError> {
-        Ok(())
-    }
-
     /// Its tokens depend on the formula alone.
     fn numerics(&self) -> Numerics {
         Numerics::of(&[("formula", "splitmix64")])

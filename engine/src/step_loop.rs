@@ -59,7 +59,7 @@ fn start(
     grammars.prepare_aside();
     // Others of the device wait for it, and their watchdogs must see if it hangs.
     shared.begin_step((options.clock)());
-    let warm = runner.warm_up(options.step_tokens_max);
+    let warm = runner.warm_up();
     shared.end_step();
     warm?;
     let numerics = runner.numerics();

@@ -4,19 +4,21 @@
 //! could be the beginning of one is held back until it is decided. Each string runs its own Knuth-Morris-Pratt automaton
 //! over the bytes: its state is how much of the text's end could still become it, which is what must be held back.
 
-/// Watches one choice's text.
-#[derive(Debug)]
+use std::sync::Arc;
+
+/// Watches one choice's text. A clone that has seen nothing yet watches another one's, and shares the strings.
+#[derive(Debug, Clone)]
 pub(crate) struct StopStrings {
     automata: Vec<Automaton>,
     /// The end of the text so far that could be the beginning of a stop string.
     held: String,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Automaton {
-    string: Box<[u8]>,
+    string: Arc<[u8]>,
     /// For each prefix, the length of its longest proper suffix that is a prefix too.
-    borders: Box<[usize]>,
+    borders: Arc<[usize]>,
     /// Bytes of the string that the text ends with.
     state: usize,
 }

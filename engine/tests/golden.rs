@@ -7,14 +7,14 @@
     reason = "a test program: what is missing fails it"
 )]
 
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+mod real;
 
-use hansa_engine::api::{EngineState, Event, Priority, SamplingParams, StopParams, Submission};
+use std::sync::Arc;
+use std::time::Duration;
+
+use hansa_engine::api::{EngineState, SamplingParams};
 use hansa_engine::embed::{EmbedHandle, EmbedOptions, EmbedderOptions};
-use hansa_engine::{
-    CandleOptions, Device, DeviceOptions, EngineHandle, EngineOptions, RunnerOptions,
-};
+use hansa_engine::{Device, DeviceOptions, EngineHandle};
 use hansa_models::KvType;
 use hansa_models::source::{SourceOptions, resolve};
 use hansa_models::text::SpecialTokens;
@@ -35,8 +35,9 @@ struct Case {
 #[tokio::test]
 async fn greedy_tokens_are_those_of_llama_cpp() {
     for kv_type in [KvType::F16, KvType::F32] {
-        let engine = engine(kv_type);
-        ready(&engine).await;
+        let (options, runner) = real::options(kv_type);
+        let engine = EngineHandle::start(options, runner);
+        real::ready(&engine).await;
         let text = engine.text().expect("a loaded engine has a tokenizer");
         for case in cases() {
             let ids = text
@@ -56,7 +57,7 @@ async fn greedy_tokens_are_those_of_llama_cpp() {
 #[tokio::test]
 async fn a_model_and_an_embedder_that_share_a_processor_say_what_they_say_alone() {
     let device = Device::start();
-    let (options, runner) = setup(KvType::F16);
+    let (options, runner) = real::options(KvType::F16);
     let embed = EmbedOptions {
         clock: Arc::clone(&options.clock),
         step_tokens_max: 256,
@@ -72,7 +73,7 @@ async fn a_model_and_an_embedder_that_share_a_processor_say_what_they_say_alone(
     };
     let engine = EngineHandle::start_on(&device, 1, options, runner);
     let embedder = EmbedHandle::start_on(&device, 1, embed, embedder);
-    ready(&engine).await;
+    real::ready(&engine).await;
     let mut state = embedder.watch_state();
     let is_ready = |state: &EngineState| *state == EngineState::Ready;
     state.wait_for(is_ready).await.expect("the embedder loads");
@@ -115,82 +116,10 @@ fn cases() -> Vec<Case> {
         .collect()
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the test is the binary here: it brings the clock"
-)]
-fn setup(kv_type: KvType) -> (EngineOptions, RunnerOptions) {
-    let start = Instant::now();
-    let model = resolve("smollm2-135m-instruct", &SourceOptions::from_env())
-        .expect("the default model is there");
-    let options = EngineOptions {
-        clock: Arc::new(move || start.elapsed()),
-        sequences_max: 8,
-        step_tokens_max: 256,
-        queue_max: 8,
-        block_size: 16,
-        context_max: None,
-        kv_bytes_max: 64 << 20,
-        inter_token_target: Duration::from_millis(50),
-        draft_tokens_max: 8,
-        queue_tokens_max: 1 << 20,
-        stall_after: Duration::from_secs(30),
-    };
-    let candle = CandleOptions {
-        model_path: model.path,
-        device: DeviceOptions::Cpu,
-        kv_type,
-        quantise: None,
-        threads: None,
-        allow_inexact: false,
-    };
-    (options, RunnerOptions::Candle(candle))
-}
-
-fn engine(kv_type: KvType) -> EngineHandle {
-    let (options, runner) = setup(kv_type);
-    EngineHandle::start(options, runner)
-}
-
-async fn ready(engine: &EngineHandle) {
-    let mut state = engine.watch_state();
-    let reached = state
-        .wait_for(|state| matches!(state, EngineState::Ready | EngineState::Failed(_)))
-        .await
-        .expect("the engine lives")
-        .clone();
-    assert_eq!(reached, EngineState::Ready);
-}
-
 async fn greedy(engine: &EngineHandle, case: &Case) -> Vec<u32> {
-    let submission = Submission {
-        id: "golden".into(),
-        prompt: case.prompt_ids.clone().into(),
-        n: 1,
-        sampling: SamplingParams {
-            temperature: 0.0,
-            ..SamplingParams::default()
-        },
-        stop: StopParams {
-            ignore_eos: true,
-            ..StopParams::after(u32::try_from(case.tokens.len()).expect("a short case"))
-        },
-        grammar: None,
-        seed: 0,
-        priority: Priority::Interactive,
-        resume: Vec::new(),
-        flow: 0,
-        pool: 0,
-        deadline: Some(Duration::from_secs(3600)),
-        want_token_ids: true,
-        prompt_logprobs: false,
+    let sampling = SamplingParams {
+        temperature: 0.0,
+        ..SamplingParams::default()
     };
-    let mut events = engine.submit(submission).expect("the engine takes it");
-    let mut tokens = Vec::new();
-    while let Some(event) = events.recv().await {
-        if let Event::Delta { token_ids, .. } = event {
-            tokens.extend(token_ids);
-        }
-    }
-    tokens
+    real::say(engine, &case.prompt_ids, case.tokens.len(), sampling).await
 }

@@ -1,8 +1,10 @@
 //! What operators and their machines ask, on a listener of its own that no client reaches.
 
 mod accounts;
+mod caller;
+mod document;
 mod models;
-mod records;
+mod routes;
 
 use std::sync::Arc;
 
@@ -15,11 +17,13 @@ use http::StatusCode;
 use http::header::CONTENT_TYPE;
 use serde_json::json;
 
+use self::routes::Routes;
 use crate::clock::Clock;
 use crate::fleet::Fleet;
 use crate::health::Health;
 use crate::layers::authenticate::{self, Gate};
 use crate::layers::{fence, host};
+use crate::openai::error::ApiError;
 use crate::quota::{Quota, invariants};
 use crate::telemetry::Metrics;
 use crate::upstream::registry::Models;
@@ -35,8 +39,8 @@ struct Admin {
     clock: Clock,
 }
 
-/// `/metrics`, `/health/live`, `/health/ready`, the models under `/admin/v1/models`, and for operators' keys the rest of the
-/// admin API: on a server with keys `/admin/v1/decisions/{id}` too, since it tells what others asked for.
+/// `/metrics`, `/health/live`, `/health/ready`, the models under `/admin/v1/models`, and for keys and tokens the rest of the
+/// admin API: on a server with keys `/admin/v1/decisions/{id}` for operators alone, since it tells what others asked for.
 pub fn router(metrics: &Metrics, health: Health, fleet: Fleet, gate: Gate) -> Router {
     let admin = Admin {
         metrics: metrics.clone(),
@@ -47,20 +51,29 @@ pub fn router(metrics: &Metrics, health: Health, fleet: Fleet, gate: Gate) -> Ro
     let operators = from_fn_with_state(gate.clone(), authenticate::operators_if_keys);
     // Models may be changed, and others' requests looked at, without a key only where no keys are.
     let of_operators = Router::new()
-        // Ids of the prompts of one request are told apart behind a slash.
-        .route("/admin/v1/decisions/{*id}", get(decisions))
-        .with_state(admin.clone())
-        .merge(models::router(fleet))
+        .merge(decision_routes().into_router().with_state(admin.clone()))
+        .merge(models::routes().into_router().with_state(fleet))
         .route_layer(operators);
+    let known = from_fn_with_state(gate.clone(), authenticate::anyone_known);
+    let of_accounts = accounts::routes().into_router().with_state(gate);
+    // Around the routes alone: what else the listener answers needs no key.
+    let of_accounts = of_accounts.route_layer(known);
     Router::new()
         .route("/metrics", get(scrape))
         .with_state(admin)
         .merge(health.router())
         .merge(of_operators)
-        .merge(accounts::router(gate))
+        .merge(of_accounts)
+        .route(document::PATH, get(document::get))
+        .method_not_allowed_fallback(async || ApiError::method_not_allowed())
         // As in `stack`: a web page must not read this through a name that is made to resolve here.
         .layer(from_fn(host::check))
         .layer(from_fn_with_state(metrics.clone(), fence::contain))
+}
+
+fn decision_routes() -> Routes<Admin> {
+    // Ids of the prompts of one request are told apart behind a slash.
+    Routes::new().get("/admin/v1/decisions/{*id}", decisions)
 }
 
 async fn scrape(State(admin): State<Admin>) -> Response {

@@ -1,6 +1,10 @@
 //! The command line: what a user types, and what the process answers on its way out.
 
+mod accounts;
+mod admin;
+mod agent;
 mod key;
+mod usage;
 
 use std::fmt;
 use std::io::{self, Write};
@@ -39,9 +43,29 @@ enum Command {
     /// Models that are known by name
     #[command(subcommand)]
     Models(ModelsCommand),
+    /// Keep jobs of Slurm that serve, and carry their connections to a gateway
+    Agent(agent::AgentArgs),
     /// Keys of the API
     #[command(subcommand)]
     Key(key::KeyCommand),
+    /// Organisations and projects of a running server
+    #[command(subcommand)]
+    Tenants(accounts::TenantCommand),
+    /// What tenants of a running server may spend in all
+    #[command(subcommand)]
+    Allocations(accounts::AllocationCommand),
+    /// What was used: reports, exports, deletion
+    #[command(subcommand)]
+    Usage(usage::UsageCommand),
+    /// Requests of a running server that are not over, with what they hold
+    Reservations(admin::AdminArgs),
+    /// Where a request went and why, as JSON; kept for some minutes
+    Decisions {
+        /// Its id, as in the answer's `x-request-id`
+        request: String,
+        #[command(flatten)]
+        admin: admin::AdminArgs,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -59,6 +83,12 @@ struct ServeArgs {
     /// Address for operators, or "none" [default: 127.0.0.1:9900]
     #[arg(long, value_name = "ADDR|none", value_parser = admin_listen)]
     admin_listen: Option<AdminListen>,
+    /// Call the gateway at this URL and serve what comes back on the connection; before dial.gateway
+    #[arg(long, value_name = "URL", requires = "dial_as")]
+    dial: Option<String>,
+    /// The [[node]] that this server is there; before dial.node
+    #[arg(long, value_name = "NODE", requires = "dial")]
+    dial_as: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -152,7 +182,13 @@ impl Cli {
             Command::Check { config } => check(&config),
             Command::Models(ModelsCommand::List) => models::list(),
             Command::Models(ModelsCommand::Pull { name }) => models::pull(&name),
+            Command::Agent(args) => agent::run(&args),
             Command::Key(command) => key::run(command),
+            Command::Tenants(command) => accounts::tenants(command),
+            Command::Allocations(command) => accounts::allocations(command),
+            Command::Usage(command) => usage::run(command),
+            Command::Reservations(admin) => accounts::reservations(admin),
+            Command::Decisions { request, admin } => accounts::decisions(&request, admin),
         }
     }
 }
@@ -184,11 +220,19 @@ fn config(args: ServeArgs) -> Result<Config, Failure> {
         Some(file) => Config::load(file).map_err(Failure::usage)?,
         None => Config::default(),
     };
+    if config.agent.gateway.is_some() {
+        let help = "this is the config of an agent; start it with `hansa agent`";
+        return Err(Failure::usage(help));
+    }
     if let Some(listen) = args.listen {
         config.server.listen = listen;
     }
     if let Some(AdminListen(listen)) = args.admin_listen {
         config.admin.listen = listen;
+    }
+    if let (Some(gateway), Some(node)) = (args.dial, args.dial_as) {
+        config.dial.gateway = Some(gateway);
+        config.dial.node = Some(node);
     }
     if let Some(source) = args.model {
         let settings = config.models.first().cloned().unwrap_or_default();

@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// What time it is, for everyone in one server. Clones share it.
@@ -15,8 +15,13 @@ pub struct Clock {
 }
 
 enum Source {
-    System { start: Instant },
-    Manual { now_ns: AtomicU64, epoch_s: i64 },
+    System {
+        start: Instant,
+    },
+    Manual {
+        now_ns: AtomicU64,
+        epoch_s: AtomicI64,
+    },
 }
 
 impl Clock {
@@ -32,7 +37,7 @@ impl Clock {
     /// simulation.
     #[must_use]
     pub fn manual(epoch_s: i64) -> Self {
-        let now_ns = AtomicU64::new(0);
+        let (now_ns, epoch_s) = (AtomicU64::new(0), AtomicI64::new(epoch_s));
         let source = Arc::new(Source::Manual { now_ns, epoch_s });
         Self { source }
     }
@@ -51,7 +56,10 @@ impl Clock {
     pub fn unix_s(&self) -> i64 {
         match &*self.source {
             Source::System { .. } => read_wall_s(),
-            Source::Manual { epoch_s, .. } => epoch_s.saturating_add_unsigned(self.now().as_secs()),
+            Source::Manual { epoch_s, .. } => {
+                let epoch_s = epoch_s.load(Ordering::Acquire);
+                epoch_s.saturating_add_unsigned(self.now().as_secs())
+            }
         }
     }
 
@@ -60,6 +68,13 @@ impl Clock {
         if let Source::Manual { now_ns, .. } = &*self.source {
             let by_ns = u64::try_from(by.as_nanos()).unwrap_or(u64::MAX);
             now_ns.fetch_add(by_ns, Ordering::AcqRel);
+        }
+    }
+
+    /// Steps the wall time of a manual clock, forwards or back, as an operator or a time server may; durations stay.
+    pub fn step(&self, by_s: i64) {
+        if let Source::Manual { epoch_s, .. } = &*self.source {
+            epoch_s.fetch_add(by_s, Ordering::AcqRel);
         }
     }
 }

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod admin;
+pub mod agent;
 pub mod cli;
 pub mod clock;
 mod collect;
@@ -26,3 +27,4 @@ pub mod tenant;
 pub mod tls;
 mod unread;
 pub mod upstream;
+pub mod walltime;

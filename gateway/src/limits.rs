@@ -339,6 +339,37 @@ pub const CARRIED_PERIODS_MAX: u64 = 1_024;
 /// Bytes of a key that is looked at; ours have 67, and room for those of others.
 pub const KEY_BYTES_MAX: usize = 512;
 
+/// Bytes of a token that is looked at; those with hundreds of groups reach some kilobytes.
+pub const TOKEN_BYTES_MAX: usize = 16 << 10;
+
+/// Time for which a token that was checked is believed without checking it again: a key that an issuer takes back still
+/// works for so long.
+pub const TOKEN_REMEMBERED: Duration = Duration::from_secs(60);
+
+/// Tokens that are remembered, some 300 bytes each: a federation's active users within a minute.
+pub const TOKENS_REMEMBERED_MAX: usize = 16_384;
+
+/// Values of one claim that are looked at; people in thousands of groups do not exist.
+pub const CLAIM_VALUES_MAX: usize = 1_024;
+
+/// Keys of one issuer: it has two or three, some more while it changes them.
+pub const ISSUER_KEYS_MAX: usize = 64;
+
+/// Bytes of an issuer's document: [`ISSUER_KEYS_MAX`] RSA keys with their certificates.
+pub const ISSUER_DOCUMENT_BYTES_MAX: usize = 512 << 10;
+
+/// Time for an issuer to tell its keys, connections included; requests with tokens wait for it.
+pub const ISSUER_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// Age at which an issuer's keys are fetched again.
+pub const KEYS_FRESH: Duration = Duration::from_secs(300);
+
+/// Age at which keys no longer count where newer ones cannot be had: an issuer may be away for a night.
+pub const KEYS_STALE: Duration = Duration::from_secs(24 * 3_600);
+
+/// Shortest time between two fetches of an issuer's keys, however many tokens name unknown ones.
+pub const KEYS_RETRY: Duration = Duration::from_secs(10);
+
 /// Bytes of the id of a tenant, key or allocation; it stands in every record.
 pub const NAME_BYTES_MAX: usize = 128;
 
@@ -357,7 +388,7 @@ pub const USAGE_DRAIN_MAX: Duration = Duration::from_secs(30);
 pub const USAGE_KEPT: Duration = Duration::from_secs(600);
 
 /// Requests whose usage is kept, of those that were told it and of those that were not each; some 500 bytes of each.
-pub const USAGE_KEPT_MAX: usize = 16_384;
+pub const USAGE_KEPT_MAX: usize = 8_192;
 
 /// First and longest wait before usage is asked for again: at once after a short break, rarely while a server is away.
 pub const USAGE_ASK: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(15));
@@ -401,3 +432,57 @@ pub const ADMIN_ANSWER_BYTES_MAX: usize = 16 << 20;
 
 /// Time for the admin API to answer `hansa key`.
 pub const ADMIN_ANSWER_TIME_MAX: Duration = Duration::from_secs(30);
+
+/// Connections that servers opened and that were turned around, at one gateway or agent: [`INSTANCES_MAX`] servers with four.
+pub const TURNED_MAX: usize = 4 * INSTANCES_MAX;
+
+/// Time for a call to be answered and turned around, TLS and an agent in between included.
+pub const DIAL_TIME: Duration = Duration::from_secs(10);
+
+/// First and longest wait before a gateway is called again.
+pub const DIAL_RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(20));
+
+/// Bytes that an agent holds of one direction of a connection; ends hold back by their own windows.
+pub const RELAY_BUFFER_BYTES: usize = 64 << 10;
+
+/// Time for a command of Slurm; a busy controller takes some seconds.
+pub const SLURM_TIME: Duration = Duration::from_secs(30);
+
+/// Bytes of what a command of Slurm prints: [`JOBS_SEEN_MAX`] lines of a job.
+pub const SLURM_OUTPUT_BYTES_MAX: u64 = 4 << 20;
+
+/// Characters of a complaint of Slurm that are logged.
+pub const SLURM_COMPLAINT_CHARS_MAX: usize = 500;
+
+/// Jobs of one picture; a user with more has other troubles.
+pub const JOBS_SEEN_MAX: usize = 16_384;
+
+/// Jobs of one replica at once: the one that serves, the next one, and those that leave.
+pub const CHAIN_JOBS_MAX: usize = 8;
+
+/// Pictures without a job after which it is taken for gone: one may be that of a controller that has just started.
+pub const JOB_MISSED_MAX: u32 = 2;
+
+/// First and longest wait after a job that failed.
+pub const JOB_RETRY: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(600));
+
+/// Time beyond its grace in which a job that was told to finish should be gone: Slurm's own time to kill is 30 s.
+pub const JOB_SETTLE: Duration = Duration::from_secs(60);
+
+/// Load times, and waits in line, from which the next ones are foreseen.
+pub const LEADS_KEPT: usize = 8;
+
+/// Commands for one replica in one round; what is left comes in the next.
+pub const COMMANDS_PER_ROUND_MAX: usize = 8;
+/// Days for which records of high-risk use are kept at least: six months, by Articles 19 and 26(6) of the EU's AI Act.
+pub const HIGH_RISK_DAYS: u32 = 184;
+
+/// Records of one request id that are forgotten at once; a request has one, and a client may use its id again.
+pub const FORGOTTEN_MAX: usize = 1_024;
+
+/// Time between two looks for records whose time is over; a day more or less does not matter, a restart a day must not
+/// keep them for ever.
+pub const RETENTION_PERIOD: Duration = Duration::from_secs(3_600);
+
+/// Lines of a report: projects x sites x models, some 500 bytes each.
+pub const REPORT_LINES_MAX: usize = 200_000;

@@ -75,6 +75,8 @@ pub struct Listener {
     http: Arc<auto::Builder<TrackedExecutor>>,
     service: Router,
     tls: Option<Acceptor>,
+    /// Time that a connection may stay open without a request once there was one.
+    idle_max: Duration,
 }
 
 impl Listener {
@@ -94,7 +96,20 @@ impl Listener {
             http,
             service,
             tls: None,
+            idle_max: limits::CONNECTION_IDLE_MAX,
         }
+    }
+
+    /// For connections that are kept open on purpose, by us: nobody closes an idle one, and pings find out a dead one.
+    #[must_use]
+    pub(crate) fn for_links(mut self) -> Self {
+        let mut http = http_builder(&self.options, &self.tasks);
+        http.http2()
+            .keep_alive_interval(limits::LINK_PING_INTERVAL)
+            .keep_alive_timeout(limits::LINK_PING_TIMEOUT);
+        self.http = Arc::new(http);
+        self.idle_max = Duration::MAX;
+        self
     }
 
     /// Speaks TLS where `tls` is there.
@@ -161,7 +176,7 @@ impl Listener {
     }
 
     /// Serves one connection to its end.
-    async fn serve<Io>(&self, io: Io, caller: Caller)
+    pub(crate) async fn serve<Io>(&self, io: Io, caller: Caller)
     where
         Io: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -172,11 +187,11 @@ impl Listener {
             activity.clone(),
             caller,
         );
-        let mut connection = pin!(self.http.serve_connection(io, service));
+        let mut connection = pin!(self.http.serve_connection_with_upgrades(io, service));
         let header_timeout = self.options.header_timeout;
         tokio::select! {
             result = connection.as_mut() => return log_end(result),
-            () = activity.idle_for(header_timeout, limits::CONNECTION_IDLE_MAX) => {}
+            () = activity.idle_for(header_timeout, self.idle_max) => {}
             () = self.drain.reached(Phase::Draining) => {}
         }
         connection.as_mut().graceful_shutdown();

@@ -18,6 +18,9 @@ use tokio::time::sleep;
 use tokio_util::task::TaskTracker;
 
 use crate::admin;
+use crate::agent::keep::Keeper;
+use crate::agent::turn::DiallerError;
+use crate::agent::welcome::{self, Callers};
 use crate::clock::Clock;
 use crate::collect::collect;
 use crate::drain::{Drain, DrainTimes, Drained, Phase};
@@ -28,12 +31,13 @@ use crate::fleet::Fleet;
 use crate::health::Health;
 use crate::layers::authenticate::Gate;
 use crate::layers::peer::Peers;
-use crate::limits::{ADMIN_CONNECTIONS_MAX, METRICS_UPKEEP};
+use crate::limits::{ADMIN_CONNECTIONS_MAX, METRICS_UPKEEP, RETENTION_PERIOD};
 use crate::listener::{Listener, ListenerOptions};
 use crate::openai::metering::Metering;
 use crate::openai::{Api, Passed};
 use crate::quota;
 use crate::quota::ledger::LedgerError;
+use crate::quota::retention;
 use crate::stack::{self, Shared};
 use crate::start::{Load, StartFailed, Starter, UpstreamFailed};
 use crate::telemetry::Metrics;
@@ -41,11 +45,13 @@ use crate::tenant::{TenantError, Tenants};
 use crate::tls::{self, Acceptor, TlsError};
 use crate::upstream::link::LinkTasks;
 use crate::upstream::registry::Models;
+use crate::walltime;
 
 /// A server with its listeners bound. Nothing is loaded or accepted before [`App::run`].
 pub struct App {
     core: Core,
     loads: Vec<Load>,
+    keeper: Option<Keeper>,
     clients: TcpListener,
     operators: Option<TcpListener>,
 }
@@ -67,6 +73,10 @@ struct Core {
     /// What peers' requests used that are over.
     kept: Kept,
     energy: Energy,
+    /// Servers that call this one.
+    callers: Callers,
+    /// When this machine is taken away.
+    ends: Option<Duration>,
 }
 
 /// Where a server listens, as it tells whoever started it.
@@ -114,12 +124,18 @@ pub enum ServeError {
     /// The secret of peers is missing.
     #[error(transparent)]
     Secret(#[from] SecretError),
+    /// The gateway of `[dial]` or `[agent]` cannot be called.
+    #[error(transparent)]
+    Dial(#[from] DiallerError),
     /// The ledger cannot be used, or stopped working.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
     /// Tenants and keys do not fit together.
     #[error(transparent)]
     Tenants(#[from] TenantError),
+    /// This process does not know where it is.
+    #[error("the folder or program of this process cannot be found: {0}")]
+    Place(io::Error),
     /// The metrics cannot be set up.
     #[error("the metrics cannot be set up: {0}")]
     Metrics(#[from] BuildError),
@@ -141,9 +157,12 @@ impl App {
         let tenants = Tenants::open(&config, quota::open::open(&config, &clock)?)?;
         tenants.quota().replay()?;
         let energy = Energy::here(&config.energy);
+        let ends = walltime::end(&config.server, &clock, |name| std::env::var(name).ok());
         let starter = Starter::new(metrics.clone(), clock.clone());
-        let starter = starter.routed_by(&config.route).with_energy(&energy);
-        let (models, loads) = starter.prepare(&config, &links)?;
+        let starter = starter.routed_by(&config.route).ending(ends);
+        let starter = starter.with_energy(&energy);
+        let prepared = starter.prepare(&config, &links)?;
+        let keeper = Keeper::of(&config, &clock)?;
         let clients = bind(config.server.listen).await?;
         let operators = match config.admin.listen {
             Some(address) => Some(bind(address).await?),
@@ -155,7 +174,7 @@ impl App {
             energy,
             clock,
             metrics,
-            models: Arc::new(models),
+            models: Arc::new(prepared.models),
             starter,
             drain: Drain::new(),
             tasks: TaskTracker::new(),
@@ -163,10 +182,13 @@ impl App {
             tls,
             peers,
             tenants,
+            callers: prepared.callers,
+            ends,
         };
         Ok(Self {
             core,
-            loads,
+            loads: prepared.loads,
+            keeper,
             clients,
             operators,
         })
@@ -194,31 +216,31 @@ impl App {
         let Self {
             core,
             loads,
+            keeper,
             clients,
             operators,
         } = self;
-        core.accept(clients, operators);
+        let listener = core.accept(clients, operators);
         core.keep_metrics();
-        let quota = core.tenants.quota().clone();
-        let models = Arc::clone(&core.models);
-        core.links.spawn(collect(Arc::clone(&models), quota));
-        let (config, clock) = (core.config.energy.clone(), core.clock.clone());
-        let watching = energy::watch(core.energy.clone(), config, models, clock);
-        core.links.spawn(watching);
+        core.keep_retention();
+        core.keep_energy();
+        core.collect();
         let ledger_failed = core.tenants.quota().failed();
         tokio::select! {
             () = ledger_failed => {
                 core.drain(DrainTimes::NONE, std::future::pending()).await;
                 return Err(LedgerError::Failed.into());
             }
-            failed = core.load(loads) => {
+            failed = core.load(loads, keeper, listener) => {
                 core.drain(DrainTimes::NONE, std::future::pending()).await;
                 return Err(failed.into());
             }
             () = signal() => {}
+            () = core.ends_soon() => tracing::info!("the time of this machine is nearly over"),
         }
         tracing::info!("draining");
-        let drained = core.drain(core.drain_times(), signal()).await;
+        let times = walltime::within(core.drain_times(), core.ends, core.clock.now());
+        let drained = core.drain(times, signal()).await;
         core.close_ledger().await?;
         tracing::info!(?drained, "stopped");
         Ok(drained)
@@ -226,8 +248,8 @@ impl App {
 }
 
 impl Core {
-    /// Starts both accept loops; they end when the drain begins.
-    fn accept(&self, clients: TcpListener, operators: Option<TcpListener>) {
+    /// Starts both accept loops; they end when the drain begins. Gives what serves clients.
+    fn accept(&self, clients: TcpListener, operators: Option<TcpListener>) -> Listener {
         let health = Health {
             models: Arc::clone(&self.models),
             drain: self.drain.watch(),
@@ -242,11 +264,14 @@ impl Core {
             drain: self.drain.watch(),
             kept: self.kept.clone(),
         };
-        let api = self.api().router().merge(federation::router(control));
+        let calls = welcome::router(self.callers.clone());
+        let api = self.api().router();
+        let api = api.merge(federation::router(control)).merge(calls);
         let service = stack::build(api, &self.shared(health));
         let listener = self.listener(service, self.config.server.connections_max);
         let listener = listener.with_tls(self.tls.clone());
-        self.tasks.spawn(listener.run(clients));
+        self.tasks.spawn(listener.clone().run(clients));
+        listener
     }
 
     fn fleet(&self) -> Fleet {
@@ -312,6 +337,19 @@ impl Core {
         Listener::new(service, options, self.drain.watch(), self.tasks.clone())
     }
 
+    /// Settles what an earlier life of this server left open.
+    fn collect(&self) {
+        let quota = self.tenants.quota().clone();
+        self.links.spawn(collect(Arc::clone(&self.models), quota));
+    }
+
+    fn keep_energy(&self) {
+        let (config, clock) = (self.config.energy.clone(), self.clock.clone());
+        let (energy, models) = (self.energy.clone(), Arc::clone(&self.models));
+        self.links
+            .spawn(energy::watch(energy, config, models, clock));
+    }
+
     fn keep_metrics(&self) {
         let (metrics, drain) = (self.metrics.clone(), self.drain.watch());
         self.tasks.spawn(async move {
@@ -328,8 +366,32 @@ impl Core {
         });
     }
 
-    /// Loads every model and then waits for ever; resolves only where one fails.
-    async fn load(&self, loads: Vec<Load>) -> StartFailed {
+    /// Deletes records whose time is over, now and then.
+    fn keep_retention(&self) {
+        let (tenants, clock) = (self.tenants.clone(), self.clock.clone());
+        let drain = self.drain.watch();
+        self.tasks.spawn(async move {
+            let keeping = async {
+                loop {
+                    sweep(tenants.clone(), clock.unix_s()).await;
+                    sleep(RETENTION_PERIOD).await;
+                }
+            };
+            tokio::select! {
+                () = keeping => {}
+                () = drain.reached(Phase::Draining) => {}
+            }
+        });
+    }
+
+    /// Loads every model, then calls the gateway where there is one to call, and waits for ever; resolves only where one
+    /// fails.
+    async fn load(
+        &self,
+        loads: Vec<Load>,
+        keeper: Option<Keeper>,
+        listener: Listener,
+    ) -> StartFailed {
         let began = self.clock.now();
         if let Err(failed) = try_join_all(loads).await {
             return failed;
@@ -337,7 +399,25 @@ impl Core {
         let seconds = self.clock.now().saturating_sub(began).as_secs_f64();
         let models = self.models.list().len();
         tracing::info!(models, seconds, "ready");
+        if let Some(keeper) = keeper {
+            let connections = self.config.dial.connections;
+            keeper.start(connections, listener, &self.drain.watch(), &self.tasks);
+        }
         std::future::pending().await
+    }
+
+    /// Resolves when this machine is about to be taken away; never where no end is known.
+    async fn ends_soon(&self) {
+        let Some(ends) = self.ends else {
+            return std::future::pending().await;
+        };
+        let now = self.clock.now();
+        let left = walltime::leave_at(ends, self.drain_times(), now).saturating_sub(now);
+        tracing::info!(
+            seconds = left.as_secs(),
+            "this machine is lent for some time"
+        );
+        sleep(left).await;
     }
 
     fn drain_times(&self) -> DrainTimes {
@@ -355,21 +435,42 @@ impl Core {
     }
 }
 
+/// Reads the ledger through, off the event loop.
+async fn sweep(tenants: Tenants, now_s: i64) {
+    if tenants.keep_for_ever() {
+        return;
+    }
+    let swept = tokio::task::spawn_blocking(move || {
+        let ledger = tenants.quota().ledger();
+        retention::sweep(&**ledger, now_s, |record| tenants.term(record))
+    });
+    match swept.await {
+        Ok(Ok(0) | Err(LedgerError::Fixed)) | Err(_) => {}
+        Ok(Ok(records)) => tracing::info!(records, "deleted records whose time is over"),
+        Ok(Err(error)) => tracing::warn!(%error, "records whose time is over cannot be deleted"),
+    }
+}
+
 fn check(config: &Config) -> Result<(), ServeError> {
     // Where strangers reach a listener, keys keep them out, or only peers are served.
-    if config.keys.is_empty() && !config.peer.can_authenticate() {
+    if !config.authenticates() && !config.peer.can_authenticate() {
         loopback("server.listen", Some(config.server.listen))?;
     }
+    check_operators(config)
+}
+
+/// Operators prove nothing, so only this machine may reach their listener.
+pub(crate) fn check_operators(config: &Config) -> Result<(), ServeError> {
     loopback("admin.listen", config.admin.listen)
 }
 
 /// How peers are known.
-fn peers(config: &Config) -> Result<Peers, SecretError> {
+pub(crate) fn peers(config: &Config) -> Result<Peers, SecretError> {
     let source = config.peer.secret_file.as_ref();
     let secret = source.map(|source| source.read()).transpose()?;
     Ok(Peers {
         secret: secret.map(Arc::new),
-        alone: config.keys.is_empty() && !config.server.listen.ip().is_loopback(),
+        alone: !config.authenticates() && !config.server.listen.ip().is_loopback(),
     })
 }
 
@@ -382,7 +483,7 @@ fn loopback(key: &'static str, address: Option<SocketAddr>) -> Result<(), ServeE
     }
 }
 
-async fn bind(address: SocketAddr) -> Result<TcpListener, ServeError> {
+pub(crate) async fn bind(address: SocketAddr) -> Result<TcpListener, ServeError> {
     let bound = TcpListener::bind(address).await;
     bound.map_err(|error| ServeError::Bind { address, error })
 }

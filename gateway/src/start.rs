@@ -6,10 +6,11 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use hansa_config::{Config, schema};
 
+use crate::agent::welcome::Callers;
 use crate::clock::Clock;
 use crate::energy::Energy;
 use crate::route::decisions::Decisions;
-use crate::route::facts::Facts;
+use crate::route::facts::{CandidateId, Facts};
 use crate::route::options::Options;
 use crate::route::residency::{Rules, allow_list};
 use crate::serve::ServeError;
@@ -22,6 +23,7 @@ use crate::upstream::measured::Measured;
 use crate::upstream::registry::{ModelInfo, Models};
 use crate::upstream::routed::Roster;
 use crate::upstream::{Upstream, discover};
+use crate::walltime::moment;
 
 /// Loads one model; resolves when it takes requests.
 pub type Load = BoxFuture<'static, Result<(), StartFailed>>;
@@ -54,8 +56,20 @@ pub struct Starter {
     route: schema::Route,
     energy: Energy,
     decisions: Arc<Decisions>,
+    /// When this machine is taken away.
+    ends: Option<Duration>,
     #[cfg(feature = "engine")]
     devices: Devices,
+}
+
+/// What a server serves.
+pub struct Prepared {
+    /// Every model, none of them ready.
+    pub models: Models,
+    /// What makes those of this process so.
+    pub loads: Vec<Load>,
+    /// Servers that will call.
+    pub callers: Callers,
 }
 
 /// A model that is not ready yet.
@@ -93,6 +107,7 @@ impl Starter {
             route: schema::Route::default(),
             energy: Energy::default(),
             decisions: Arc::default(),
+            ends: None,
             #[cfg(feature = "engine")]
             devices: Devices::default(),
         }
@@ -112,16 +127,24 @@ impl Starter {
         Self { energy, ..self }
     }
 
+    /// The same one, on a machine that is taken away at `ends` on its clock.
+    #[must_use]
+    pub fn ending(self, ends: Option<Duration>) -> Self {
+        Self { ends, ..self }
+    }
+
+    /// What tells the time.
+    #[must_use]
+    pub const fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
     /// Upstreams for the models, nodes and sites of `config`, none of them ready, and what makes the models so; nodes and
     /// sites are watched in `links` from now on. One model of several of them is served by whom the router picks.
     ///
     /// # Errors
     /// [`StartFailed`] in a build without an engine; [`UpstreamFailed`] where a key or certificate is missing.
-    pub fn prepare(
-        &self,
-        config: &Config,
-        links: &LinkTasks,
-    ) -> Result<(Models, Vec<Load>), ServeError> {
+    pub fn prepare(&self, config: &Config, links: &LinkTasks) -> Result<Prepared, ServeError> {
         let roster = self.roster();
         let (mut table, mut loads) = (Vec::new(), Vec::new());
         for model in &config.models {
@@ -142,7 +165,12 @@ impl Starter {
             }
         }
         let models = Models::new(table).with_decisions(Arc::clone(&self.decisions));
-        Ok((models, loads))
+        let makers = (self.clone(), roster);
+        Ok(Prepared {
+            models,
+            loads,
+            callers: Callers::new(&config.nodes, &config.peer, makers, links),
+        })
     }
 
     /// Adds each model of a node or site to `roster`.
@@ -153,22 +181,48 @@ impl Starter {
         roster: &Roster,
         links: &LinkTasks,
     ) -> Result<(), UpstreamFailed> {
-        let failed = |reason| UpstreamFailed {
-            name: upstream.name.clone(),
-            reason,
-        };
-        let group = Group::new(upstream, peer, &self.clock, links).map_err(failed)?;
+        if upstream.discover == schema::Discover::Agent {
+            return Ok(());
+        }
+        let group = Group::new(upstream, peer, &self.clock, links).map_err(failed(upstream))?;
         discover::start(upstream, &group, links);
+        self.enlist((place, upstream), &group, roster).map(|_| ())
+    }
+
+    /// Adds each model of a node that has called to `roster`, as candidates whose numbers it gives.
+    ///
+    /// # Errors
+    /// [`UpstreamFailed`] where the roster is full; then nothing was added.
+    pub(crate) fn enlist_node(
+        &self,
+        node: &schema::Upstream,
+        group: &Group,
+        roster: &Roster,
+    ) -> Result<Vec<CandidateId>, UpstreamFailed> {
+        self.enlist((Place::Node, node), group, roster)
+    }
+
+    fn enlist(
+        &self,
+        (place, upstream): (Place, &schema::Upstream),
+        group: &Group,
+        roster: &Roster,
+    ) -> Result<Vec<CandidateId>, UpstreamFailed> {
+        let ends = upstream.ends_at_s.map(|at| moment(at, &self.clock));
+        let mut added = Vec::new();
         for name in &upstream.models {
             let (metrics, clock) = (self.metrics.clone(), self.clock.clone());
             let id = Arc::from(name.ours.as_str());
-            let energy = Energy::there(upstream);
-            let model = Measured::new(group.model(name.clone()), id, metrics, clock, energy);
+            let model = Measured::new(group.model(name.clone()), id, metrics, clock);
+            let model = model.until(ends).taking(Energy::there(upstream));
             let facts = self.there(place, upstream, &name.ours);
-            let added = roster.add(facts, Arc::new(model));
-            added.ok_or_else(|| failed(GroupError::TooMany))?;
+            let Some(id) = roster.add(facts, Arc::new(model)) else {
+                added.into_iter().for_each(|id| roster.remove(id));
+                return Err(failed(upstream)(GroupError::TooMany));
+            };
+            added.push(id);
         }
-        Ok(())
+        Ok(added)
     }
 
     fn info(&self, id: &str) -> ModelInfo {
@@ -256,7 +310,8 @@ impl Starter {
         };
         let id = Arc::from(model.id.as_str());
         let (metrics, clock) = (self.metrics.clone(), self.clock.clone());
-        let measured = Measured::new(local, id, metrics, clock, self.energy.clone());
+        let measured = Measured::new(local, id, metrics, clock);
+        let measured = measured.until(self.ends).taking(self.energy.clone());
         Ok((Arc::new(measured), Box::pin(load)))
     }
 
@@ -266,6 +321,23 @@ impl Starter {
             model: model.id.clone(),
             reason: "this build has no engine; build with the cargo feature `engine`".to_owned(),
         })
+    }
+}
+
+fn failed(upstream: &schema::Upstream) -> impl Fn(GroupError) -> UpstreamFailed {
+    let name = upstream.name.clone();
+    move |reason| UpstreamFailed {
+        name: name.clone(),
+        reason,
+    }
+}
+
+impl std::fmt::Debug for Prepared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Prepared")
+            .field("models", &self.models)
+            .field("callers", &self.callers)
+            .finish_non_exhaustive()
     }
 }
 

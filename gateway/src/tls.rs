@@ -121,12 +121,8 @@ pub fn connector(upstream: &Upstream, peer: &Peer) -> Result<Option<Arc<ClientCo
         .as_ref()
         .or(peer.ca.as_ref().filter(|_| ours));
     let path = ca.map_or_else(|| Path::new("the public authorities"), PathBuf::as_path);
-    let roots = match ca {
-        Some(ca) => roots(ca)?,
-        None => webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect(),
-    };
     let builder = versions(ClientConfig::builder_with_provider(provider()), path)?;
-    let builder = builder.with_root_certificates(roots);
+    let builder = builder.with_root_certificates(trusted(ca)?);
     let mut config = match (&peer.cert, &peer.key) {
         (Some(cert), Some(key)) if ours => builder
             .with_client_auth_cert(certificates(cert)?, private_key(key)?)
@@ -136,6 +132,27 @@ pub fn connector(upstream: &Upstream, peer: &Peer) -> Result<Option<Arc<ClientCo
     let [h2, http1] = OFFERED.map(<[u8]>::to_vec);
     config.alpn_protocols = vec![if ours { h2 } else { http1 }];
     Ok(Some(Arc::new(config)))
+}
+
+/// TLS of calls over HTTP/1.1 to whoever has a certificate that `ca` signed, or a public authority where there is none.
+///
+/// # Errors
+/// [`TlsError`] names the file.
+pub fn trusting(ca: Option<&PathBuf>) -> Result<Arc<ClientConfig>, TlsError> {
+    let path = ca.map_or_else(|| Path::new("the public authorities"), PathBuf::as_path);
+    let builder = versions(ClientConfig::builder_with_provider(provider()), path)?;
+    let builder = builder.with_root_certificates(trusted(ca)?);
+    let mut config = builder.with_no_client_auth();
+    config.alpn_protocols = vec![OFFERED[1].to_vec()];
+    Ok(Arc::new(config))
+}
+
+/// The authorities of `ca`, or the public ones.
+fn trusted(ca: Option<&PathBuf>) -> Result<RootCertStore, TlsError> {
+    match ca {
+        Some(ca) => roots(ca),
+        None => Ok(webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect()),
+    }
 }
 
 fn provider() -> Arc<CryptoProvider> {

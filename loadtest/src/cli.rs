@@ -1,5 +1,7 @@
 //! The command line: what can be asked for. [`crate::plan`] checks what arguments mean together.
 
+mod sim;
+
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,9 +10,13 @@ use clap::{ArgGroup, Args, Parser, Subcommand};
 
 use crate::compare::Gate;
 use crate::drive::prompt::Endpoint;
-use crate::limits::{MAX_IN_FLIGHT, MAX_THREADS, MAX_TOKENS, MAX_WARMUP};
+use crate::limits::{
+    MAX_IN_FLIGHT, MAX_PROBE_RATE, MAX_RAW_SAMPLE, MAX_THREADS, MAX_TOKENS, MAX_WARMUP,
+};
 use crate::slo::Objective;
 use crate::units::duration;
+
+pub use self::sim::{RunArgs as SimRunArgs, SimArgs, SimCommand};
 
 /// Arguments that a scenario file says itself.
 const SAID_BY_SCENARIO: [&str; 12] = [
@@ -56,6 +62,8 @@ pub enum Command {
     Compare(CompareArgs),
     /// Checks a scenario file and says what it would do; sends nothing. Exit code 2 for a bad one.
     Check(CheckArgs),
+    /// Simulates a federation of sites, with the gateway's own routing, to answer "what if".
+    Sim(Box<SimArgs>),
 }
 
 /// Arguments of `check`.
@@ -176,6 +184,19 @@ pub struct DriveArgs {
     /// Writes one line of JSON for every request, for `compare` and for your own analysis; never a text.
     #[arg(long, value_name = "FILE")]
     pub raw: Option<PathBuf>,
+    /// Keeps only so many lines in the raw file, drawn evenly from all requests.
+    #[arg(long, value_name = "LINES", requires = "raw", value_parser = clap::value_parser!(u64).range(1..=MAX_RAW_SAMPLE))]
+    pub raw_sample: Option<u64>,
+    /// Reads this metrics page of the server every second, on the same time axis; `/metrics` where no path is given.
+    #[arg(long, value_name = "URL")]
+    pub metrics: Option<String>,
+    /// Short requests for one token beside the load, this many per second: what the load does to others (vllm:
+    /// --probe-request-rate). They are reported apart, beside a few sent before the load.
+    #[arg(long, alias = "probe-request-rate", value_name = "PER_SECOND", value_parser = probe_rate)]
+    pub probe_rate: Option<f64>,
+    /// Shows progress in plain lines on a terminal too.
+    #[arg(long)]
+    pub plain: bool,
     /// Writes a report with charts, one file that needs nothing else.
     #[arg(long, value_name = "FILE")]
     pub html: Option<PathBuf>,
@@ -200,6 +221,14 @@ fn tolerance(text: &str) -> Result<f64, String> {
         .ok()
         .filter(|part| (0.001..=1.0).contains(part));
     part.ok_or_else(|| "expected a number from 0.001 to 1".to_owned())
+}
+
+fn probe_rate(text: &str) -> Result<f64, String> {
+    let rate = text
+        .parse()
+        .ok()
+        .filter(|rate| (0.001..=MAX_PROBE_RATE).contains(rate));
+    rate.ok_or_else(|| format!("expected a number from 0.001 to {MAX_PROBE_RATE}"))
 }
 
 fn tokens(text: &str) -> Result<u32, String> {

@@ -235,7 +235,7 @@ impl Sample {
                     let tokens = request.record.usage.filter(|_| request.good);
                     tokens.map_or(0.0, |usage| usage.completion_tokens as f64)
                 };
-                let scale = run.requests.len() as f64 / seconds(run);
+                let scale = run.requests.len() as f64 * run.weight / seconds(run);
                 (requests.map(tokens).collect(), Statistic::Mean, scale)
             }
         };

@@ -1,4 +1,4 @@
-//! The same few figures for every site, model, tenant and stage, and how evenly tenants were served.
+//! The same few figures for every site, model, tenant, stage and form, and how evenly tenants were served.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::drive::record::{Labels, Record, View};
 use crate::drive::verdict::Verdict;
+use crate::extras::{ExtrasReport, Sums};
 use crate::limits::MAX_GROUPS;
 use crate::stats::{Distribution, Summary};
 
@@ -22,7 +23,18 @@ pub enum Dimension {
     Tenant,
     /// The stage of the schedule.
     Stage,
+    /// The form that the answer had to have.
+    Form,
 }
+
+/// Every dimension, in the order of reports.
+pub const DIMENSIONS: [Dimension; 5] = [
+    Dimension::Site,
+    Dimension::Model,
+    Dimension::Tenant,
+    Dimension::Stage,
+    Dimension::Form,
+];
 
 /// All groups of a run. A dimension that no request has is absent.
 #[derive(Debug, Clone, Default)]
@@ -41,6 +53,7 @@ pub struct Group {
     ttft: Distribution,
     tpot: Distribution,
     e2e: Distribution,
+    extras: Sums,
 }
 
 /// What reports show of a group.
@@ -68,6 +81,8 @@ pub struct GroupReport {
     pub tpot_ms: Summary,
     /// End to end, response view.
     pub e2e_ms: Summary,
+    /// What the server told beyond the protocol; none where it told nothing.
+    pub extras: Option<ExtrasReport>,
 }
 
 /// How evenly tenants were served, by Jain's index: 1 where all got their share, 1/n where one got everything.
@@ -87,6 +102,7 @@ impl Groups {
             tenant,
             stage,
             site,
+            form,
             ..
         } = &record.labels;
         let names = [
@@ -94,6 +110,7 @@ impl Groups {
             (Dimension::Model, Some(model)),
             (Dimension::Tenant, tenant.as_ref()),
             (Dimension::Stage, stage.as_ref()),
+            (Dimension::Form, form.as_ref()),
         ];
         for (by, name) in names {
             if let Some(name) = name {
@@ -146,6 +163,7 @@ impl Groups {
 
 impl Group {
     fn fold(&mut self, record: &Record, within: bool) {
+        self.extras.fold(&record.extras, record.good_tokens());
         match &record.verdict {
             Verdict::Failed(_) => self.failed += 1,
             Verdict::Aborted => self.aborted += 1,
@@ -177,6 +195,7 @@ impl Group {
             ttft_ms: self.ttft.summary(),
             tpot_ms: self.tpot.summary(),
             e2e_ms: self.e2e.summary(),
+            extras: self.extras.report(),
         }
     }
 }

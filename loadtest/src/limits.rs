@@ -71,11 +71,59 @@ pub const LITTLE_TOLERANCE: f64 = 0.05;
 /// Fewest samples of the number in flight for Little's law to be checked.
 pub const LITTLE_MIN_SAMPLES: u64 = 100;
 
+/// Good requests that the live view's percentiles are of: enough for a 99th.
+pub const RECENT: usize = 1_000;
+
+/// Points of the live view's sparklines, one a display: some 15 s at 5 a second.
+pub const SPARKS: usize = 80;
+
+/// Sites that the live view has room for; the others are in the report.
+pub const LIVE_SITES: usize = 20;
+
+/// Time between two looks at how late the event loop is; a tokio timer tells no less than 1 ms.
+pub const STALL_PERIOD: Duration = Duration::from_millis(10);
+
+/// Client-bound beyond this stall of the event loop at the 99th percentile, in microseconds: as much as a late send.
+pub const STALL_P99_LIMIT_US: u64 = 10_000;
+
+/// Largest metrics page of a server, in bytes; those of the field have some 100 KB.
+pub const MAX_METRICS_BYTES: usize = 1 << 24;
+
+/// Most series of a metrics page that are kept, some 10 KB each at the end of a long run.
+pub const MAX_SERIES: usize = 1_024;
+
+/// Most points of a series; then every second one is forgotten and looks come half as often.
+pub const MAX_SCRAPES: usize = 600;
+
+/// Most series drawn in one chart: beyond it nobody tells lines apart.
+pub const MAX_DRAWN_SERIES: usize = 40;
+
+/// Most probe requests per second: they are to feel the load, not to be one.
+pub const MAX_PROBE_RATE: f64 = 100.0;
+
+/// Probe requests before the load begins, one after the other: what they are like alone.
+pub const PROBES_ALONE: u64 = 10;
+
+/// Longest time of probe requests where the run itself has no limit of time; an hour of 100 a second is 3 MB.
+pub const PROBES_LONGEST: Duration = Duration::from_secs(3_600);
+
+/// Most requests that a sample of a run keeps, each with its line.
+pub const MAX_RAW_SAMPLE: u64 = 1_000_000;
+
 /// Most draws of a cut or rejecting distribution before its nearest value is taken.
 pub const MAX_REDRAWS: u32 = 1_000;
 
 /// Most bytes of an answer's text that a chat goes on from.
 pub const MAX_KEPT_BYTES: usize = 1 << 22;
+
+/// Most tool calls of one answer.
+pub const MAX_CALLS: usize = 64;
+
+/// Most bytes of an answer with vectors: 2,048 texts of 1,536 numbers at some 20 bytes each.
+pub const MAX_VECTORS_BYTES: usize = 1 << 26;
+
+/// Most texts of one request for vectors, as OpenAI's service takes.
+pub const MAX_TEXTS: u32 = 2_048;
 
 /// Longest name of a site that is taken from a response header, in bytes.
 pub const MAX_SITE_BYTES: usize = 64;
@@ -149,3 +197,15 @@ pub const MAX_PROBES: usize = 60;
 
 /// Lowest rate of a search, in requests per second: one request an hour or so.
 pub const MIN_RATE: f64 = 0.000_3;
+
+/// Most nodes of a simulation; each holds some kilobytes, and a router has places for as many candidates.
+pub const MAX_SIM_NODES: usize = 16_384;
+
+/// Most requests of a simulation: some hours of computing.
+pub const MAX_SIM_REQUESTS: u64 = 1_000_000_000;
+
+/// Fewest good requests that a simulated machine is fitted to: four figures need some evidence each.
+pub const MIN_FITTED: usize = 50;
+
+/// Most requests that a simulated machine is fitted to: each pair of them is looked at.
+pub const MAX_FITTED: usize = 20_000;

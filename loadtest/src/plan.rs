@@ -12,6 +12,7 @@ use crate::drive::target::{Target, TargetError};
 use crate::limits::{MAX_IN_FLIGHT, MAX_OBJECTIVES};
 use crate::problems::Problems;
 use crate::scenario::Scenario;
+use crate::scrape;
 use crate::slo::Objective;
 use crate::spread::Spread;
 use crate::workload::mix::Mix;
@@ -43,6 +44,10 @@ pub struct Plan {
     pub check_sim_tokens: bool,
     /// What must be met.
     pub objectives: Vec<Objective>,
+    /// The server's metrics page.
+    pub metrics: Option<scrape::Plan>,
+    /// Probe requests per second.
+    pub probe_rate: Option<f64>,
 }
 
 /// How a steady open loop comes.
@@ -63,12 +68,18 @@ pub enum PlanError {
     /// The schedule.
     #[error(transparent)]
     Schedule(#[from] ScheduleError),
+    /// The URL of the metrics page.
+    #[error("the metrics page: {0}")]
+    Metrics(TargetError),
     /// The scenario file or the recorded load that it names.
     #[error("the scenario cannot be followed\n{0}")]
     Scenario(#[from] Problems),
     /// Neither the command line nor the scenario names a server.
     #[error("where to? --url, or url in [target] of the scenario")]
     NoUrl,
+    /// Probe requests ask for a token.
+    #[error("probe requests need an endpoint that streams")]
+    ProbesNeedStreams,
     /// Too many objectives.
     #[error("more than {MAX_OBJECTIVES} objectives")]
     TooManyObjectives,
@@ -94,6 +105,15 @@ impl Plan {
         for header in &args.header {
             plan.target.add_header(header)?;
         }
+        if let Some(url) = &args.metrics {
+            let target = Target::page(url).map_err(PlanError::Metrics)?;
+            let every = Duration::from_secs(1);
+            plan.metrics = Some(scrape::Plan { target, every });
+        }
+        plan.probe_rate = args.probe_rate.or(plan.probe_rate);
+        if plan.probe_rate.is_some() && !plan.workload.endpoint.streams() {
+            return Err(PlanError::ProbesNeedStreams);
+        }
         plan.objectives.extend(args.slo.iter().cloned());
         if plan.objectives.len() > MAX_OBJECTIVES {
             return Err(PlanError::TooManyObjectives);
@@ -116,6 +136,8 @@ impl Plan {
             warmup: scenario.warmup,
             check_sim_tokens: false,
             objectives: scenario.objectives,
+            metrics: scenario.metrics,
+            probe_rate: scenario.probe_rate,
         })
     }
 
@@ -137,6 +159,7 @@ impl Plan {
             models: Mix::one(args.model.as_deref().unwrap_or_default().into()),
             tenants: Mix::none(),
             priorities: Mix::none(),
+            forms: Mix::none(),
             abort: None,
         };
         Ok(Self {
@@ -150,6 +173,8 @@ impl Plan {
             warmup: args.warmup,
             check_sim_tokens: args.check_sim_tokens,
             objectives: Vec::new(),
+            metrics: None,
+            probe_rate: None,
         })
     }
 

@@ -1,5 +1,5 @@
-//! One line of JSON for every request, and the way back: what `--raw` writes and `compare` reads. Holds no prompt and
-//! no answer.
+//! One line of JSON for every request, or for as many as were asked for, and the way back: what `--raw` writes and
+//! `compare` reads. Holds no prompt and no answer.
 
 use std::borrow::Cow;
 use std::fs::File;
@@ -12,8 +12,10 @@ use crate::clock::Nanos;
 use crate::drive::chunk::Usage;
 use crate::drive::record::{Labels, Record, Stamps};
 use crate::drive::verdict::Verdict;
+use crate::extras::Extras;
 use crate::limits::{MAX_COMPARED, MAX_RAW_LINE_BYTES};
 use crate::problems::Problems;
+use crate::rng::{SplitMix64, mix};
 
 /// Name and version of the first line.
 pub const SCHEMA: &str = "hansa-loadtest/raw/1";
@@ -30,6 +32,9 @@ struct Head<'a> {
 struct Tail {
     client_bound: bool,
     interrupted: bool,
+    /// Requests of the run, where the lines are a sample of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    sampled_from: Option<u64>,
 }
 
 /// One request. Times are microseconds after the start of the run; those that never came are absent.
@@ -45,6 +50,8 @@ pub struct Line<'a> {
     stage: Option<Cow<'a, str>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     site: Option<Cow<'a, str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    form: Option<Cow<'a, str>>,
     /// `good`, `aborted`, or the class of the failure.
     verdict: Cow<'a, str>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -69,12 +76,21 @@ pub struct Line<'a> {
     prompt_tokens: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     output_tokens: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    cached_tokens: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    joules: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    grams: Option<f64>,
+    /// The gateway tried more than once before the first content.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    retried: bool,
     #[serde(default)]
     gaps_us: Cow<'a, [u32]>,
 }
 
 /// A run as its raw file tells it.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Run {
     /// Requests that were good or failed, in the order in which they were due.
     pub requests: Vec<Request>,
@@ -84,6 +100,83 @@ pub struct Run {
     pub client_bound: bool,
     /// It was stopped early.
     pub interrupted: bool,
+    /// Requests of the run for each one here: 1, but for samples.
+    pub weight: f64,
+}
+
+impl Default for Run {
+    fn default() -> Self {
+        Self {
+            requests: Vec::new(),
+            aborted: 0,
+            client_bound: false,
+            interrupted: false,
+            weight: 1.0,
+        }
+    }
+}
+
+/// A sample of a run's lines in which each request is as likely as any other, however many there are (algorithm R of
+/// Vitter, 1985).
+#[derive(Debug)]
+pub struct Reservoir {
+    room: usize,
+    seen: u64,
+    lines: Vec<String>,
+    rng: SplitMix64,
+}
+
+impl Reservoir {
+    /// An empty sample with room for so many lines.
+    pub fn new(room: u64, seed: u64) -> Self {
+        let room = usize::try_from(room).unwrap_or(usize::MAX);
+        Self {
+            room,
+            seen: 0,
+            lines: Vec::new(),
+            rng: SplitMix64::new(mix(seed)),
+        }
+    }
+
+    /// Takes a request of a run that began at `began`, or leaves it.
+    pub fn take(&mut self, record: &Record, began: Nanos) {
+        self.seen += 1;
+        let at = if self.lines.len() < self.room {
+            self.lines.push(String::new());
+            self.lines.len() - 1
+        } else {
+            usize::try_from(self.rng.next_u64() % self.seen).unwrap_or(usize::MAX)
+        };
+        if let Some(line) = self.lines.get_mut(at) {
+            // Numbers and names can always be written.
+            *line = serde_json::to_string(&Line::of(record, began)).unwrap_or_default();
+        }
+    }
+
+    /// Writes all lines that were kept, and the last one.
+    ///
+    /// # Errors
+    /// Those of the writer.
+    pub fn end(
+        self,
+        out: &mut impl Write,
+        client_bound: bool,
+        interrupted: bool,
+    ) -> io::Result<()> {
+        for line in &self.lines {
+            writeln!(out, "{line}")?;
+        }
+        let sampled_from = Some(self.seen);
+        line(
+            out,
+            &Tail {
+                client_bound,
+                interrupted,
+                sampled_from,
+            },
+        )?;
+        out.flush()
+    }
 }
 
 /// A judged request as [`Record`] defines its latencies; they count only where it was good.
@@ -119,9 +212,11 @@ pub fn write(out: &mut impl Write, record: &Record, began: Nanos) -> io::Result<
 /// # Errors
 /// Those of the writer.
 pub fn end(out: &mut impl Write, client_bound: bool, interrupted: bool) -> io::Result<()> {
+    let sampled_from = None;
     let tail = Tail {
         client_bound,
         interrupted,
+        sampled_from,
     };
     line(out, &tail)?;
     out.flush()
@@ -140,6 +235,7 @@ impl<'a> Line<'a> {
             verdict,
             usage,
             gaps_us,
+            extras,
         } = record;
         let at = |at: Option<Nanos>| at.map(|at| at.saturating_sub(began) / 1_000);
         let (verdict, reason) = match verdict {
@@ -157,6 +253,7 @@ impl<'a> Line<'a> {
             tenant: labels.tenant.as_deref().map(Cow::Borrowed),
             stage: labels.stage.as_deref().map(Cow::Borrowed),
             site: labels.site.as_deref().map(Cow::Borrowed),
+            form: labels.form.as_deref().map(Cow::Borrowed),
             verdict: verdict.into(),
             reason,
             due_us: at(Some(stamps.intended)).unwrap_or(0),
@@ -170,6 +267,10 @@ impl<'a> Line<'a> {
             end_us: at(Some(stamps.end)).unwrap_or(0),
             prompt_tokens: usage.map(|usage| usage.prompt_tokens),
             output_tokens: usage.map(|usage| usage.completion_tokens),
+            cached_tokens: extras.cached_tokens,
+            joules: extras.joules,
+            grams: extras.grams,
+            retried: extras.retried,
             gaps_us: Cow::Borrowed(gaps_us),
         }
     }
@@ -203,6 +304,12 @@ impl<'a> Line<'a> {
             verdict: Verdict::Good,
             usage,
             gaps_us: self.gaps_us.into_owned(),
+            extras: Extras {
+                cached_tokens: self.cached_tokens,
+                joules: self.joules,
+                grams: self.grams,
+                retried: self.retried,
+            },
         };
         Request { record, good }
     }
@@ -250,7 +357,10 @@ impl Run {
         }
         match tail {
             Some(tail) => {
-                (run.client_bound, run.interrupted) = (tail.client_bound, tail.interrupted)
+                (run.client_bound, run.interrupted) = (tail.client_bound, tail.interrupted);
+                let lines = run.requests.len() as f64 + run.aborted as f64;
+                let all = tail.sampled_from.map_or(lines, |all| all as f64);
+                run.weight = if lines > 0.0 { all / lines } else { 1.0 };
             }
             None => problems.add(0, "has no last line: the run did not come to its end"),
         }
@@ -315,6 +425,26 @@ mod tests {
         }
         assert_eq!(first.record.tpot_us(), record().tpot_us());
         assert_eq!(first.record.gaps_us, record().gaps_us);
+    }
+
+    #[test]
+    fn a_sample_is_even_and_says_what_it_is_of() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        begin(&mut file).unwrap();
+        let mut sample = Reservoir::new(200, 7);
+        for at in 0..10_000u64 {
+            let mut record = record();
+            record.stamps.intended = at * 1_000;
+            sample.take(&record, 0);
+        }
+        sample.end(&mut file, false, false).unwrap();
+        let run = Run::load(file.path()).unwrap();
+        assert_eq!((run.requests.len(), run.weight), (200, 50.0));
+        let early = run
+            .requests
+            .iter()
+            .filter(|request| request.record.stamps.intended < 5_000_000);
+        assert!((70..130).contains(&early.count()));
     }
 
     #[test]

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::limits::{CPU_SHARE_LIMIT, LAG_P99_LIMIT_US, LITTLE_MIN_SAMPLES, LITTLE_TOLERANCE};
+use crate::limits::{
+    CPU_SHARE_LIMIT, LAG_P99_LIMIT_US, LITTLE_MIN_SAMPLES, LITTLE_TOLERANCE, STALL_P99_LIMIT_US,
+};
 use crate::stats::{Stats, Summary};
 use crate::watch::Watched;
 
@@ -23,6 +25,8 @@ pub struct Evidence {
     pub threads: usize,
     /// The samples of the number in flight.
     pub watched: Watched,
+    /// How late the event loop was.
+    pub stall: Summary,
     /// There was a schedule to be late on.
     pub open_loop: bool,
     /// Requests were cut off, so that their time in flight is not known.
@@ -38,6 +42,8 @@ pub struct SelfCheck {
     pub warnings: Vec<String>,
     /// How late requests were sent, in milliseconds.
     pub lag_ms: Summary,
+    /// How late the event loop woke up from its timers, in milliseconds; up to 1 is the timers' own grain.
+    pub stall_ms: Summary,
     /// Share of the CPU time that the event loop's threads could use.
     pub cpu_share: f64,
     /// Mean number of requests in flight, sampled.
@@ -54,6 +60,7 @@ impl SelfCheck {
             client_bound: false,
             warnings: Vec::new(),
             lag_ms: stats.lag.summary(),
+            stall_ms: evidence.stall,
             cpu_share: evidence.cpu.as_secs_f64() / wall / evidence.threads.max(1) as f64,
             in_flight_sampled: evidence.watched.mean_in_flight,
             in_flight_by_law: stats.time_in_flight_ns as f64 / 1e9 / wall,
@@ -62,6 +69,7 @@ impl SelfCheck {
             check.lateness(stats);
         }
         if evidence.wall >= SHORTEST_RUN {
+            check.stalls();
             check.processor();
         }
         if evidence.wall >= SHORTEST_RUN && !evidence.interrupted {
@@ -77,6 +85,16 @@ impl SelfCheck {
             let (p99, limit) = (p99 as f64 / 1e3, LAG_P99_LIMIT_US as f64 / 1e3);
             self.warnings.push(format!(
                 "requests left late: p99 {p99:.1} ms, limit {limit:.0} ms"
+            ));
+        }
+    }
+
+    /// Whatever the load: an event loop that stalls stamps late what was there before.
+    fn stalls(&mut self) {
+        let (p99, limit) = (self.stall_ms.p99, STALL_P99_LIMIT_US as f64 / 1e3);
+        if p99 > limit {
+            self.warnings.push(format!(
+                "the event loop stalled: p99 {p99:.1} ms, limit {limit:.0} ms"
             ));
         }
     }
@@ -117,6 +135,7 @@ mod tests {
                 mean_in_flight: 4.0,
                 samples: 2_000,
             },
+            stall: Summary::default(),
             open_loop: true,
             interrupted: false,
         }
@@ -146,6 +165,29 @@ mod tests {
             ..evidence()
         };
         assert!(!SelfCheck::of(&stats(11_000), closed).client_bound);
+    }
+
+    #[test]
+    fn a_stalled_loop_counts_whatever_the_load() {
+        let stall = Summary {
+            p99: 12.0,
+            ..Summary::default()
+        };
+        let closed = Evidence {
+            stall,
+            open_loop: false,
+            ..evidence()
+        };
+        let check = SelfCheck::of(&stats(0), closed);
+        assert!(check.client_bound && check.warnings[0].contains("p99 12.0 ms"));
+        let short = Evidence {
+            wall: Duration::from_millis(300),
+            ..closed
+        };
+        assert!(
+            !SelfCheck::of(&stats(0), short).client_bound,
+            "too short to tell"
+        );
     }
 
     #[test]

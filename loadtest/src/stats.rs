@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use crate::drive::record::{Record, View};
 use crate::drive::verdict::{Class, Failure, Verdict};
+use crate::extras::Sums;
 use crate::groups::Groups;
 use crate::limits::{MAX_DURATION, MAX_REASONS};
 use crate::slo::Limit;
@@ -85,6 +86,8 @@ pub struct Stats {
     pub tpot: Distribution,
     /// Gaps between content events, pooled over requests.
     pub itl: Distribution,
+    /// What the server told beyond the protocol.
+    pub extras: Sums,
     /// Lateness of all sends.
     pub lag: Distribution,
     /// Time to get a connection.
@@ -204,6 +207,7 @@ impl Stats {
         let within = good && self.limits.iter().all(|limit| limit.is_kept(record));
         self.within += u64::from(within);
         self.groups.fold(record, within);
+        self.extras.fold(&record.extras, record.good_tokens());
         self.lag.record_if(record.lag_us());
         self.connect.record_if(record.connect_us());
         if let Some(sent) = record.stamps.sent {
@@ -233,7 +237,8 @@ impl Stats {
             self.prompt_tokens = self.prompt_tokens.saturating_add(usage.prompt_tokens);
             self.output_tokens = self.output_tokens.saturating_add(usage.completion_tokens);
         }
-        self.content_events += 1 + record.gaps_us.len() as u64;
+        let first = u64::from(record.stamps.first_content.is_some());
+        self.content_events += first + record.gaps_us.len() as u64;
         self.service.fold(record, View::Service);
         self.response.fold(record, View::Response);
         self.tpot.record_if(record.tpot_us());
@@ -272,6 +277,7 @@ impl Default for Stats {
             response: Latencies::new(),
             tpot: Distribution::default(),
             itl: Distribution::default(),
+            extras: Sums::default(),
             lag: Distribution::default(),
             connect: Distribution::default(),
         }
@@ -351,6 +357,7 @@ mod tests {
             verdict,
             usage: Some(usage),
             gaps_us: vec![500, 1_500],
+            extras: crate::extras::Extras::default(),
         }
     }
 

@@ -8,13 +8,13 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::clock::{Clock, Nanos};
-use crate::drive::meters::{Meters, Reading};
+use crate::drive::meters::Meters;
 use crate::limits::WATCH_PERIOD;
 
 /// Shows how far a run is.
 pub trait Progress: Send {
     /// Called every few milliseconds.
-    fn show(&mut self, elapsed: Duration, reading: Reading);
+    fn show(&mut self, elapsed: Duration, meters: &Meters);
     /// Called once, at the end.
     fn close(&mut self);
 }
@@ -73,9 +73,9 @@ fn watch(
     };
     loop {
         let over = stopped.recv_timeout(WATCH_PERIOD) != Err(RecvTimeoutError::Timeout);
-        let (now, reading) = (clock.now(), meters.read());
-        area.sample(now, reading.in_flight);
-        progress.show(Duration::from_nanos(now.saturating_sub(began)), reading);
+        let now = clock.now();
+        area.sample(now, meters.read().in_flight);
+        progress.show(Duration::from_nanos(now.saturating_sub(began)), meters);
         if over {
             progress.close();
             return area.watched(began);

@@ -25,7 +25,9 @@ pub(super) fn config(reader: &mut Reader) {
         models_are_there(reader, upstream, path);
         keys_fit_kind(reader, upstream, path);
         instances_can_be_found(reader, upstream, path);
-        is_not_ourselves(reader, &config, upstream, path);
+        if upstream.discover != Discover::Agent {
+            is_not_ourselves(reader, &config, upstream, path);
+        }
         is_new(reader, &all[..index], upstream, path);
         passes_what_all_know(reader, &config, &all, (upstream, path));
     }
@@ -115,6 +117,7 @@ fn keys_fit_kind(reader: &mut Reader, upstream: &Upstream, path: &str) {
 }
 
 fn instances_can_be_found(reader: &mut Reader, upstream: &Upstream, path: &str) {
+    has_a_url_or_calls(reader, upstream, path);
     let full = format!("{path}.addresses_file");
     match (upstream.discover, &upstream.addresses_file) {
         (Discover::File, None) => {
@@ -122,7 +125,7 @@ fn instances_can_be_found(reader: &mut Reader, upstream: &Upstream, path: &str) 
             let fault = Fault::new("\"file\" needs addresses_file", help);
             at(reader, &format!("{path}.discover"), fault);
         }
-        (Discover::Static | Discover::Dns, Some(_)) => {
+        (Discover::Static | Discover::Dns | Discover::Agent, Some(_)) => {
             let help = "remove it, or set discover = \"file\"";
             at(
                 reader,
@@ -131,6 +134,48 @@ fn instances_can_be_found(reader: &mut Reader, upstream: &Upstream, path: &str) 
             );
         }
         _ => {}
+    }
+}
+
+/// Who calls this server has no address here, and everyone else needs one.
+fn has_a_url_or_calls(reader: &mut Reader, upstream: &Upstream, path: &str) {
+    let url = format!("{path}.url");
+    let has_url = reader.offset(&url).is_some();
+    if !reader.sound(&[&url, &format!("{path}.discover")]) {
+        return;
+    }
+    let help =
+        "add url = \"http://127.0.0.1:8081\", or discover = \"agent\" where it calls this server";
+    match (upstream.discover, has_url) {
+        (Discover::Agent, true) => {
+            let help = "remove it: such a node calls this server and is called back";
+            at(
+                reader,
+                &url,
+                Fault::new("means nothing with discover = \"agent\"", help),
+            );
+        }
+        (Discover::Agent, false) => calls_as_a_peer(reader, upstream, path),
+        (_, false) => {
+            let offset = reader.offset(path).unwrap_or(0);
+            reader.fault(offset, url, Fault::new("is missing", help));
+        }
+        (_, true) => {}
+    }
+}
+
+/// A call from outside is believed of peers alone, and only servers of ours make one.
+fn calls_as_a_peer(reader: &mut Reader, upstream: &Upstream, path: &str) {
+    let full = format!("{path}.discover");
+    if upstream.kind != Kind::Hansa {
+        let help = "remove kind, or give it a url";
+        let fault = Fault::new("\"agent\" needs a server of ours", help);
+        return at(reader, &full, fault);
+    }
+    if !reader.config.peer.can_authenticate() {
+        let help = "add [peer] with secret_file, or with ca";
+        let fault = Fault::new("\"agent\" needs a way to know who calls", help);
+        at(reader, &full, fault);
     }
 }
 
@@ -178,7 +223,9 @@ fn is_new(reader: &mut Reader, before: &[(String, &Upstream)], upstream: &Upstre
         );
     }
     let full = format!("{path}.url");
-    let same = |(_, earlier): &&(String, &Upstream)| earlier.url == upstream.url;
+    let same = |(_, earlier): &&(String, &Upstream)| {
+        earlier.url == upstream.url && upstream.discover != Discover::Agent
+    };
     if let Some((other, _)) = before.iter().find(same)
         && reader.sound(&[&full])
         && reader.offset(&full).is_some()

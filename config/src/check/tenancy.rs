@@ -75,7 +75,7 @@ pub(super) fn check(reader: &mut Reader) {
     }
 }
 
-fn each<S>(reader: &mut Reader, section: &str, keys: &[Key<S>], count: usize) {
+pub(super) fn each<S>(reader: &mut Reader, section: &str, keys: &[Key<S>], count: usize) {
     for index in 0..count {
         let path = format!("{section}[{index}]");
         if reader.sound(&[&path]) {
@@ -103,7 +103,7 @@ fn tenant_ids(reader: &mut Reader, tenants: &[&str], known: &HashSet<&str>) {
     }
 }
 
-fn unique(reader: &mut Reader, section: &str, name: &str, values: &[&str]) {
+pub(super) fn unique(reader: &mut Reader, section: &str, name: &str, values: &[&str]) {
     let mut first: HashMap<&str, usize> = HashMap::new();
     for (index, value) in values.iter().enumerate() {
         if value.is_empty() {
@@ -132,7 +132,7 @@ fn known(reader: &mut Reader, section: &str, tenants: &HashSet<&str>, named: &[&
 }
 
 /// Notes a fault of `path` where the text has it and its value is sound.
-fn at(reader: &mut Reader, path: &str, fault: Fault) {
+pub(super) fn at(reader: &mut Reader, path: &str, fault: Fault) {
     if let Some(offset) = reader.offset(path).filter(|_| reader.sound(&[path])) {
         reader.fault(offset, path, fault);
     }

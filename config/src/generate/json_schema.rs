@@ -21,7 +21,7 @@ pub fn json_schema() -> String {
         "title": "Config of Hansa",
         "type": "object",
         "additionalProperties": false,
-        "anyOf": [{ "required": ["model"] }, { "required": ["node"] }, { "required": ["site"] }],
+        "anyOf": [{ "required": ["model"] }, { "required": ["node"] }, { "required": ["site"] }, { "required": ["job"] }],
         "properties": properties,
     });
     format!("{schema:#}\n")
@@ -49,6 +49,7 @@ fn entries_max(section: &str) -> usize {
         "price" => limits::PRICES_MAX,
         "rate" => limits::RATES_MAX,
         "node" | "site" => limits::UPSTREAMS_MAX,
+        "job" => limits::JOBS_MAX,
         _ => limits::MODELS_MAX,
     }
 }

@@ -37,7 +37,7 @@ const fn many(path: &'static str, doc: &'static str) -> Section {
 }
 
 /// Keys of `[quota]`.
-pub(crate) const QUOTA: [Key<Config>; 3] = [
+pub(crate) const QUOTA: [Key<Config>; 4] = [
     key(
         "quota.ledger",
         "File that keeps what was spent, and the tenants, keys and allocations that are set while the \
@@ -60,6 +60,12 @@ pub(crate) const QUOTA: [Key<Config>; 3] = [
             )
         },
     ),
+    key(
+        "quota.retention_days",
+        "Days after which the records of requests are deleted; what was spent stays counted. Left out: never.",
+        |c: &mut Config| Slot::MaybeU32(&mut c.quota.retention_days, limits::RETENTION_DAYS),
+    )
+    .example("365"),
 ];
 
 /// The six bounds, for whatever has them as its field `rates`.
@@ -109,7 +115,7 @@ const KEY_RATES: [Key<ApiKey>; 6] = rates!(ApiKey);
 const OF_RATES: [Key<RateOf>; 6] = rates!(RateOf);
 
 /// Keys of each `[[tenant]]`.
-pub(crate) const TENANT: &[Key<Tenant>] = &join::<Tenant, 7, 13>(
+pub(crate) const TENANT: &[Key<Tenant>] = &join::<Tenant, 9, 15>(
     [
         key(
             "id",
@@ -150,6 +156,18 @@ pub(crate) const TENANT: &[Key<Tenant>] = &join::<Tenant, 7, 13>(
             |t: &mut Tenant| Slot::IdOrEmpty(&mut t.pool),
         )
         .example("\"acme\""),
+        key(
+            "retention_days",
+            "Days after which its records are deleted. Left out: as [quota] says, or its organisation.",
+            |t: &mut Tenant| Slot::MaybeU32(&mut t.retention_days, limits::RETENTION_DAYS),
+        )
+        .example("365"),
+        key(
+            "high_risk",
+            "Whether its use is high-risk by the EU's AI Act (Articles 19 and 26): its records are then kept for at least \
+             six months, and cannot be deleted before.",
+            |t: &mut Tenant| Slot::Flag(&mut t.high_risk),
+        ),
     ],
     TENANT_RATES,
 );

@@ -14,10 +14,10 @@ pub(crate) const UPSTREAM: &[Key<Upstream>] = &[
     .required(),
     key(
         "url",
-        "Where it answers: http:// or https://, a host, perhaps a port, perhaps a path below which /v1 lies.",
+        "Where it answers: http:// or https://, a host, perhaps a port, perhaps a path below which /v1 lies. Only with \
+         discover = \"agent\" it is left out.",
         |u: &mut Upstream| Slot::Url(&mut u.url),
     )
-    .required()
     .example("\"http://127.0.0.1:8081\""),
     key(
         "kind",
@@ -54,7 +54,8 @@ pub(crate) const UPSTREAM: &[Key<Upstream>] = &[
     key(
         "discover",
         "How its instances are found: \"static\" is one at the URL, \"dns\" one at each address of the URL's name, \
-         looked up again and again, \"file\" one at each line of addresses_file, which is watched.",
+         looked up again and again, \"file\" one at each line of addresses_file, which is watched, \"agent\" those that \
+         call this server themselves ([dial], `hansa agent`).",
         |u: &mut Upstream| Slot::Discover(&mut u.discover),
     ),
     key(
@@ -92,6 +93,13 @@ pub(crate) const UPSTREAM: &[Key<Upstream>] = &[
         "Whether only requests that opt in go there.",
         |u: &mut Upstream| Slot::Flag(&mut u.experimental),
     ),
+    key(
+        "ends_at",
+        "When its machine is taken away: no request goes there that would go on beyond it. A server of ours tells its \
+         end itself.",
+        |u: &mut Upstream| Slot::Date(&mut u.ends_at_s),
+    )
+    .example("2027-01-01T06:00:00Z"),
     key(
         "rtt_ms",
         "Round-trip time to assume before one was measured.",

@@ -21,6 +21,10 @@ pub struct Tenant {
     pub experimental: bool,
     /// Tenants with the same name here share cached prompts; its own where empty.
     pub pool: String,
+    /// Days after which its records are deleted; as `[quota]` says where unset.
+    pub retention_days: Option<u32>,
+    /// Whether its use is high-risk by the AI Act, so that its records must be kept for half a year.
+    pub high_risk: bool,
     /// What all of its requests may spend together.
     pub rates: Rates,
 }
@@ -190,6 +194,8 @@ pub struct Quota {
     pub site: String,
     /// Tokens that a choice may have where the client names no number: as many are reserved.
     pub default_max_tokens: u32,
+    /// Days after which records are deleted; never where unset.
+    pub retention_days: Option<u32>,
 }
 
 impl Default for Quota {
@@ -198,6 +204,7 @@ impl Default for Quota {
             ledger: None,
             site: "local".to_owned(),
             default_max_tokens: 4_096,
+            retention_days: None,
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::secret::SecretSource;
 pub struct Upstream {
     /// Name in logs, decisions and allow-lists.
     pub name: String,
-    /// `http://` or `https://`, an authority, and where the API's `/v1` lies below it.
+    /// `http://` or `https://`, an authority, and where the API's `/v1` lies below it. Empty where it calls itself.
     pub url: String,
     /// What it speaks.
     pub kind: Kind,
@@ -36,6 +36,8 @@ pub struct Upstream {
     pub country: Option<String>,
     /// Only requests that opt in go there.
     pub experimental: bool,
+    /// When its machine is taken away, seconds since the epoch.
+    pub ends_at_s: Option<i64>,
     /// Round-trip time to assume before one was measured.
     pub rtt_ms: Option<u32>,
     /// Energy of a token where it does not tell.
@@ -82,16 +84,19 @@ pub enum Discover {
     Dns,
     /// One at each address that a file lists.
     File,
+    /// Those that call this server.
+    Agent,
 }
 
 impl Choice for Discover {
-    const ALL: &'static [Self] = &[Self::Static, Self::Dns, Self::File];
+    const ALL: &'static [Self] = &[Self::Static, Self::Dns, Self::File, Self::Agent];
 
     fn name(self) -> &'static str {
         match self {
             Self::Static => "static",
             Self::Dns => "dns",
             Self::File => "file",
+            Self::Agent => "agent",
         }
     }
 }
@@ -113,6 +118,7 @@ impl Default for Upstream {
             idle_timeout_ms: 60_000,
             country: None,
             experimental: false,
+            ends_at_s: None,
             rtt_ms: None,
             millijoules_per_token: None,
             grams_per_kwh: None,

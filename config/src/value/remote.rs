@@ -47,6 +47,22 @@ pub(super) fn model_name(value: &DeValue<'_>) -> Result<ModelName, Fault> {
     })
 }
 
+/// A line of text.
+pub(super) fn line(value: &DeValue<'_>) -> Result<String, Fault> {
+    let help = format!(
+        "one line of 1 to {} bytes in quotes",
+        limits::JOB_LINE_BYTES_MAX
+    );
+    let text = string(value, "a line in quotes", &help)?;
+    let unusable = text.trim().is_empty()
+        || text.len() > limits::JOB_LINE_BYTES_MAX
+        || text.chars().any(char::is_control);
+    match unusable {
+        true => Err(Fault::new(format!("{} is no line", quote(text)), help)),
+        false => Ok(text.to_owned()),
+    }
+}
+
 /// A path.
 pub(super) fn path(value: &DeValue<'_>) -> Result<PathBuf, Fault> {
     let help = "the path of a file, as in \"/etc/hansa/ca.pem\"";

@@ -7,6 +7,7 @@ use hansa_models::text::{ChatInput, Detokenizer, SpecialTokens, TextCodec, TextE
 use proptest::prelude::*;
 
 use super::*;
+use crate::api::StopParams;
 use crate::tests::model::submission;
 
 /// Token `i` reads `PIECES[i]`; the last one ends a generation.
@@ -53,7 +54,8 @@ impl Detokenizer for Pieces {
 fn choice(change: impl FnOnce(&mut StopParams)) -> Choice {
     let mut submission = submission(1, 3, 100);
     change(&mut submission.stop);
-    Choice::new(&submission, 0, &(Arc::new(Pieces) as _), 1000)
+    let stop = StopStrings::new(&submission.stop.strings);
+    Choice::new(&submission, 0, stop, &(Arc::new(Pieces) as _), 1000)
 }
 
 /// All that it says of `tokens`, and why it ended.
@@ -185,7 +187,8 @@ proptest! {
         submission.stop.strings = strings;
         submission.stop.min_tokens = min_tokens;
         let codec: Arc<dyn TextCodec> = Arc::new(Bytes);
-        let fresh = || Choice::new(&submission, 0, &codec, 1000);
+        let stop = StopStrings::new(&submission.stop.strings);
+        let fresh = || Choice::new(&submission, 0, stop.clone(), &codec, 1000);
         let tokens: Vec<u32> = text.bytes().map(u32::from).collect();
         let cut = cut.min(tokens.len());
         let (whole, _, why) = said(fresh(), &tokens);

@@ -1,32 +1,28 @@
 //! Truncations: min-p, then top-k, then top-p, and a draw from what is left.
 //!
 //! Few of a vocabulary's tokens ever have a chance. So only those above a floor are gathered, and the floor is lowered
-//! until they are certain to hold all that the truncations keep.
+//! until they are certain to hold all that the truncations keep. Where very many do have a chance nothing is sorted
+//! either: see `line`.
 
-use std::cmp::Ordering;
-
+use super::line::{Candidate, Line, best_first, mass_of};
 use super::passes::Weights;
 use crate::api::SamplingParams;
-use crate::limits::TOP_P_SELECTION;
 
 /// Weights, relative to the best token's, above which candidates are gathered first, second and last.
 const FLOORS: [f32; 3] = [1.0 / 4096.0, 1.0 / 16_777_216.0, 0.0];
 
-/// A token that may be drawn, and its weight relative to the best one's.
-#[derive(Debug, Clone, Copy)]
-struct Candidate {
-    weight: f32,
-    token: u32,
-}
-
 /// Candidates, in memory kept from row to row.
 #[derive(Debug, Default)]
 pub(super) struct Nucleus {
+    /// In order of id.
     candidates: Vec<Candidate>,
+    /// The same, in no particular order.
+    selection: Vec<Candidate>,
+    line: Line,
 }
 
 impl Nucleus {
-    /// The token at `chance` of what the truncations keep.
+    /// The token at `chance` of what the truncations keep: in order of id, or best first where top-p has a say.
     pub(super) fn draw(
         &mut self,
         weights: &[f32],
@@ -35,17 +31,27 @@ impl Nucleus {
         chance: f64,
     ) -> Option<u32> {
         // Where neither min-p nor top-k takes anything away, top-p is of everything.
-        let total = (sampling.min_p <= 0.0 && sampling.top_k == 0).then(|| sums.total());
+        let is_alone = sampling.min_p <= 0.0 && sampling.top_k == 0;
+        let top_p = f64::from(sampling.top_p);
+        let wanted = is_alone.then(|| mass_of(sums.total() * top_p));
         for floor in FLOORS {
             let floor = floor.max(sampling.min_p);
             self.gather(weights, sums, floor);
-            if floor <= sampling.min_p || self.suffice(sampling, total) {
+            if floor <= sampling.min_p || self.suffice(sampling, wanted) {
                 break;
             }
         }
         self.keep_top_k(sampling.top_k);
-        let mass = self.keep_top_p(sampling.top_p, total);
-        self.pick(mass * chance)
+        let mass = self.mass();
+        if sampling.top_p >= 1.0 {
+            return self.in_order_of_id(share(mass, chance));
+        }
+        let wanted = wanted.unwrap_or_else(|| (mass as f64 * top_p).ceil() as u64);
+        // Rounding may leave a little less than what is wanted.
+        let wanted = wanted.clamp(1, mass.max(1));
+        let kept = self.line.at(&self.candidates, wanted - 1)?.end;
+        let drawn = self.line.at(&self.candidates, share(kept, chance))?;
+        Some(drawn.token)
     }
 
     fn gather(&mut self, weights: &[f32], sums: &Weights, floor: f32) {
@@ -56,75 +62,40 @@ impl Nucleus {
     }
 
     /// Whether the best candidates above a floor hold all that top-k or top-p keep.
-    fn suffice(&self, sampling: &SamplingParams, total: Option<f64>) -> bool {
-        match total {
-            Some(total) => self.mass() >= total * f64::from(sampling.top_p),
+    fn suffice(&self, sampling: &SamplingParams, wanted: Option<u64>) -> bool {
+        match wanted {
+            Some(wanted) => self.mass() >= wanted,
             None => sampling.top_k > 0 && self.candidates.len() >= sampling.top_k as usize,
         }
     }
 
-    fn mass(&self) -> f64 {
-        self.candidates.iter().map(|c| f64::from(c.weight)).sum()
+    fn mass(&self) -> u64 {
+        self.candidates.iter().map(Candidate::mass).sum()
     }
 
     /// The `top_k` best candidates; 0 keeps all.
     fn keep_top_k(&mut self, top_k: u32) {
         let top_k = top_k as usize;
         if top_k > 0 && top_k < self.candidates.len() {
-            self.candidates
-                .select_nth_unstable_by(top_k - 1, best_first);
-            self.candidates.truncate(top_k);
-            // A selection leaves its part in no particular order, and sums must have one.
-            self.candidates.sort_unstable_by_key(|c| c.token);
+            self.selection.clone_from(&self.candidates);
+            let (_, last, _) = self.selection.select_nth_unstable_by(top_k - 1, best_first);
+            let last = *last;
+            self.candidates.retain(|c| best_first(c, &last).is_le());
         }
     }
 
-    /// The smallest set of best candidates with at least `top_p` of the mass, best first. Returns its mass.
-    fn keep_top_p(&mut self, top_p: f32, total: Option<f64>) -> f64 {
-        if top_p >= 1.0 {
-            return self.mass();
-        }
-        let wanted = total.unwrap_or_else(|| self.mass()) * f64::from(top_p);
-        let (mut mass, mut sorted) = (0.0, 0);
-        let mut selection = TOP_P_SELECTION;
-        while sorted < self.candidates.len() {
-            let selected = self.sort_next(sorted, selection);
-            for index in sorted..selected {
-                mass += f64::from(self.candidates[index].weight);
-                if mass >= wanted {
-                    self.candidates.truncate(index + 1);
-                    return mass;
-                }
-            }
-            sorted = selected;
-            selection *= 4;
-        }
-        mass
-    }
-
-    /// Sorts the next `count` best candidates after the first `sorted`, which are in place. Returns where they end.
-    fn sort_next(&mut self, sorted: usize, count: usize) -> usize {
-        let rest = &mut self.candidates[sorted..];
-        let count = count.min(rest.len());
-        if count < rest.len() {
-            rest.select_nth_unstable_by(count, best_first);
-        }
-        rest[..count].sort_unstable_by(best_first);
-        sorted + count
-    }
-
-    /// The candidate at `left` of the mass, in the candidates' order.
-    fn pick(&self, mut left: f64) -> Option<u32> {
-        for candidate in &self.candidates {
-            left -= f64::from(candidate.weight);
-            if left < 0.0 {
-                return Some(candidate.token);
-            }
-        }
-        self.candidates.last().map(|c| c.token)
+    /// The candidate that covers `point` of all of them in order of id.
+    fn in_order_of_id(&self, point: u64) -> Option<u32> {
+        let mut end = 0;
+        let covers = |candidate: &&Candidate| {
+            end += candidate.mass();
+            point < end
+        };
+        self.candidates.iter().find(covers).map(|c| c.token)
     }
 }
 
-fn best_first(a: &Candidate, b: &Candidate) -> Ordering {
-    b.weight.total_cmp(&a.weight).then(a.token.cmp(&b.token))
+/// A point at `share` of a mass, before its end.
+fn share(mass: u64, share: f64) -> u64 {
+    ((mass as f64 * share) as u64).min(mass.saturating_sub(1))
 }

@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 
+use super::line::{Candidate, best_first, mass_of};
 use super::*;
 use crate::api::{SamplingParams, StopParams};
 use crate::history::History;
@@ -228,7 +229,10 @@ proptest! {
     /// The truncations against a full sort of everything: the same token, not only one of the same set.
     #[test]
     fn truncations_draw_what_a_full_sort_draws(
-        mut logits in prop::collection::vec(prop_oneof![-20.0_f32..8.0, Just(3.0)], 1..900),
+        mut logits in prop_oneof![
+            prop::collection::vec(prop_oneof![-20.0_f32..8.0, Just(3.0)], 1..900),
+            prop::collection::vec(0.0_f32..0.01, 1..2000),
+        ],
         top_k in prop_oneof![Just(0_u32), 1_u32..500],
         top_p in prop_oneof![Just(1.0_f32), 0.01_f32..0.999],
         min_p in prop_oneof![Just(0.0_f32), 0.00001_f32..0.5],
@@ -236,38 +240,10 @@ proptest! {
     ) {
         let sampling = params(1.0, top_k, top_p, min_p);
         let stop = StopParams::after(1);
-        let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let mut order: Vec<(u32, f64)> = (0..)
-            .zip(&logits)
-            .map(|(token, &logit)| (token, f64::from(passes::exp_of_negative(logit - max))))
-            .filter(|&(_, weight)| weight > 0.0 && weight >= f64::from(min_p))
-            .collect();
-        order.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
-        order.truncate(if top_k == 0 { usize::MAX } else { top_k as usize });
-        let total: f64 = order.iter().map(|(_, weight)| weight).sum();
-        let mut mass = 0.0;
-        let kept = order.iter().position(|(_, weight)| {
-            mass += weight;
-            mass >= total * f64::from(top_p)
-        });
-        order.truncate(kept.map_or(usize::MAX, |last| last + 1));
         let outcome = sample(&logits, &sampling, index);
-        let token = outcome.token().expect("the logits are valid");
-        let chance = draw_unit(42, 0, index);
-        if top_k == 1 {
-            prop_assert_eq!(token, order[0].0);
-        } else if top_p < 1.0 {
-            // Best first; beside an edge of the draw, rounding may decide.
-            let mut left = chance * order.iter().map(|(_, weight)| weight).sum::<f64>();
-            let slack = total * 1e-6;
-            let fits = order.iter().any(|&(candidate, weight)| {
-                let here = left > -slack && left < weight + slack;
-                left -= weight;
-                here && candidate == token
-            });
-            prop_assert!(fits);
-        } else {
-            prop_assert!(order.iter().any(|&(candidate, _)| candidate == token));
+        if top_k > 0 || top_p < 1.0 || min_p > 0.0 {
+            let sorted = drawn_by_sorting(&logits, &sampling, draw_unit(42, 0, index));
+            prop_assert_eq!(outcome.token(), sorted);
         }
         let row = row(&sampling, &stop, index);
         // Memory that other rows left behind changes nothing.
@@ -275,6 +251,46 @@ proptest! {
         used.sample(&mut vec![0.5; 2000], &row);
         prop_assert_eq!(used.sample(&mut logits, &row), outcome);
     }
+}
+
+/// The token at `chance` of what the truncations keep by definition, everything in a row.
+fn drawn_by_sorting(logits: &[f32], sampling: &SamplingParams, chance: f64) -> Option<u32> {
+    let (mut weights, mut sums) = (logits.to_vec(), Weights::default());
+    sums.read(&mut weights, arg_max(logits)?.logit, 1.0);
+    let all = (0..).zip(weights);
+    let mut order: Vec<Candidate> = all
+        .map(|(token, weight)| Candidate { weight, token })
+        .filter(|c| c.weight > 0.0 && c.weight >= sampling.min_p)
+        .collect();
+    order.sort_by(best_first);
+    if sampling.top_k > 0 {
+        order.truncate(sampling.top_k as usize);
+    }
+    let mass = |order: &[Candidate]| order.iter().map(Candidate::mass).sum::<u64>();
+    let top_p = f64::from(sampling.top_p);
+    if sampling.top_p >= 1.0 {
+        order.sort_by_key(|c| c.token);
+    } else {
+        let wanted = if sampling.top_k == 0 && sampling.min_p == 0.0 {
+            mass_of(sums.total() * top_p)
+        } else {
+            (mass(&order) as f64 * top_p).ceil() as u64
+        };
+        let mut end = 0;
+        let reaches = |c: &Candidate| {
+            end += c.mass();
+            end >= wanted
+        };
+        let kept = order.iter().position(reaches);
+        order.truncate(kept.map_or(usize::MAX, |last| last + 1));
+    }
+    let point = (mass(&order) as f64 * chance) as u64;
+    let mut end = 0;
+    let covers = |c: &&Candidate| {
+        end += c.mass();
+        point < end
+    };
+    order.iter().find(covers).map(|c| c.token)
 }
 
 #[test]

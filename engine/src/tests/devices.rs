@@ -1,63 +1,22 @@
 //! Several models on one device: turns, failures, coming and going.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use super::around::{Around, Stepped};
 use super::model::{HashModel, completion, ids_of, submission};
 use super::threads::{TIMEOUT, options, reach, read_all};
 use crate::api::{EngineState, Event};
 use crate::device::Device;
-use crate::runner::{RowOutcome, Runner, RunnerError, RunnerProfile, SampleRow};
+use crate::runner::{Runner, RunnerError};
 use crate::{EngineHandle, EngineOptions};
-use hansa_models::Batch;
-use hansa_models::text::TextCodec;
 
 /// What the steps of several models see of each other.
 #[derive(Default)]
 struct Watch {
     inside: AtomicUsize,
     together: AtomicBool,
-    /// A name for each step, in order.
-    steps: std::sync::Mutex<Vec<char>>,
-}
-
-/// A model that tells when it steps.
-struct Told {
-    name: char,
-    model: HashModel,
-    watch: Arc<Watch>,
-    /// What is freed with the model.
-    _held: Arc<()>,
-}
-
-impl Runner for Told {
-    fn profile(&self) -> RunnerProfile {
-        self.model.profile()
-    }
-
-    fn text(&self) -> Arc<dyn TextCodec> {
-        self.model.text()
-    }
-
-    fn warm_up(&mut self, step_tokens_max: u32) -> Result<(), RunnerError> {
-        self.model.warm_up(step_tokens_max)
-    }
-
-    fn step(
-        &mut self,
-        batch: &Batch,
-        rows: &[SampleRow<'_>],
-        outcomes: &mut Vec<RowOutcome>,
-    ) -> Result<(), RunnerError> {
-        if self.watch.inside.fetch_add(1, Ordering::SeqCst) > 0 {
-            self.watch.together.store(true, Ordering::SeqCst);
-        }
-        self.watch.steps.lock().unwrap().push(self.name);
-        let stepped = self.model.step(batch, rows, outcomes);
-        self.watch.inside.fetch_sub(1, Ordering::SeqCst);
-        stepped
-    }
 }
 
 struct Fleet {
@@ -76,18 +35,20 @@ impl Fleet {
     }
 
     /// A model whose memory can be seen to go.
-    async fn model(&self, name: char) -> (EngineHandle, std::sync::Weak<()>) {
+    async fn model(&self) -> (EngineHandle, Weak<()>) {
         let (held, watch) = (Arc::new(()), Arc::clone(&self.watch));
         let seen = Arc::downgrade(&held);
-        let engine =
-            EngineHandle::start_with_on(&self.device, 1, self.options.clone(), move |_| {
-                Ok(Box::new(Told {
-                    name,
-                    model: HashModel::new(100, 16, 1600),
-                    watch,
-                    _held: held,
-                }))
-            });
+        let around = move |step: &mut dyn FnMut() -> Stepped| {
+            let _mine = &held;
+            if watch.inside.fetch_add(1, Ordering::SeqCst) > 0 {
+                watch.together.store(true, Ordering::SeqCst);
+            }
+            let stepped = step();
+            watch.inside.fetch_sub(1, Ordering::SeqCst);
+            stepped
+        };
+        let load = move |_: &EngineOptions| Ok(Around::boxed(around));
+        let engine = EngineHandle::start_with_on(&self.device, 1, self.options.clone(), load);
         reach(&engine, |state| *state == EngineState::Ready).await;
         (engine, seen)
     }
@@ -102,8 +63,8 @@ async fn serves(engine: &EngineHandle, id: u64) {
 #[tokio::test]
 async fn models_of_one_device_take_turns_and_say_what_they_say_alone() {
     let fleet = Fleet::new();
-    let (a, _) = fleet.model('a').await;
-    let (b, _) = fleet.model('b').await;
+    let (a, _) = fleet.model().await;
+    let (b, _) = fleet.model().await;
     let asked: Vec<_> = (0..4).map(|id| submission(id, 20, 60)).collect();
     let mut streams: Vec<_> = asked
         .iter()
@@ -124,7 +85,7 @@ async fn models_of_one_device_take_turns_and_say_what_they_say_alone() {
 #[tokio::test]
 async fn a_model_that_fails_or_panics_takes_no_other_down() {
     let fleet = Fleet::new();
-    let (good, _) = fleet.model('a').await;
+    let (good, _) = fleet.model().await;
     let fault = |_: &EngineOptions| Err(RunnerError::Load("the file is cut off".to_owned()));
     let broken = EngineHandle::start_with_on(&fleet.device, 1, fleet.options.clone(), fault);
     reach(
@@ -174,10 +135,10 @@ async fn a_model_that_fails_or_panics_takes_no_other_down() {
 #[tokio::test]
 async fn a_model_moves_in_while_another_serves_and_its_memory_goes_with_it() {
     let fleet = Fleet::new();
-    let (a, _) = fleet.model('a').await;
+    let (a, _) = fleet.model().await;
     let mut long = a.submit(submission(1, 10, 1500)).unwrap();
     long.recv().await.unwrap();
-    let (b, held) = fleet.model('b').await;
+    let (b, held) = fleet.model().await;
     serves(&b, 2).await;
     let mut last = b.submit(submission(3, 10, 40)).unwrap();
     b.drain(TIMEOUT);
@@ -198,34 +159,16 @@ async fn a_model_moves_in_while_another_serves_and_its_memory_goes_with_it() {
 async fn a_model_that_hangs_stalls_all_that_wait_for_its_device() {
     let fleet = Fleet::new();
     let (open, gate) = std::sync::mpsc::sync_channel::<()>(1);
-    struct Hangs(HashModel, std::sync::mpsc::Receiver<()>);
-    impl Runner for Hangs {
-        fn profile(&self) -> RunnerProfile {
-            self.0.profile()
-        }
-        fn text(&self) -> Arc<dyn TextCodec> {
-            self.0.text()
-        }
-        fn warm_up(&mut self, _: u32) -> Result<(), RunnerError> {
-            Ok(())
-        }
-        fn step(
-            &mut self,
-            batch: &Batch,
-            rows: &[SampleRow<'_>],
-            outcomes: &mut Vec<RowOutcome>,
-        ) -> Result<(), RunnerError> {
-            let _ = self.1.recv_timeout(TIMEOUT);
-            self.0.step(batch, rows, outcomes)
-        }
-    }
     let quick = EngineOptions {
         stall_after: Duration::from_millis(40),
         ..fleet.options.clone()
     };
-    let model = HashModel::new(100, 16, 1600);
+    let waits_first = move |step: &mut dyn FnMut() -> Stepped| {
+        let _ = gate.recv_timeout(TIMEOUT);
+        step()
+    };
     let hangs = EngineHandle::start_with_on(&fleet.device, 1, quick.clone(), move |_| {
-        Ok(Box::new(Hangs(model, gate)))
+        Ok(Around::boxed(waits_first))
     });
     let waits = EngineHandle::start_with_on(&fleet.device, 1, quick, |_| {
         Ok(Box::new(HashModel::new(100, 16, 1600)))

@@ -9,6 +9,7 @@ use hansa_models::source::{SourceOptions, resolve};
 use hansa_models::text::{SpecialTokens, TextCodec};
 use hansa_models::{Batch, KvType};
 
+use super::hostile::extremes;
 use super::model::{Bench, ids_of, submission, take_all};
 use super::threads::options;
 use crate::api::{Event, Priority, SamplingParams, StopParams, Submission};
@@ -38,8 +39,8 @@ impl Runner for Lent {
         self.model().text()
     }
 
-    fn warm_up(&mut self, step_tokens_max: u32) -> Result<(), RunnerError> {
-        self.model().warm_up(step_tokens_max)
+    fn warm_up(&mut self) -> Result<(), RunnerError> {
+        self.model().warm_up()
     }
 
     fn numerics(&self) -> Numerics {
@@ -77,10 +78,10 @@ impl Lent {
         };
         let mut runner =
             CandleRunner::load(&Device::start(), &engine, &candle).expect("the model loads");
-        runner
-            .warm_up(engine.step_tokens_max)
-            .expect("the self-test passes");
+        runner.warm_up().expect("the self-test passes");
         assert!(runner.numerics().is_repeatable());
+        let kv_bytes = runner.resident().kv;
+        assert!(kv_bytes > 0 && kv_bytes <= engine.kv_bytes_max);
         Self(Arc::new(Mutex::new(runner)))
     }
 
@@ -173,22 +174,29 @@ fn run(bench: &mut Bench, asked: &Submission) -> Vec<Event> {
     play(bench, &mut [stream]).remove(0)
 }
 
-/// All subjects at once, beside so many others that 32 sequences run.
-fn in_company(bench: &mut Bench, subjects: &[Submission], others: u64) -> Vec<Vec<Vec<u32>>> {
+/// All subjects at once, between the others.
+fn in_company(
+    bench: &mut Bench,
+    subjects: &[Submission],
+    others: &[Submission],
+) -> Vec<Vec<Vec<u32>>> {
+    let (before, after) = others.split_at(others.len() / 2);
+    let all = before.iter().chain(subjects).chain(after);
+    let mut streams: Vec<EventStream> = all.map(|asked| bench.submit(asked.clone())).collect();
+    let events = play(bench, &mut streams);
+    let of_subjects = subjects.iter().zip(&events[before.len()..]);
+    of_subjects
+        .map(|(asked, events)| tokens(asked, events))
+        .collect()
+}
+
+/// So many others that 32 sequences run with the subjects.
+fn company() -> Vec<Submission> {
     let other = |id: u64| Submission {
         seed: id,
         ..submission(id, 5 + (id % 9) as u32, 12)
     };
-    let before = (0..others / 2).map(|id| bench.submit(other(id)));
-    let mut streams: Vec<EventStream> = before.collect();
-    let first = streams.len();
-    streams.extend(subjects.iter().map(|asked| bench.submit(asked.clone())));
-    streams.extend((others / 2..others).map(|id| bench.submit(other(id))));
-    let events = play(bench, &mut streams);
-    let of_subjects = subjects.iter().zip(&events[first..]);
-    of_subjects
-        .map(|(asked, events)| tokens(asked, events))
-        .collect()
+    (0..25).map(other).collect()
 }
 
 /// A subject of the lower class whose seats are taken from it twice.
@@ -249,12 +257,17 @@ fn check(model: &Lent, subjects: &[Submission]) {
     assert_ne!(alone[1][0], alone[1][1], "choices draw for themselves");
     assert_ne!(alone[4][0], alone[4][1], "under a grammar too");
     assert_eq!(
-        in_company(&mut model.bench(40, 256), subjects, 25),
+        in_company(&mut model.bench(40, 256), subjects, &company()),
         alone,
         "in company"
     );
     assert_eq!(
-        in_company(&mut model.bench(7, 11), subjects, 0),
+        in_company(&mut model.bench(40, 256), subjects, &extremes()),
+        alone,
+        "beside what is just within the rules"
+    );
+    assert_eq!(
+        in_company(&mut model.bench(7, 11), subjects, &[]),
         alone,
         "in odd chunks"
     );

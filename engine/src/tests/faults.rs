@@ -5,13 +5,11 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use hansa_models::Batch;
-use hansa_models::text::TextCodec;
-
-use super::model::{Bench, FAILS, HashModel, PANICS, completion, ids_of, submission, take_all};
+use super::around::{Around, Stepped};
+use super::model::{Bench, FAILS, PANICS, completion, ids_of, submission, take_all};
 use super::threads::{TIMEOUT, options, reach, read_all};
 use crate::api::{EngineError, EngineState, Event, Submission, SubmitError};
-use crate::runner::{RowOutcome, Runner, RunnerError, RunnerProfile, SampleRow};
+use crate::runner::RunnerError;
 use crate::{EngineHandle, EngineOptions};
 
 #[test]
@@ -66,56 +64,23 @@ fn bad_requests_one_after_another_do_not_end_the_engine() {
     );
 }
 
-/// A model whose steps the test holds up or breaks.
-struct Fragile {
-    model: HashModel,
-    breaks: Arc<AtomicBool>,
-    /// A step waits for a word from here, where there is one.
-    gate: Option<Receiver<()>>,
-}
-
-impl Runner for Fragile {
-    fn profile(&self) -> RunnerProfile {
-        self.model.profile()
-    }
-
-    fn text(&self) -> Arc<dyn TextCodec> {
-        self.model.text()
-    }
-
-    fn warm_up(&mut self, step_tokens_max: u32) -> Result<(), RunnerError> {
-        self.model.warm_up(step_tokens_max)
-    }
-
-    fn step(
-        &mut self,
-        batch: &Batch,
-        rows: &[SampleRow<'_>],
-        outcomes: &mut Vec<RowOutcome>,
-    ) -> Result<(), RunnerError> {
-        if let Some(gate) = &self.gate {
-            let _ = gate.recv_timeout(TIMEOUT);
-        }
-        if self.breaks.load(Ordering::SeqCst) {
-            return Err(RunnerError::Step("the device is gone".to_owned()));
-        }
-        self.model.step(batch, rows, outcomes)
-    }
-}
-
+/// An engine whose steps fail while `breaks` says so, and wait for a word from the gate where there is one.
 async fn start(
     options: EngineOptions,
     breaks: &Arc<AtomicBool>,
     gate: Option<Receiver<()>>,
 ) -> EngineHandle {
     let breaks = Arc::clone(breaks);
-    let engine = EngineHandle::start_with(options, move |_| {
-        Ok(Box::new(Fragile {
-            model: HashModel::new(100, 16, 1600),
-            breaks,
-            gate,
-        }))
-    });
+    let around = move |step: &mut dyn FnMut() -> Stepped| {
+        if let Some(gate) = &gate {
+            let _ = gate.recv_timeout(TIMEOUT);
+        }
+        if breaks.load(Ordering::SeqCst) {
+            return Err(RunnerError::Step("the device is gone".to_owned()));
+        }
+        step()
+    };
+    let engine = EngineHandle::start_with(options, move |_| Ok(Around::boxed(around)));
     reach(&engine, |state| *state == EngineState::Ready).await;
     engine
 }

@@ -164,10 +164,6 @@ impl Runner for HashModel {
         Arc::new(NumberCodec)
     }
 
-    fn warm_up(&mut self, _step_tokens_max: u32) -> Result<(), RunnerError> {
-        Ok(())
-    }
-
     fn step(
         &mut self,
         batch: &Batch,

@@ -3,9 +3,8 @@
 
 use proptest::prelude::*;
 
-use super::model::{
-    Bench, FAILS, PANICS, REPEATS, after_text, completion, ids_of, submission, take, take_all,
-};
+use super::known::{Asked, KNOWN, known, resumed};
+use super::model::{Bench, FAILS, PANICS, REPEATS, after_text, ids_of, submission, take, take_all};
 use crate::api::{EngineError, Event, Priority, Submission};
 use crate::core::Turn;
 use crate::events::EventStream;
@@ -52,6 +51,8 @@ struct Kind {
     bad: Option<u32>,
     /// Whether the completion goes round in circles, which can be guessed.
     repeats: bool,
+    /// One of the guided submissions instead.
+    guided: Option<u64>,
 }
 
 fn kind() -> impl Strategy<Value = Kind> {
@@ -67,9 +68,10 @@ fn kind() -> impl Strategy<Value = Kind> {
         emitted,
         bad,
         any::<bool>(),
+        prop::option::weighted(0.1, 0..KNOWN),
     )
         .prop_map(
-            |(text, shared, pool, flow, batch, emitted, bad, repeats)| Kind {
+            |(text, shared, pool, flow, batch, emitted, bad, repeats, guided)| Kind {
                 text,
                 shared,
                 pool,
@@ -78,12 +80,32 @@ fn kind() -> impl Strategy<Value = Kind> {
                 emitted,
                 bad,
                 repeats,
+                guided,
             },
         )
 }
 
-/// The submission of an operation, and the tokens it has produced before.
-fn asked(id: u64, prompt: u32, max_tokens: u32, kind: &Kind, context_len: u32) -> Submission {
+/// The submission of client `id`, and the tokens that its choices have still to say.
+fn asked(id: u64, prompt: u32, max_tokens: u32, n: u32, kind: &Kind, context_len: u32) -> Asked {
+    let emitted = kind.emitted as usize;
+    let (mut asked, alone) = match kind.guided {
+        Some(index) => known(index).asked(id, n, emitted),
+        None => {
+            let unguided = unguided(id, prompt, max_tokens, kind);
+            resumed(Submission { n, ..unguided }, emitted, context_len)
+        }
+    };
+    asked.pool = kind.pool;
+    asked.flow = kind.flow;
+    asked.priority = if kind.batch {
+        Priority::Batch
+    } else {
+        Priority::Interactive
+    };
+    (asked, alone)
+}
+
+fn unguided(id: u64, prompt: u32, max_tokens: u32, kind: &Kind) -> Submission {
     let shared = kind.shared.min(prompt - 1);
     let mut asked = after_text(kind.text, shared, id, prompt - shared, max_tokens);
     let mut prompt = asked.prompt.to_vec();
@@ -94,17 +116,6 @@ fn asked(id: u64, prompt: u32, max_tokens: u32, kind: &Kind, context_len: u32) -
         *prompt.last_mut().expect("a prompt has tokens") = bad;
     }
     asked.prompt = prompt.into();
-    asked.pool = kind.pool;
-    asked.flow = kind.flow;
-    asked.priority = if kind.batch {
-        Priority::Batch
-    } else {
-        Priority::Interactive
-    };
-    // Only what leaves something to say can be resumed.
-    let whole = completion(&asked, 0, context_len);
-    let emitted = (kind.emitted as usize).min(whole.len() - 1);
-    asked.resume = vec![whole[..emitted].to_vec()];
     asked
 }
 
@@ -133,9 +144,10 @@ fn deadline() -> impl Strategy<Value = Option<u64>> {
     prop::option::weighted(0.2, 0..400_u64)
 }
 
-/// A client: what it asked, what it got.
+/// A client: what it asked, what it would be told alone, what it got.
 struct Client {
     asked: Submission,
+    alone: Vec<Vec<u32>>,
     stream: Option<EventStream>,
     got: Vec<Event>,
     slow: bool,
@@ -159,13 +171,14 @@ impl World {
                 ref kind,
             } => {
                 let context_len = self.bench.context_len;
-                let mut asked = asked(clients as u64, prompt, max_tokens, kind, context_len);
-                asked.n = n;
+                let (mut asked, alone) =
+                    asked(clients as u64, prompt, max_tokens, n, kind, context_len);
                 asked.deadline =
                     deadline_ms.map(|ms| self.bench.now + std::time::Duration::from_millis(ms));
                 let stream = Some(self.bench.submit(asked.clone()));
                 self.clients.push(Client {
                     asked,
+                    alone,
                     stream,
                     got: Vec::new(),
                     slow,
@@ -216,7 +229,7 @@ impl Client {
     }
 
     /// One end, the tokens of a lonely run, and a usage that counts them.
-    fn check(&self, context_len: u32) {
+    fn check(&self) {
         let ends = |e: &&Event| matches!(e, Event::Done(_) | Event::Failed(..));
         assert_eq!(
             self.got.iter().filter(ends).count(),
@@ -224,14 +237,11 @@ impl Client {
             "each stream ends once"
         );
         let mut produced = 0;
-        for choice in 0..self.asked.n {
+        for (alone, choice) in self.alone.iter().zip(0..) {
             let ids = ids_of(&self.got, choice);
-            let mut alone = completion(&self.asked, choice, context_len);
-            let emitted = self.asked.resume.get(choice as usize).map_or(0, Vec::len);
-            alone.drain(..emitted);
             produced += ids.len() as u32;
             match self.got.last() {
-                Some(Event::Done(_)) => assert_eq!(ids, alone),
+                Some(Event::Done(_)) => assert_eq!(&ids, alone),
                 _ => assert!(alone.starts_with(&ids)),
             }
         }
@@ -273,7 +283,7 @@ proptest! {
         let stats = world.bench.core.stats();
         prop_assert_eq!(stats.blocks_free, stats.blocks_total);
         for client in world.clients.iter().filter(|c| c.stream.is_some()) {
-            client.check(world.bench.context_len);
+            client.check();
         }
     }
 

@@ -1,9 +1,10 @@
-//! A long life with everything at once: arrivals, aborts, disconnects, slow readers, deadlines, preemptions, classes, flows
-//! and pools, in a cache that is too small. `HANSA_SOAK_STEPS` makes it longer; `scripts/soak` runs a million steps.
+//! A long life with everything at once: arrivals, aborts, disconnects, slow readers, deadlines, preemptions, classes, flows,
+//! pools, grammars, penalties and choices that go on from where they stood elsewhere, in a cache that is too small. `HANSA_SOAK_STEPS` makes it longer; `scripts/soak` runs a million steps.
 
 use std::time::Duration;
 
-use super::model::{Bench, REPEATS, after_text, completion, ids_of, take, take_all};
+use super::known::{KNOWN, known, resumed};
+use super::model::{Bench, REPEATS, after_text, ids_of, take, take_all};
 use crate::api::{Event, Priority, Submission};
 use crate::events::EventStream;
 use crate::random::splitmix64;
@@ -33,6 +34,8 @@ impl Dice {
 
 struct Client {
     asked: Submission,
+    /// What its choices say if nobody else is there.
+    alone: Vec<Vec<u32>>,
     stream: EventStream,
     got: Vec<Event>,
     came: u64,
@@ -45,6 +48,8 @@ struct Soak {
     clients: Vec<Client>,
     turn: u64,
     submitted: u64,
+    guided: u64,
+    resumed: u64,
     /// The longest life of a submission of each class whose reader kept up, in turns.
     longest: [u64; 2],
     finished: [u64; 2],
@@ -58,33 +63,35 @@ impl Soak {
             clients: Vec::new(),
             turn: 0,
             submitted: 0,
+            guided: 0,
+            resumed: 0,
             longest: [0; 2],
             finished: [0; 2],
         }
     }
 
     fn arrive(&mut self) {
+        let id = self.submitted;
+        self.submitted += 1;
         let dice = &mut self.dice;
-        let (shared, own) = (dice.roll(30) as u32, 1 + dice.roll(20) as u32);
-        let mut asked = after_text(
-            dice.roll(4),
-            shared,
-            self.submitted,
-            own,
-            1 + dice.roll(40) as u32,
-        );
-        if dice.one_in(3) {
-            let mut prompt = asked.prompt.to_vec();
-            prompt[0] = REPEATS;
-            asked.prompt = prompt.into();
-        }
-        asked.n = 1 + (dice.roll(6) / 4) as u32;
+        let n = 1 + (dice.roll(6) / 4) as u32;
+        // A fifth goes on from tokens that it has produced before.
+        let emitted = dice.one_in(5).then(|| 1 + dice.roll(20) as usize);
+        let emitted = emitted.unwrap_or(0);
+        let (mut asked, alone) = if dice.one_in(12) {
+            self.guided += 1;
+            known(dice.roll(KNOWN)).asked(id, n, emitted)
+        } else {
+            let asked = unguided(dice, id, n);
+            resumed(asked, emitted, self.bench.context_len)
+        };
+        self.resumed += u64::from(emitted > 0);
         asked.pool = dice.roll(3);
         // Every other flow is one that was never seen before, and so begins with the least of all counters.
         asked.flow = if dice.one_in(2) {
             dice.roll(3)
         } else {
-            10 + self.submitted
+            10 + id
         };
         asked.priority = if dice.one_in(3) {
             Priority::Batch
@@ -95,10 +102,10 @@ impl Soak {
             .one_in(8)
             .then(|| self.bench.now + TURN * dice.roll(300) as u32);
         let slow = dice.one_in(6);
-        self.submitted += 1;
         let stream = self.bench.submit(asked.clone());
         self.clients.push(Client {
             asked,
+            alone,
             stream,
             got: Vec::new(),
             came: self.turn,
@@ -147,9 +154,7 @@ impl Soak {
                 self.finished[class] += u64::from(is_over);
             }
             if is_over {
-                self.clients
-                    .swap_remove(index)
-                    .check(self.bench.context_len);
+                self.clients.swap_remove(index).check();
             } else {
                 index += 1;
             }
@@ -175,13 +180,25 @@ impl Soak {
     }
 }
 
+/// A submission without a grammar.
+fn unguided(dice: &mut Dice, id: u64, n: u32) -> Submission {
+    let (shared, own) = (dice.roll(30) as u32, 1 + dice.roll(20) as u32);
+    let max_tokens = 1 + dice.roll(40) as u32;
+    let mut asked = after_text(dice.roll(4), shared, id, own, max_tokens);
+    if dice.one_in(3) {
+        let mut prompt = asked.prompt.to_vec();
+        prompt[0] = REPEATS;
+        asked.prompt = prompt.into();
+    }
+    Submission { n, ..asked }
+}
+
 impl Client {
-    fn check(&self, context_len: u32) {
-        for choice in 0..self.asked.n {
+    fn check(&self) {
+        for (alone, choice) in self.alone.iter().zip(0..) {
             let ids = ids_of(&self.got, choice);
-            let alone = completion(&self.asked, choice, context_len);
             assert!(alone.starts_with(&ids));
-            assert!(!matches!(self.got.last(), Some(Event::Done(_))) || ids == alone);
+            assert!(!matches!(self.got.last(), Some(Event::Done(_))) || &ids == alone);
         }
     }
 }
@@ -199,8 +216,10 @@ fn a_long_life_keeps_every_promise() {
     let stats = soak.bench.core.stats();
     soak.finish();
     println!(
-        "{steps} turns: {} submissions, {} preemptions, {} of {} guessed tokens right, {} of {} prompt tokens cached, longest {:?}, finished {:?}",
+        "{steps} turns: {} submissions ({} guided, {} resumed), {} preemptions, {} of {} guessed tokens right, {} of {} prompt tokens cached, longest {:?}, finished {:?}",
         soak.submitted,
+        soak.guided,
+        soak.resumed,
         stats.preemptions,
         stats.accepted_tokens,
         stats.drafted_tokens,
@@ -214,5 +233,6 @@ fn a_long_life_keeps_every_promise() {
         "the cache is too small on purpose"
     );
     assert!(stats.prefix_hit_tokens > 0 && stats.accepted_tokens > 0);
+    assert!(soak.guided > steps / 200 && soak.resumed > steps / 200);
     assert!(soak.finished.iter().all(|&finished| finished > steps / 200));
 }

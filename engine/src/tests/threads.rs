@@ -1,8 +1,10 @@
 //! The engine's real thread, over the simulated model.
 
 use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
 
+use super::around::{Around, Stepped};
 use super::model::{HashModel, PANICS, after_text, completion, ids_of, submission, text_of};
 use crate::api::{EngineError, EngineState, Event, Stats, Submission, SubmitError};
 use crate::limits::EVENTS_MAX;
@@ -264,6 +266,42 @@ async fn a_step_that_panics_ends_its_own_and_the_engine_goes_on() {
 }
 
 #[tokio::test]
+async fn an_engine_says_how_far_its_start_is_and_takes_nothing_before_it_is_ready() {
+    let (loaded, load) = sync_channel::<()>(1);
+    let (warmed, warm) = sync_channel::<()>(1);
+    let engine = EngineHandle::start_with(options(4, 4), move |_| {
+        let _ = load.recv_timeout(TIMEOUT);
+        let plain = |step: &mut dyn FnMut() -> Stepped| step();
+        Ok(Around::warming(plain, move || {
+            let _ = warm.recv_timeout(TIMEOUT);
+            Ok(())
+        }))
+    });
+    let refused = || engine.submit(submission(1, 10, 5)).unwrap_err();
+    assert_eq!(engine.state(), EngineState::Loading);
+    assert_eq!(refused(), SubmitError::NotReady);
+    loaded.send(()).unwrap();
+    reach(&engine, |state| *state == EngineState::Warming).await;
+    assert_eq!(refused(), SubmitError::NotReady);
+    warmed.send(()).unwrap();
+    reach(&engine, |state| *state == EngineState::Ready).await;
+    let asked = submission(1, 10, 5);
+    let events = read_all(&mut engine.submit(asked.clone()).unwrap()).await;
+    assert_eq!(ids_of(&events, 0), completion(&asked, 0, 1600));
+}
+
+#[tokio::test]
+async fn a_model_that_does_not_warm_up_is_not_served() {
+    let engine = EngineHandle::start_with(options(4, 4), |_| {
+        let plain = |step: &mut dyn FnMut() -> Stepped| step();
+        let fault = || Err(RunnerError::Step("the card is gone".to_owned()));
+        Ok(Around::warming(plain, fault))
+    });
+    let says_why = |state: &EngineState| matches!(state, EngineState::Failed(why) if why.contains("the card is gone"));
+    reach(&engine, says_why).await;
+}
+
+#[tokio::test]
 async fn a_model_that_does_not_load_says_why() {
     let fault = || RunnerError::Load("the file is cut off".to_owned());
     let engine = EngineHandle::start_with(options(4, 4), move |_| Err(fault()));
@@ -286,40 +324,6 @@ async fn a_model_that_does_not_load_says_why() {
         |s| matches!(s, EngineState::Failed(why) if why.contains("raise the budget")),
     )
     .await;
-}
-
-#[tokio::test]
-async fn bad_submissions_are_refused_by_name() {
-    let engine = start(options(4, 4), Duration::ZERO).await;
-    let refused = |change: fn(&mut Submission)| {
-        let mut bad = submission(1, 10, 10);
-        change(&mut bad);
-        engine.submit(bad).unwrap_err().to_string()
-    };
-    let context = engine.context_len().unwrap();
-    assert_eq!(context, 4096);
-    let too_long = Submission {
-        prompt: vec![1; 4096].into(),
-        ..submission(1, 1, 1)
-    };
-    let error = SubmitError::PromptTooLong {
-        prompt: 4096,
-        context,
-    };
-    assert_eq!(engine.submit(too_long).unwrap_err(), error);
-    assert!(refused(|s| s.prompt = [].into()).contains("prompt"));
-    assert!(refused(|s| s.prompt = [u32::MAX].into()).contains("token ids"));
-    assert!(refused(|s| s.n = 0).contains("n must"));
-    assert!(refused(|s| s.n = 9).contains("n must"));
-    assert!(refused(|s| s.sampling.temperature = f32::NAN).contains("temperature"));
-    assert!(refused(|s| s.sampling.temperature = -1.0).contains("temperature"));
-    assert!(refused(|s| s.sampling.top_p = f32::NAN).contains("top_p"));
-    assert!(refused(|s| s.sampling.top_p = 0.0).contains("top_p"));
-    assert!(refused(|s| s.sampling.min_p = 1.5).contains("min_p"));
-    assert!(refused(|s| s.stop.max_tokens = 0).contains("max_tokens"));
-    assert!(refused(|s| s.stop.strings = vec![String::new()]).contains("stop"));
-    assert!(refused(|s| s.stop.strings = vec!["x".to_owned(); 1000]).contains("stop"));
-    assert!(is_at_rest(&engine.stats()));
 }
 
 #[tokio::test]

@@ -2,15 +2,16 @@
 
 use std::sync::Arc;
 
+use axum::Json;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::response::{IntoResponse, Response};
-use axum::{Json, Router, routing};
 use hansa_config::limits::FILE_BYTES_MAX;
 use hansa_config::{Problems, model_from_json};
 use http::StatusCode;
 use serde_json::{Map, Value, json};
 
+use super::routes::Routes;
 use crate::fleet::{Fleet, FleetError};
 use crate::health;
 use crate::openai::body;
@@ -19,12 +20,11 @@ use crate::upstream::Readiness;
 use crate::upstream::registry::{AddError, Listed, Origin};
 
 /// The three routes.
-pub(super) fn router(fleet: Fleet) -> Router {
-    Router::new()
-        .route("/admin/v1/models", routing::get(list).post(add))
-        .route("/admin/v1/models/{*id}", routing::delete(remove))
-        .method_not_allowed_fallback(async || ApiError::method_not_allowed())
-        .with_state(fleet)
+pub(super) fn routes() -> Routes<Fleet> {
+    Routes::new()
+        .get("/admin/v1/models", list)
+        .post("/admin/v1/models", add)
+        .delete("/admin/v1/models/{*id}", remove)
 }
 
 /// `GET`: where each model stands.

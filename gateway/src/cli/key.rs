@@ -3,18 +3,12 @@
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 
-use bytes::Bytes;
 use clap::{Args, Subcommand, ValueEnum};
-use http::{Method, Request, header};
-use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
+use http::Method;
 use serde_json::{Value, json};
-use tokio::net::TcpStream;
-use tokio::runtime::Builder;
 
+use super::admin::{AdminArgs, call, escaped};
 use super::{Failure, print_line};
-use crate::limits::{ADMIN_ANSWER_BYTES_MAX, ADMIN_ANSWER_TIME_MAX};
 use crate::tenant::secret::Secret;
 
 /// What to do with keys.
@@ -80,26 +74,17 @@ impl RoleArg {
     }
 }
 
-/// Which server. HANSA_ADMIN_KEY holds an operator's key.
-#[derive(Debug, Args)]
-pub(super) struct AdminArgs {
-    /// Address of its admin listener
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9900")]
-    admin: SocketAddr,
-}
-
 /// Does what the user asked for.
 pub(super) fn run(command: KeyCommand) -> Result<(), Failure> {
     match command {
         KeyCommand::New(args) => new(&args),
-        KeyCommand::List(AdminArgs { admin }) => {
-            let keys = call(admin, Method::GET, "/admin/v1/keys", None)?;
-            let keys = keys["data"].as_array().cloned().unwrap_or_default();
+        KeyCommand::List(admin) => {
+            let keys = admin.list("/admin/v1/keys")?;
             keys.iter().try_for_each(|key| print_line(&line(key)))
         }
         KeyCommand::Revoke { id, admin } => {
             let path = format!("/admin/v1/keys/{}/revoke", escaped(&id));
-            let key = call(admin.admin, Method::POST, &path, Some(&json!({})))?;
+            let key = admin.post(&path, &json!({}))?;
             print_line(&line(&key))
         }
         KeyCommand::Rotate {
@@ -109,7 +94,7 @@ pub(super) fn run(command: KeyCommand) -> Result<(), Failure> {
         } => {
             let path = format!("/admin/v1/keys/{}/rotate", escaped(&id));
             let body = json!({ "overlap_s": overlap_s });
-            show(&call(admin.admin, Method::POST, &path, Some(&body))?)
+            show(&admin.post(&path, &body)?)
         }
     }
 }
@@ -159,77 +144,4 @@ fn line(key: &Value) -> String {
         text("tenant"),
         text("role")
     )
-}
-
-/// An id as part of a path.
-fn escaped(id: &str) -> String {
-    let mut path = String::new();
-    for byte in id.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) {
-            path.push(byte.into());
-        } else {
-            let _ = write!(path, "%{byte:02X}");
-        }
-    }
-    path
-}
-
-/// Asks the admin API and gives its answer's body.
-fn call(
-    admin: SocketAddr,
-    method: Method,
-    path: &str,
-    body: Option<&Value>,
-) -> Result<Value, Failure> {
-    let key = std::env::var("HANSA_ADMIN_KEY")
-        .map_err(|_| Failure::usage("HANSA_ADMIN_KEY must hold the key of an operator"))?;
-    let body = body.map_or_else(Bytes::new, |body| body.to_string().into());
-    let request = Request::builder()
-        .method(method)
-        .uri(path)
-        .header(header::HOST, admin.to_string())
-        .header(header::AUTHORIZATION, format!("Bearer {key}"))
-        .header(header::CONTENT_TYPE, "application/json")
-        .body(Full::new(body))
-        .map_err(|_| Failure::usage("HANSA_ADMIN_KEY is no key"))?;
-    let runtime = Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(Failure::failed)?;
-    // Inside the runtime, which the timer needs.
-    let asked = async { tokio::time::timeout(ADMIN_ANSWER_TIME_MAX, ask(admin, request)).await };
-    let asked = runtime.block_on(asked);
-    let unreachable = |why: &dyn std::fmt::Display| {
-        Failure::failed(format!("the admin listener {admin} does not answer: {why}"))
-    };
-    match asked {
-        Ok(Ok((true, answer))) => Ok(answer),
-        Ok(Ok((false, answer))) => {
-            let message = answer["error"]["message"].as_str();
-            Err(Failure::failed(
-                message.unwrap_or("refused without a reason"),
-            ))
-        }
-        Ok(Err(error)) => Err(unreachable(&error)),
-        Err(_) => Err(unreachable(&"it takes too long")),
-    }
-}
-
-/// One request on one connection: whether it went well, and what came back.
-async fn ask(
-    admin: SocketAddr,
-    request: Request<Full<Bytes>>,
-) -> Result<(bool, Value), Box<dyn std::error::Error + Send + Sync>> {
-    let stream = TcpStream::connect(admin).await?;
-    let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    let exchange = async move {
-        // Dropped when the answer is here, which ends the connection.
-        let mut sender = sender;
-        let response = sender.send_request(request).await?;
-        let well = response.status().is_success();
-        let body = Limited::new(response.into_body(), ADMIN_ANSWER_BYTES_MAX);
-        let body = body.collect().await?.to_bytes();
-        Ok((well, serde_json::from_slice(&body).unwrap_or_default()))
-    };
-    // A connection that breaks fails the exchange as well, which says why.
-    let (answered, _) = futures::join!(exchange, connection);
-    answered
 }

@@ -137,8 +137,8 @@ fn pue(config: &schema::Energy) -> f64 {
 }
 
 #[expect(clippy::cast_sign_loss, reason = "no factor is negative")]
-fn whole(units: f64) -> u64 {
-    units.round() as u64
+fn whole(units: f64) -> u32 {
+    units.round() as u32
 }
 
 #[cfg(test)]

@@ -74,7 +74,8 @@ impl ModelReport {
             least_wait_ms: millis(status.least_wait),
             prefill_tokens_per_s: status.prefill_tokens_per_s,
             decode_tokens_per_s: status.decode_tokens_per_s,
-            walltime_left_ms: status.walltime_left.map(millis),
+            // In whole seconds, or every look would find something new to tell.
+            walltime_left_ms: status.walltime_left.map(|left| left.as_secs() * 1_000),
             numerics: status.numerics.clone(),
             joules_per_token: status.joules_per_token,
             grams_per_kwh: status.grams_per_kwh,

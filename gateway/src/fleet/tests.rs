@@ -53,7 +53,8 @@ impl Server {
             models: vec![model.unwrap()],
             ..hansa_config::Config::default()
         };
-        let (models, loads) = starter.prepare(&config, &LinkTasks::default()).unwrap();
+        let prepared = starter.prepare(&config, &LinkTasks::default()).unwrap();
+        let (models, loads) = (prepared.models, prepared.loads);
         let (models, drain, tasks) = (Arc::new(models), Drain::new(), TaskTracker::new());
         for load in loads {
             load.await.unwrap();

@@ -10,6 +10,7 @@ use http::{HeaderMap, header};
 use crate::clock::Clock;
 use crate::layers::peer::Peer;
 use crate::openai::error::ApiError;
+use crate::quota::charge::Moment;
 use crate::tenant::Tenants;
 use crate::tenant::directory::Denied;
 use crate::tenant::principal::{Principal, Role};
@@ -29,7 +30,7 @@ pub async fn check(State(gate): State<Gate>, mut request: Request, next: Next) -
     if !gate.tenants.require_keys() || is_let_in_elsewhere(&request) {
         return next.run(request).await;
     }
-    match gate.admit(request.headers(), request.uri().path()) {
+    match gate.admit(request.headers(), request.uri().path()).await {
         Ok(principal) => {
             request.extensions_mut().insert(principal.rules());
             request.extensions_mut().insert(principal);
@@ -47,12 +48,23 @@ fn is_let_in_elsewhere(request: &Request) -> bool {
 
 /// Hands on the requests of operators alone; nobody is one on a server without keys.
 pub async fn operators(State(gate): State<Gate>, mut request: Request, next: Next) -> Response {
-    match gate.authenticate(request.headers()) {
+    match gate.authenticate(request.headers()).await {
         Ok(principal) if principal.role == Role::Operator => {
             request.extensions_mut().insert(principal);
             next.run(request).await
         }
         Ok(_) => ApiError::operators_only().into_response(),
+        Err(refusal) => refusal.into_response(),
+    }
+}
+
+/// Hands on the requests of whoever is known; what of the rest they may see is each handler's to say.
+pub async fn anyone_known(State(gate): State<Gate>, mut request: Request, next: Next) -> Response {
+    match gate.authenticate(request.headers()).await {
+        Ok(principal) => {
+            request.extensions_mut().insert(principal);
+            next.run(request).await
+        }
         Err(refusal) => refusal.into_response(),
     }
 }
@@ -66,8 +78,8 @@ pub async fn operators_if_keys(gate: State<Gate>, request: Request, next: Next) 
 }
 
 impl Gate {
-    fn admit(&self, headers: &HeaderMap, path: &str) -> Result<Arc<Principal>, ApiError> {
-        let principal = self.authenticate(headers)?;
+    async fn admit(&self, headers: &HeaderMap, path: &str) -> Result<Arc<Principal>, ApiError> {
+        let principal = self.authenticate(headers).await?;
         if may_use(&principal, path) {
             Ok(principal)
         } else {
@@ -75,12 +87,18 @@ impl Gate {
         }
     }
 
-    fn authenticate(&self, headers: &HeaderMap) -> Result<Arc<Principal>, ApiError> {
-        let key = bearer(headers).ok_or_else(ApiError::invalid_key)?;
-        let found = self.tenants.authenticate(key, self.clock.unix_s());
+    async fn authenticate(&self, headers: &HeaderMap) -> Result<Arc<Principal>, ApiError> {
+        let shown = bearer(headers).ok_or_else(ApiError::invalid_key)?;
+        let at = Moment {
+            now: self.clock.now(),
+            unix_s: self.clock.unix_s(),
+        };
+        let found = self.tenants.identify(shown, project(headers)?, at).await;
         found.map_err(|denied| match denied {
             Denied::Unknown => ApiError::invalid_key(),
             Denied::Expired | Denied::Revoked => ApiError::key_expired(),
+            Denied::Away => ApiError::issuer_away(),
+            Denied::NoProject => ApiError::no_project(),
         })
     }
 }
@@ -94,6 +112,12 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
     }
     let (scheme, key) = value.to_str().ok()?.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| key.trim())
+}
+
+/// The project that a person with several wants to use, as OpenAI's clients name it. Keys have one and ignore it.
+fn project(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
+    let named = headers.get("openai-project").map(|value| value.to_str());
+    named.transpose().map_err(|_| ApiError::no_project())
 }
 
 /// Whether the key's endpoints hold `path`; everyone may look at models and at the own usage.

@@ -312,8 +312,8 @@ impl UsageExtension {
         let says = estimated || millijoules.is_some() || micrograms.is_some();
         says.then_some(Self {
             estimated,
-            joules: millijoules.map(|units| units as f64 / 1e3),
-            grams: micrograms.map(|units| units as f64 / 1e6),
+            joules: millijoules.map(|units| f64::from(units) / 1e3),
+            grams: micrograms.map(|units| f64::from(units) / 1e6),
         })
     }
 }

@@ -4,6 +4,8 @@
 //! cause's text nor content of a request can slip into an answer (I8). What a client wrote is repeated only
 //! where it is a name (of a field or a model), and then shortened.
 
+mod words;
+
 use std::fmt;
 use std::time::Duration;
 
@@ -65,6 +67,8 @@ enum Fault {
     PurposeNotAllowed,
     OperatorsOnly,
     ManagersOnly,
+    NoProject,
+    IssuerAway,
     /// What an operator asked for does not fit; the text names what and why.
     Unfit(String),
     /// What an operator asked for is not there.
@@ -196,6 +200,10 @@ plain! {
     operators_only => OperatorsOnly,
     /// The key is neither a manager's nor an operator's.
     managers_only => ManagersOnly,
+    /// The token is good, and gives no role in a project here or in the one that was named.
+    no_project => NoProject,
+    /// Whoever issued the token cannot be asked whether it is good.
+    issuer_away => IssuerAway,
     /// No `Host`, or more than one.
     invalid_host => InvalidHost,
     /// The request is addressed to another machine.
@@ -307,6 +315,8 @@ impl Fault {
             Self::PurposeNotAllowed => (403, PERMISSION, "purpose_not_allowed", Some(false)),
             Self::OperatorsOnly => (403, PERMISSION, "operators_only", Some(false)),
             Self::ManagersOnly => (403, PERMISSION, "managers_only", Some(false)),
+            Self::NoProject => (403, PERMISSION, "no_project", Some(false)),
+            Self::IssuerAway => (503, SERVER, "identity_provider_unreachable", Some(true)),
             Self::Unfit(_) => (400, INVALID, "invalid_value", Some(false)),
             Self::Missing(_) => (404, INVALID, "not_found", Some(false)),
             Self::ModelNotFound(_) => (404, INVALID, "model_not_found", Some(false)),
@@ -436,76 +446,6 @@ impl fmt::Display for Fault {
             _ => {}
         }
         f.write_str(self.fixed_text())
-    }
-}
-
-impl Fault {
-    /// The text of the faults that carry nothing worth saying.
-    const fn fixed_text(&self) -> &'static str {
-        match self {
-            Self::NotUtf8 => "The request body is not valid UTF-8.",
-            Self::EmptyBody => "The request body is empty; send a JSON object.",
-            Self::NotAnObject => "The request body must be a JSON object.",
-            Self::BodyUnreadable => "The request body ended early or could not be read.",
-            Self::InvalidHost => "The request must name its host once; send one 'Host' header.",
-            Self::ForeignHost => {
-                "The 'Host' of the request is not this machine; without API keys only 'localhost', 127.0.0.0/8 and \
-                 [::1] are served."
-            }
-            Self::InvalidKey => {
-                "Missing or unknown API key; send it as 'Authorization: Bearer KEY'."
-            }
-            Self::KeyExpired => {
-                "This API key has expired or was revoked; ask its owner for another."
-            }
-            Self::EndpointNotAllowed => "This API key may not use this endpoint.",
-            Self::PurposeNotAllowed => {
-                "The purpose in 'x-hansa-purpose' is not one that this project may name."
-            }
-            Self::OperatorsOnly => "This needs the API key of an operator.",
-            Self::ManagersOnly => "This needs the API key of a manager of the project.",
-            Self::RouteNotFound => {
-                "Unknown path. This server answers under /v1, for example POST /v1/chat/completions."
-            }
-            Self::MethodNotAllowed => {
-                "This path does not take this method; the 'allow' header lists those it takes."
-            }
-            Self::RequestTimeout => "The request took too long to arrive.",
-            Self::UnsupportedMediaType => {
-                "The request body must be JSON; send it with 'Content-Type: application/json'."
-            }
-            Self::UnsupportedEncoding => {
-                "Compressed request bodies are not supported; send it without 'Content-Encoding'."
-            }
-            Self::RateLimited { .. } => {
-                "Rate limit reached; wait as long as the 'retry-after' header says."
-            }
-            Self::QuotaExhausted => {
-                "The allocation of this project is used up; ask its owner for more."
-            }
-            Self::Cancelled => "The request was cancelled.",
-            Self::Overloaded => "The model is overloaded; please try again shortly.",
-            Self::NotReady => "The model is not ready yet; please try again shortly.",
-            Self::ShuttingDown => "The server is shutting down; please try again.",
-            Self::DeadlineExceeded => "The request ran out of time.",
-            Self::TooManyHops => {
-                "The request has crossed too many servers; their routes may form a circle."
-            }
-            Self::PeersOnly => {
-                "This path is for servers of the same federation; they prove themselves by the secret or certificate of \
-                 [peer]."
-            }
-            Self::WrongPeerSecret => {
-                "The peer secret is wrong; both servers need the same one in peer.secret_file."
-            }
-            Self::PeerHeader => "A header of the server before this one makes no sense.",
-            Self::NoSiteAllowed => {
-                "No site that this request may go to serves the model; its tenant's countries and sites, its purpose and \
-                 whether it opts in to experimental sites decide."
-            }
-            Self::Unreachable => "The connection to the server of the model was lost.",
-            _ => "The server failed while handling the request; its log says why.",
-        }
     }
 }
 

@@ -186,8 +186,8 @@ impl From<Usage> for Spent {
         Self {
             tokens: usage.into(),
             gpu_us: 0,
-            millijoules: usage.millijoules.unwrap_or_default(),
-            micrograms: usage.micrograms.unwrap_or_default(),
+            millijoules: usage.millijoules.unwrap_or_default().into(),
+            micrograms: usage.micrograms.unwrap_or_default().into(),
             estimated: usage.estimated,
         }
     }

@@ -67,6 +67,14 @@ pub struct Record {
     pub drawn: Vec<Drawn>,
 }
 
+impl Record {
+    /// Its project, or its organisation where it has none.
+    #[must_use]
+    pub fn tenant(&self) -> &Arc<str> {
+        self.project.as_ref().unwrap_or(&self.organisation)
+    }
+}
+
 /// What one record draws from one allocation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Drawn {
@@ -101,10 +109,12 @@ pub enum Kind {
     Key,
     /// An allocation.
     Allocation,
+    /// The record of a request: nothing is set, but its deletion stands in the audit trail.
+    Record,
 }
 
 impl Kind {
-    /// Every kind, in the order in which they must be read.
+    /// Every kind that can be set, in the order in which they must be read.
     pub const ALL: [Self; 3] = [Self::Tenant, Self::Key, Self::Allocation];
 
     /// Its name in stores and paths.
@@ -114,6 +124,7 @@ impl Kind {
             Self::Tenant => "tenant",
             Self::Key => "key",
             Self::Allocation => "allocation",
+            Self::Record => "record",
         }
     }
 }
@@ -146,6 +157,36 @@ pub struct AuditLine {
     pub kind: String,
     /// Id of that.
     pub id: String,
+}
+
+/// A change of records that are there. What they add up to stays counted, and so does what a deleted one drew.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Revision {
+    /// Takes a record away.
+    Delete(ChargeId),
+    /// Puts this one in the place of that with its charge.
+    Replace(Box<Record>),
+}
+
+impl Revision {
+    /// The charge of the record.
+    #[must_use]
+    pub fn charge(&self) -> ChargeId {
+        match self {
+            Self::Delete(charge) => *charge,
+            Self::Replace(record) => record.charge,
+        }
+    }
+}
+
+/// The last id before all charges that began in this second, since the epoch, or later: where a page of records begins
+/// that is to hold them.
+#[must_use]
+pub fn before_second(unix_s: i64) -> Option<ChargeId> {
+    let ms = u128::try_from(unix_s).ok()?.checked_mul(1_000)?;
+    // The first 48 bits of an id are its time in milliseconds.
+    let first = ms.checked_shl(80).filter(|_| ms < 1 << 48)?;
+    first.checked_sub(1).map(ChargeId::from_u128)
 }
 
 /// Why a ledger cannot be used.
@@ -188,6 +229,9 @@ pub enum LedgerError {
         /// What the system says.
         what: String,
     },
+    /// It has no way to change what it has.
+    #[error("this ledger keeps its records as they are")]
+    Fixed,
     /// It stopped working earlier.
     #[error("the ledger has failed; the log says why")]
     Failed,
@@ -220,6 +264,16 @@ pub trait Ledger: Send + Sync + fmt::Debug {
     /// As [`Ledger::totals`].
     fn records(&self, after: Option<ChargeId>, limit: usize) -> Result<Vec<Record>, LedgerError>;
 
+    /// Changes records that are there, all or none; when it returns, the change is as safe as a settled record. A charge
+    /// that has no record is passed over. Blocks: call it off the event loop.
+    ///
+    /// # Errors
+    /// [`LedgerError`], and nothing is changed.
+    fn revise(&self, revisions: Vec<Revision>) -> Result<(), LedgerError> {
+        let _ = revisions;
+        Err(LedgerError::Fixed)
+    }
+
     /// Makes a change; when it returns, the change is as safe as a settled record. Blocks: call it off the event loop.
     ///
     /// # Errors
@@ -247,5 +301,23 @@ pub trait Ledger: Send + Sync + fmt::Debug {
     /// Resolves where it stops working: then nothing more may be promised, and the process must end.
     fn failed(&self) -> BoxFuture<'static, ()> {
         Box::pin(std::future::pending())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::{NoContext, Timestamp, Uuid};
+
+    use super::*;
+
+    #[test]
+    fn a_second_parts_the_charges_before_it_from_the_others() {
+        let charge = |unix_s| Uuid::new_v7(Timestamp::from_unix(NoContext, unix_s, 0));
+        let parts = before_second(1_700_000_000).unwrap();
+        assert!(charge(1_699_999_999) <= parts);
+        assert!(charge(1_700_000_000) > parts);
+        for nonsense in [-1, 0, i64::MIN, i64::MAX] {
+            assert_eq!(before_second(nonsense), None);
+        }
     }
 }

@@ -11,6 +11,7 @@ pub mod amount;
 pub mod book;
 pub mod charge;
 mod draw;
+pub mod export;
 mod found;
 pub mod invariants;
 pub mod ledger;
@@ -18,6 +19,7 @@ pub mod meter;
 pub mod open;
 pub mod rate;
 pub mod reservation;
+pub mod retention;
 pub mod standing;
 pub mod store;
 

@@ -252,3 +252,74 @@ fn a_record_says_who_what_and_how_much() {
     let json = serde_json::to_string(&record).unwrap();
     assert_eq!(serde_json::from_str::<Record>(&json).unwrap(), record);
 }
+
+/// A quota of 1,000 tokens in 30 days and 60 requests a minute, kept in `file`.
+fn kept_in(file: &std::path::Path, clock: &Clock) -> Quota {
+    let mut book = Book::default();
+    book.set_grant(allocation::Grant {
+        renew_days: 30,
+        ..grant("a", "acme", 1_000)
+    });
+    let limits = meter::Limits {
+        requests_per_minute: Some(60),
+        ..meter::Limits::default()
+    };
+    let scope = charge::Scope::Tenant("acme".into());
+    book.set_limits(scope, &limits, clock.now());
+    let ledger = store::embedded::EmbeddedLedger::open(file).unwrap();
+    let options = Options {
+        site: "here".into(),
+        home: "here".into(),
+        default_max_tokens: 16,
+    };
+    let quota = Quota::new(book, Arc::new(ledger), clock.clone(), options);
+    quota.replay().unwrap();
+    quota
+}
+
+#[test]
+fn clock_steps_pauses_and_restarts_open_no_period_twice_and_lift_no_rate() {
+    const PERIOD_S: i64 = 30 * 86_400;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("ledger.redb");
+    // Some minutes before a period ends, so that steps go over its end and back again.
+    let clock = Clock::manual(600 * PERIOD_S - 200);
+    let mut quota = kept_in(&file, &clock);
+    let (mut number, mut since, mut admitted) = (7_u64, clock.now(), 0_u64);
+    for _ in 0..4_000 {
+        number = number
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        match (number >> 33) % 200 {
+            0 => clock.step(300),
+            1 => clock.step(-300),
+            2 => clock.advance(std::time::Duration::from_secs(10)),
+            3 => {
+                drop(quota);
+                quota = kept_in(&file, &clock);
+                // Rates are of the moment: a restart gives a whole minute's anew.
+                (since, admitted) = (clock.now(), 0);
+            }
+            _ => clock.advance(std::time::Duration::from_millis(20)),
+        }
+        if let Ok(held) = reserve(&quota, tokens(1, 4)) {
+            admitted += 1;
+            held.settle(spent(1, (number >> 40) % 5), Outcome::Finished);
+        }
+        let minutes = (clock.now() - since).as_secs_f64() / 60.0;
+        assert!(
+            admitted as f64 <= 60.0 + 60.0 * minutes + 1.0,
+            "{admitted} in {minutes} minutes"
+        );
+        assert_eq!(quota.with_book(|book, _| invariants::all(book)), Ok(()));
+    }
+    quota.ledger().flush().unwrap();
+    let totals = quota.ledger().totals().unwrap();
+    assert!(totals.len() >= 2, "no step went over the end of a period");
+    for (of, total) in totals {
+        assert!(
+            total.posted <= 1_000 && total.excess == 0,
+            "{of:?}: {total:?}"
+        );
+    }
+}

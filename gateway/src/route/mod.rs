@@ -259,6 +259,11 @@ impl Router {
                 Err(reason) => filtered.count(reason),
             }
         }
+        // An answer that may outlast its candidate goes there only where no other has the time; most are shorter than they
+        // may be, and the rest goes on elsewhere.
+        self.prefer(&mut filtered, Reason::Walltime, |eligible| {
+            eligible.to_the_end
+        });
         // No price, and no carbon, is worth an answer that comes too late.
         self.prefer(&mut filtered, Reason::Late, |eligible| !eligible.late);
         self.prefer(&mut filtered, Reason::NotOwn, |eligible| eligible.own);
@@ -318,12 +323,17 @@ impl Router {
             return Err(Reason::Walltime);
         }
         let cached = load.prompt - load.uncached;
+        let longest = ask
+            .max_tokens
+            .map_or(load.output, f64::from)
+            .max(load.output);
+        let longest = terms.decode * longest / load.output.max(1.0);
+        let late = |left: Duration| takes_s > left.as_secs_f64();
         let eligible = candidate.eligible(terms, load.prompt, cached, &self.options.home);
         Ok(Eligible {
             own,
-            late: ask
-                .time_left
-                .is_some_and(|left| takes_s > left.as_secs_f64()),
+            late: ask.time_left.is_some_and(late),
+            to_the_end: !candidate.ends_before(terms.first_content() + longest, now),
             ..eligible
         })
     }

@@ -39,6 +39,8 @@ pub(super) struct Eligible {
     pub(super) own: bool,
     /// Whether its answer is expected after its time.
     pub(super) late: bool,
+    /// Whether the longest answer that may come is over before the candidate ends.
+    pub(super) to_the_end: bool,
 }
 
 /// What the choice remembers of a model from one request to the next.
@@ -154,6 +156,7 @@ impl Candidate {
             at_home: home.as_ref().is_some_and(|home| **home == *self.facts.site),
             own: false,
             late: false,
+            to_the_end: true,
         }
     }
 }
@@ -200,6 +203,7 @@ mod tests {
             at_home: false,
             own: false,
             late: false,
+            to_the_end: true,
         };
         costs.iter().enumerate().map(one).collect()
     }

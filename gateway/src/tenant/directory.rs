@@ -9,6 +9,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::document::{KeyDocument, TenantDocument};
+use super::oidc::Person;
 use super::principal::{AllowList, Principal, number};
 use super::secret::KeyDigest;
 use crate::limits::{KEY_BYTES_MAX, NAME_BYTES_MAX, NAMES_MAX};
@@ -39,6 +40,10 @@ pub enum Denied {
     Expired,
     /// An operator took it back.
     Revoked,
+    /// It is a token that nobody can check at the moment.
+    Away,
+    /// It is a good token of someone who has no role here, or none in the project that was named.
+    NoProject,
 }
 
 /// What does not fit together.
@@ -114,6 +119,25 @@ impl Directory {
             }
             Some(entry) => Ok(Arc::clone(&entry.principal)),
         }
+    }
+
+    /// What a person may do in the project that is named, or in the first one of theirs that there is.
+    ///
+    /// # Errors
+    /// [`Denied::NoProject`].
+    pub fn person(&self, person: &Person, project: Option<&str>) -> Result<Arc<Principal>, Denied> {
+        let mut roles = person.roles.iter();
+        let named = |tenant: &str| project.is_none_or(|project| project == tenant);
+        let found = roles.find(|(tenant, _)| named(tenant) && self.tenants.contains_key(tenant));
+        let (tenant, role) = found.ok_or(Denied::NoProject)?;
+        let as_key = KeyDocument {
+            id: person.id.to_string(),
+            tenant: tenant.to_string(),
+            role: *role,
+            ..KeyDocument::default()
+        };
+        let principal = self.principal(&as_key).map_err(|_gone| Denied::NoProject)?;
+        Ok(Arc::new(principal))
     }
 
     /// Whether there is such a tenant.

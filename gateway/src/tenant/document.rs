@@ -25,6 +25,10 @@ pub struct TenantDocument {
     pub experimental: bool,
     /// Tenants with the same name here share cached prompts; its own where null.
     pub pool: Option<String>,
+    /// Days after which its records are deleted; as its organisation's, or the server's, where null.
+    pub retention_days: Option<u32>,
+    /// Whether its use is high-risk by the AI Act, so that its records must be kept for half a year.
+    pub high_risk: bool,
     /// What its requests may spend together.
     pub limits: Limits,
 }
@@ -64,6 +68,8 @@ impl From<&tenancy::Tenant> for TenantDocument {
             purposes: tenant.purposes.clone(),
             models: tenant.models.clone(),
             experimental: tenant.experimental,
+            retention_days: tenant.retention_days,
+            high_risk: tenant.high_risk,
             pool: (!tenant.pool.is_empty()).then(|| tenant.pool.clone()),
             limits: limits(&tenant.rates),
         }

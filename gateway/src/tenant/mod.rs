@@ -6,6 +6,7 @@
 
 pub mod directory;
 pub mod document;
+pub mod oidc;
 pub mod principal;
 pub mod secret;
 
@@ -17,12 +18,14 @@ use hansa_config::Config;
 
 use self::directory::{Denied, Directory, DirectoryError};
 use self::document::{KeyDocument, TenantDocument};
+use self::oidc::{IssuerError, Issuers, Refused};
 use self::principal::Principal;
 use crate::quota::Quota;
 use crate::quota::allocation::Grant;
-use crate::quota::charge::Scope;
-use crate::quota::ledger::{Change, Kind, LedgerError};
+use crate::quota::charge::{Moment, Scope};
+use crate::quota::ledger::{Change, Kind, LedgerError, Record};
 use crate::quota::meter::Limits;
+use crate::quota::retention::Term;
 
 /// The tenants of one server. Clones share them.
 #[derive(Clone)]
@@ -32,6 +35,8 @@ pub struct Tenants {
 
 struct Shared {
     directory: ArcSwap<Directory>,
+    /// Who vouches for people without keys.
+    issuers: Issuers,
     /// What the config says: it cannot be changed while the server runs.
     configured: Configured,
     quota: Quota,
@@ -44,10 +49,11 @@ struct Configured {
     tenants: Vec<TenantDocument>,
     keys: Vec<KeyDocument>,
     allocations: Vec<Arc<str>>,
+    retention_days: Option<u32>,
 }
 
 /// Why tenants cannot be read or changed.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TenantError {
     /// They do not fit together.
@@ -56,6 +62,9 @@ pub enum TenantError {
     /// The ledger does not take or give them.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
+    /// Tokens of an issuer cannot be checked.
+    #[error(transparent)]
+    Issuer(#[from] IssuerError),
     /// It is the config's.
     #[error("the {kind} '{id}' stands in the config; change it there and start the server again")]
     Configured {
@@ -96,10 +105,12 @@ impl Tenants {
             allocations: (config.allocations.iter())
                 .map(|allocation| allocation.id.as_str().into())
                 .collect(),
+            retention_days: config.quota.retention_days,
         };
         let tenants = Self {
             shared: Arc::new(Shared {
                 directory: ArcSwap::default(),
+                issuers: Issuers::open(config)?,
                 configured,
                 quota,
                 changing: Mutex::default(),
@@ -117,10 +128,34 @@ impl Tenants {
         Ok(tenants)
     }
 
-    /// Whether requests need a key.
+    /// Whether requests need a key, or a token of an issuer.
     #[must_use]
     pub fn require_keys(&self) -> bool {
-        !self.shared.configured.keys.is_empty()
+        !self.shared.configured.keys.is_empty() || !self.shared.issuers.is_empty()
+    }
+
+    /// Who shows this key or token; of a person's projects the one named `project`, or the first there is.
+    ///
+    /// # Errors
+    /// [`Denied`].
+    pub async fn identify(
+        &self,
+        shown: &str,
+        project: Option<&str>,
+        at: Moment,
+    ) -> Result<Arc<Principal>, Denied> {
+        let by_key = self.authenticate(shown, at.unix_s);
+        let issuers = &self.shared.issuers;
+        if by_key != Err(Denied::Unknown) || issuers.is_empty() || !oidc::is_token(shown) {
+            return by_key;
+        }
+        let person = issuers.identify(shown, at).await;
+        let person = person.map_err(|refused| match refused {
+            Refused::Wrong => Denied::Unknown,
+            Refused::Expired => Denied::Expired,
+            Refused::Away => Denied::Away,
+        })?;
+        self.shared.directory.load().person(&person, project)
     }
 
     /// Who shows this key.
@@ -135,6 +170,32 @@ impl Tenants {
     #[must_use]
     pub fn directory(&self) -> Arc<Directory> {
         self.shared.directory.load_full()
+    }
+
+    /// Whether no record ever goes by itself.
+    #[must_use]
+    pub fn keep_for_ever(&self) -> bool {
+        let directory = self.shared.directory.load();
+        let mut tenants = directory.tenants();
+        let of_tenants = tenants.all(|tenant| tenant.retention_days.is_none());
+        of_tenants && self.shared.configured.retention_days.is_none()
+    }
+
+    /// How long a record is kept.
+    #[must_use]
+    pub fn term(&self, record: &Record) -> Term {
+        let directory = self.shared.directory.load();
+        let find = |id: &str| directory.known(id).ok();
+        let (own, above) = (find(record.tenant()), find(&record.organisation));
+        let days = |tenant: Option<&TenantDocument>| tenant.and_then(|found| found.retention_days);
+        let high_risk =
+            |tenant: Option<&TenantDocument>| tenant.is_some_and(|found| found.high_risk);
+        Term {
+            days: days(own)
+                .or_else(|| days(above))
+                .or(self.shared.configured.retention_days),
+            high_risk: high_risk(own) || high_risk(above),
+        }
     }
 
     /// What they spend from.
@@ -213,6 +274,7 @@ impl Tenants {
             Kind::Tenant => configured.tenants.iter().any(|tenant| tenant.id == id),
             Kind::Key => configured.keys.iter().any(|key| key.id == id),
             Kind::Allocation => configured.allocations.iter().any(|found| **found == *id),
+            Kind::Record => false,
         };
         if !is_configured {
             return Ok(());

@@ -21,6 +21,8 @@ pub fn start(config: &Upstream, group: &Group, tasks: &LinkTasks) {
         (Discover::File, Some(file)) => tasks.spawn(by_file(group.clone(), file.clone())),
         // `hansa check` refuses it.
         (Discover::File, None) => {}
+        // They come by themselves (`agent/welcome.rs`).
+        (Discover::Agent, _) => {}
     }
 }
 

@@ -114,6 +114,24 @@ impl Group {
         })
     }
 
+    /// The group of one server that has called us over `link`. `config` has a URL for the names in its requests.
+    ///
+    /// # Errors
+    /// [`GroupError`] names the file that is missing or wrong.
+    pub(crate) fn called_back(
+        config: &schema::Upstream,
+        peer: &schema::Peer,
+        clock: &Clock,
+        tasks: &LinkTasks,
+        link: &Link,
+    ) -> Result<Self, GroupError> {
+        let group = Self::new(config, peer, clock, tasks)?;
+        let instance = group.instance(None, group.shared.target.clone(), link.clone());
+        let instances = vec![Arc::new(instance)];
+        group.shared.instances.store(Arc::new(instances));
+        Ok(group)
+    }
+
     /// Name in the config.
     #[must_use]
     pub fn name(&self) -> &str {
@@ -153,23 +171,23 @@ impl Group {
 
     fn start(&self, address: Option<SocketAddr>) -> Instance {
         let shared = &self.shared;
-        let config = &shared.config;
         let target = Target {
             address,
             ..shared.target.clone()
         };
-        let times = Times {
-            connect: Duration::from_millis(config.connect_timeout_ms),
-            first_byte: Duration::from_millis(config.first_byte_timeout_ms),
-            idle: Duration::from_millis(config.idle_timeout_ms),
-        };
+        // Connections outlive the listing: what runs on them goes on.
+        let link = Link::new(&target, Times::of(&shared.config), &shared.tasks);
+        self.instance(address, target, link)
+    }
+
+    fn instance(&self, address: Option<SocketAddr>, target: Target, link: Link) -> Instance {
+        let shared = &self.shared;
+        let config = &shared.config;
         let name = match address {
             Some(address) => format!("{}@{address}", config.name),
             None => config.name.clone(),
         };
         let ours = config.kind == Kind::Hansa;
-        // Connections outlive the listing: what runs on them goes on.
-        let link = Link::new(&target, times, &shared.tasks);
         let closing = shared.closing.clone();
         let forward = Forward::new(name.into(), target, link, ours, closing);
         let (secret, tasks) = (shared.secret.as_ref(), shared.tasks.child());

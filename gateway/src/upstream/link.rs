@@ -1,4 +1,5 @@
-//! Connections to one other server: HTTP/2 to servers of ours, kept HTTP/1.1 connections to others.
+//! Connections to one other server: HTTP/2 to servers of ours, kept HTTP/1.1 connections to others, and those that a server
+//! opened itself because nobody can call it.
 //!
 //! A server takes a bounded number of HTTP/2 streams on a connection, and a stream beyond it would wait behind its
 //! neighbours. So the link spreads its requests over as many connections as they need. On each, the connection's window
@@ -13,12 +14,15 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use futures::FutureExt as _;
+use hansa_config::schema::Upstream;
 use http::{Request, Response};
 use http_body::Body as _;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
+use hyper::client::conn::http2::SendRequest;
 use hyper::rt::Executor;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioTimer;
@@ -41,6 +45,17 @@ pub(crate) struct Times {
     pub(crate) first_byte: Duration,
     /// Of silence on an answer.
     pub(crate) idle: Duration,
+}
+
+impl Times {
+    /// As the config says of `upstream`.
+    pub(crate) const fn of(upstream: &Upstream) -> Self {
+        Self {
+            connect: Duration::from_millis(upstream.connect_timeout_ms),
+            first_byte: Duration::from_millis(upstream.first_byte_timeout_ms),
+            idle: Duration::from_millis(upstream.idle_timeout_ms),
+        }
+    }
 }
 
 /// Why an exchange failed, in words for the log.
@@ -113,17 +128,25 @@ where
     }
 }
 
-/// The connections to one server.
+/// The connections to one server. Clones share them.
+#[derive(Clone)]
 pub(crate) struct Link {
-    shards: Vec<Shard>,
+    shards: Arc<ArcSwap<Vec<Arc<Shard>>>>,
     streams_max: u32,
     times: Times,
 }
 
-/// One HTTP/2 connection, or all HTTP/1.1 connections; a lost one is replaced at the next request.
-struct Shard {
-    client: Client<Connector, Full<Bytes>>,
-    streams: Arc<AtomicU32>,
+/// One HTTP/2 connection, or all HTTP/1.1 connections.
+pub(crate) struct Shard {
+    way: Way,
+    streams: AtomicU32,
+}
+
+enum Way {
+    /// We call; a lost connection is replaced at the next request.
+    Called(Client<Connector, Full<Bytes>>),
+    /// The server called, and this is what it opened.
+    Turned(SendRequest<Full<Bytes>>),
 }
 
 impl Link {
@@ -133,15 +156,45 @@ impl Link {
             true => (limits::LINK_CONNECTIONS_MAX, limits::LINK_STREAMS_MAX),
             false => (1, limits::LINK_HTTP1_MAX),
         };
-        let shard = |_| Shard {
-            client: client(target, times, tasks),
-            streams: Arc::default(),
-        };
+        let shard = |_| Shard::of(Way::Called(client(target, times, tasks)));
+        let shards: Vec<Arc<Shard>> = (0..shards).map(shard).collect();
         Self {
-            shards: (0..shards).map(shard).collect(),
+            shards: Arc::new(ArcSwap::from_pointee(shards)),
             streams_max,
             times,
         }
+    }
+
+    /// A link to a server that calls us, over the connections that it opens; none yet.
+    pub(crate) fn turned(times: Times) -> Self {
+        Self {
+            shards: Arc::default(),
+            streams_max: limits::LINK_STREAMS_MAX,
+            times,
+        }
+    }
+
+    /// Adds a connection that the server has opened; `None` where there are as many as one server may have.
+    pub(crate) fn join(&self, connection: SendRequest<Full<Bytes>>) -> Option<Arc<Shard>> {
+        let shard = Shard::of(Way::Turned(connection));
+        let before = self.shards.rcu(|shards| {
+            let mut shards = Vec::clone(shards);
+            if shards.len() < limits::LINK_CONNECTIONS_MAX {
+                shards.push(Arc::clone(&shard));
+            }
+            shards
+        });
+        (before.len() < limits::LINK_CONNECTIONS_MAX).then_some(shard)
+    }
+
+    /// Takes a connection out; whether others are left.
+    pub(crate) fn leave(&self, gone: &Arc<Shard>) -> bool {
+        let others = |shards: &Arc<Vec<Arc<Shard>>>| -> Vec<Arc<Shard>> {
+            let others = shards.iter().filter(|shard| !Arc::ptr_eq(shard, gone));
+            others.map(Arc::clone).collect()
+        };
+        let before = self.shards.rcu(others);
+        !others(&before).is_empty()
     }
 
     /// Sends `request`, whose URI is absolute, and waits for the head of the answer.
@@ -149,15 +202,9 @@ impl Link {
         &self,
         request: Request<Full<Bytes>>,
     ) -> Result<Response<AnswerBody>, LinkError> {
-        let (client, place) = self.enter()?;
-        let answer = match timeout(self.times.first_byte, client.request(request)).await {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(error)) if error.is_connect() => {
-                return Err(LinkError::Connect(innermost(&error)));
-            }
-            Ok(Err(error)) => return Err(LinkError::Broken(innermost(&error))),
-            Err(_) => return Err(LinkError::Late),
-        };
+        let place = self.enter()?;
+        let answer = timeout(self.times.first_byte, place.0.request(request)).await;
+        let answer = answer.map_err(|_| LinkError::Late)??;
         Ok(answer.map(|body| AnswerBody {
             body,
             idle: Idle::new(self.times.idle),
@@ -167,25 +214,55 @@ impl Link {
 
     /// Requests in flight.
     pub(crate) fn in_flight(&self) -> u32 {
-        let streams = self
-            .shards
-            .iter()
-            .map(|s| s.streams.load(Ordering::Relaxed));
+        let shards = self.shards.load();
+        let streams = shards.iter().map(|s| s.streams.load(Ordering::Relaxed));
         streams.sum()
     }
 
     /// A place on the first connection that has one: later ones stay closed until they are needed.
-    fn enter(&self) -> Result<(&Client<Connector, Full<Bytes>>, Place), LinkError> {
-        for shard in &self.shards {
+    fn enter(&self) -> Result<Place, LinkError> {
+        let shards = self.shards.load();
+        for shard in &**shards {
             let more = |now: u32| (now < self.streams_max).then_some(now + 1);
             let entered = shard
                 .streams
                 .fetch_update(Ordering::AcqRel, Ordering::Relaxed, more);
             if entered.is_ok() {
-                return Ok((&shard.client, Place(Arc::clone(&shard.streams))));
+                return Ok(Place(Arc::clone(shard)));
             }
         }
-        Err(LinkError::Busy)
+        match shards.is_empty() {
+            true => Err(LinkError::Connect("the server has not called".to_owned())),
+            false => Err(LinkError::Busy),
+        }
+    }
+}
+
+impl Shard {
+    fn of(way: Way) -> Arc<Self> {
+        Arc::new(Self {
+            way,
+            streams: AtomicU32::new(0),
+        })
+    }
+
+    async fn request(
+        &self,
+        request: Request<Full<Bytes>>,
+    ) -> Result<Response<Incoming>, LinkError> {
+        match &self.way {
+            Way::Called(client) => client.request(request).await.map_err(|error| {
+                let why = innermost(&error);
+                match error.is_connect() {
+                    true => LinkError::Connect(why),
+                    false => LinkError::Broken(why),
+                }
+            }),
+            Way::Turned(connection) => {
+                let answer = connection.clone().send_request(request).await;
+                answer.map_err(|error| LinkError::Broken(innermost(&error)))
+            }
+        }
     }
 }
 
@@ -212,12 +289,17 @@ fn client(target: &Target, times: Times, tasks: &LinkTasks) -> Client<Connector,
 }
 
 /// A request's place on a connection; given back when dropped (I10).
-#[derive(Debug)]
-struct Place(Arc<AtomicU32>);
+struct Place(Arc<Shard>);
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
+        self.0.streams.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+impl fmt::Debug for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Place").finish_non_exhaustive()
     }
 }
 
@@ -300,7 +382,7 @@ impl Idle {
 }
 
 /// The cause that says most: hyper's outer ones are all alike.
-fn innermost(error: &dyn std::error::Error) -> String {
+pub(crate) fn innermost(error: &dyn std::error::Error) -> String {
     let mut error = error;
     while let Some(source) = error.source() {
         error = source;

@@ -1,4 +1,5 @@
-//! Measures what every upstream does alike: the wait for the first text, and what a request took.
+//! What every upstream has alike: the wait for the first text, which is timed, what its work takes, and the end of its
+//! machine.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,18 +23,33 @@ pub struct Measured<U> {
     metrics: Metrics,
     clock: Clock,
     energy: Energy,
+    /// When its machine is taken away.
+    ends: Option<Duration>,
 }
 
 impl<U> Measured<U> {
-    /// Measures what `inner` does for `model`, where work takes `energy`.
-    pub fn new(inner: U, model: Arc<str>, metrics: Metrics, clock: Clock, energy: Energy) -> Self {
+    /// Measures what `inner` does for `model`.
+    pub fn new(inner: U, model: Arc<str>, metrics: Metrics, clock: Clock) -> Self {
         Self {
             inner,
             model,
             metrics,
             clock,
-            energy,
+            ends: None,
+            energy: Energy::default(),
         }
+    }
+
+    /// The same one, whose machine is taken away at `ends` on the clock, whatever it tells of a later end.
+    #[must_use]
+    pub fn until(self, ends: Option<Duration>) -> Self {
+        Self { ends, ..self }
+    }
+
+    /// The same, where work takes `energy`.
+    #[must_use]
+    pub fn taking(self, energy: Energy) -> Self {
+        Self { energy, ..self }
     }
 
     fn watch(&self, events: EventStream, began: Duration) -> EventStream {
@@ -111,6 +127,10 @@ impl<U: Upstream> Upstream for Measured<U> {
     fn status(&self) -> UpstreamStatus {
         let mut status = self.inner.status();
         self.energy.tell(&mut status);
+        if let Some(ends) = self.ends {
+            let left = ends.saturating_sub(self.clock.now());
+            status.walltime_left = Some(status.walltime_left.map_or(left, |told| told.min(left)));
+        }
         status
     }
 

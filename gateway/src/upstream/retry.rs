@@ -61,13 +61,15 @@ impl Trip {
     pub(super) fn new(roster: &Arc<Inner>, request: &Arc<GenerateRequest>) -> Self {
         let (key, wishes) = (roster.key, &request.wishes);
         // Whoever is alone needs no reason to be picked.
-        let choice = roster.candidates(&request.model) > 1;
+        let candidates = roster.candidates(&request.model);
+        let choice = candidates > 1;
         let session = wishes.session.as_deref().filter(|_| choice);
         let narrowed = Wishes {
             rules: roster.rules(&wishes.rules),
             ..Wishes::clone(wishes)
         };
-        let resumable = roster.options.resumes_max > 0 && wishes.resume && choice && !request.echo;
+        let moves = roster.may_move(candidates);
+        let resumable = roster.options.resumes_max > 0 && wishes.resume && moves;
         Self {
             roster: Arc::clone(roster),
             prompt_bytes: prompt_bytes(&request.prompt),

@@ -7,6 +7,7 @@
 mod embed;
 
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -54,6 +55,8 @@ pub(super) struct Inner {
     pub(super) clock: Clock,
     metrics: Metrics,
     pub(super) key: HashKey,
+    /// Whether upstreams may come later than the requests that go on there.
+    grows: AtomicBool,
 }
 
 struct State {
@@ -93,6 +96,7 @@ impl Roster {
             clock,
             metrics,
             key: HashKey::new(Uuid::new_v4().as_u64_pair()),
+            grows: AtomicBool::new(false),
         };
         Self {
             inner: Arc::new(inner),
@@ -124,6 +128,11 @@ impl Roster {
         }
     }
 
+    /// Says that upstreams will come and go: a stream may have to go on with one that is not there when it begins.
+    pub fn grows(&self) {
+        self.inner.grows.store(true, Ordering::Relaxed);
+    }
+
     /// One model of the roster.
     #[must_use]
     pub fn model(&self, model: &str) -> Routed {
@@ -152,6 +161,11 @@ impl Roster {
 impl Inner {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a stream that begins now may have to go on elsewhere.
+    pub(super) fn may_move(&self, candidates: usize) -> bool {
+        candidates > 1 || self.grows.load(Ordering::Relaxed)
     }
 
     /// Candidates of a model.

@@ -93,3 +93,65 @@ fn invalid(param: &'static str, message: String) -> UpstreamError {
     }
     .into()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::borrow::Cow;
+
+    use hansa_models::text::Detokenizer;
+
+    use super::*;
+    use crate::upstream::testing::test_request;
+
+    /// A model that only continues text: a token a byte.
+    #[derive(Debug)]
+    struct Base;
+
+    impl TextCodec for Base {
+        fn encode(&self, text: &str, _special: SpecialTokens) -> Result<Vec<u32>, TextError> {
+            Ok(text.bytes().map(u32::from).collect())
+        }
+
+        fn render_chat(&self, _chat: &ChatInput<'_>) -> Result<String, TextError> {
+            Err(TextError::NoTemplate)
+        }
+
+        fn detokenizer(&self, _seed: u64, _choice: u32) -> Box<dyn Detokenizer> {
+            unreachable!("nothing is said here")
+        }
+
+        fn piece(&self, _seed: u64, _choice: u32, id: u32) -> Cow<'_, [u8]> {
+            vec![id as u8].into()
+        }
+
+        fn vocab_size(&self) -> u32 {
+            256
+        }
+
+        fn end_of_generation(&self) -> &[u32] {
+            &[]
+        }
+    }
+
+    fn ids_of(prompt: Prompt) -> Result<Arc<[u32]>, UpstreamError> {
+        let request = GenerateRequest {
+            prompt,
+            ..test_request()
+        };
+        encode(&Base, &request)
+    }
+
+    #[test]
+    fn a_base_model_refuses_chats_by_name_and_completes_as_usual() {
+        let messages = serde_json::json!([{"role": "user", "content": "Hi"}]);
+        let messages = messages.as_array().cloned().unwrap_or_default();
+        let refused = ids_of(Prompt::Chat(messages.into())).unwrap_err();
+        let UpstreamErrorKind::InvalidRequest { param, message } = &refused.kind else {
+            panic!("{refused:?} is not the client's fault");
+        };
+        assert_eq!(*param, Some("messages"));
+        assert!(message.contains("no chat template"), "{message}");
+        assert!(message.contains("/v1/completions"), "{message}");
+        assert_eq!(*ids_of(Prompt::Text("Hi".into())).unwrap(), [72, 105]);
+    }
+}

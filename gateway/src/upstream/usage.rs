@@ -5,7 +5,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-/// What a request really used, over all its choices.
+/// What a request really used, over all its choices. It is part of every error, and so kept small: four megajoules are
+/// the most that one can say.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Usage {
@@ -19,10 +20,10 @@ pub struct Usage {
     pub estimated: bool,
     /// Thousandths of a joule, overheads of the building included; `None` where nobody knows.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub millijoules: Option<u64>,
+    pub millijoules: Option<u32>,
     /// Millionths of a gram of CO2; `None` where nobody knows.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub micrograms: Option<u64>,
+    pub micrograms: Option<u32>,
 }
 
 impl Usage {
@@ -49,7 +50,7 @@ impl Usage {
 }
 
 /// The sum of what is known.
-fn either(a: Option<u64>, b: Option<u64>) -> Option<u64> {
+fn either(a: Option<u32>, b: Option<u32>) -> Option<u32> {
     match (a, b) {
         (Some(a), Some(b)) => Some(a.saturating_add(b)),
         (one, other) => one.or(other),

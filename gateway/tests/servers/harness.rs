@@ -342,7 +342,12 @@ pub(crate) struct Wire {
 
 impl Wire {
     pub(crate) async fn to(there: SocketAddr) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::at(SocketAddr::from(([127, 0, 0, 1], 0)), there).await
+    }
+
+    /// A wire whose near end is at `here`, where one may have been cut before.
+    pub(crate) async fn at(here: SocketAddr, there: SocketAddr) -> Self {
+        let listener = TcpListener::bind(here).await.unwrap();
         let address = listener.local_addr().unwrap();
         let whole = CancellationToken::new();
         let cut = whole.clone();

@@ -8,6 +8,8 @@
 )]
 
 mod accounts;
+mod agent;
+mod build;
 mod discovery;
 mod energy;
 mod exact;
@@ -15,9 +17,19 @@ mod failover;
 mod harness;
 mod hops;
 mod hostile;
+mod oidc;
 mod peers;
+#[expect(
+    unreachable_pub,
+    dead_code,
+    reason = "shared with the tests of whole processes"
+)]
+#[path = "../../../tests/src/python.rs"]
+mod python;
 mod quota;
+mod roles;
 mod steering;
 mod tls;
 mod vectors;
+mod walltime;
 mod wire;

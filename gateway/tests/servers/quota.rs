@@ -408,7 +408,7 @@ async fn operators_make_tenants_keys_and_allocations_while_it_runs() {
     };
     assert_eq!(use_it(&first).await.0, 200);
     // Its key is no operator's, and nobody's is none at all.
-    let refused = admin(&server, "GET", "tenants", &first, &json!({})).await;
+    let refused = admin(&server, "PUT", "tenants/mine", &first, &json!({})).await;
     assert_eq!((refused.status, &*refused.code()), (403, "operators_only"));
     let refused = admin(&server, "GET", "tenants", "", &json!({})).await;
     assert_eq!((refused.status, &*refused.code()), (401, "invalid_api_key"));

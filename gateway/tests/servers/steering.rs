@@ -31,10 +31,6 @@ async fn world(allocations: Vec<Allocation>) -> (Server, [harness::Server; 2], [
         config.allocations = allocations;
     };
     let gateway = Server::start(set).await;
-    // Ready is who has one site; the test wants both.
-    for (site, wire) in sites.iter().zip(&wires) {
-        assert_ne!(site.clients, wire.address);
-    }
     (gateway, sites, wires)
 }
 

@@ -5,32 +5,30 @@ use std::future::pending;
 use std::io::{self, Write, stderr};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
+use super::observe::{Look, client, observed_run};
 use super::output::Outputs;
 use super::{end, environment};
 use crate::cli::DriveArgs;
-use crate::clock::{Clock, unix_ms};
-use crate::drive::arrival::Until;
+use crate::clock::unix_ms;
 use crate::drive::client::Client;
 use crate::drive::meters::Meters;
-use crate::drive::{Load, Outcome, RunError, Sink, run, warm_up};
-use crate::limits::{MAX_IN_FLIGHT, SPARE_FILES};
+use crate::drive::record::Record;
+use crate::drive::{Load, RunError, warm_up};
+use crate::limits::SPARE_FILES;
 use crate::os;
 use crate::plan::Plan;
 use crate::report::charts::{self, Chart};
-use crate::report::progress::{Goal, display};
 use crate::report::{self, Report, Run, exit};
-use crate::self_check::{Evidence, SelfCheck};
+use crate::self_check::SelfCheck;
 use crate::slo;
 use crate::stats::Stats;
 use crate::timeline::Timeline;
-use crate::watch::Watcher;
 
 /// Runs `drive`.
 pub fn drive(args: &DriveArgs) -> ExitCode {
@@ -70,13 +68,9 @@ pub(super) fn runtime(threads: u64) -> io::Result<Runtime> {
 
 /// A low limit of open files is no error: a request that hits it fails as `not_sent`. But say it beforehand.
 fn warn_of_few_files(plan: &Plan) {
-    let wanted = match &plan.load {
-        Load::Closed { users, .. } => *users,
-        Load::Open(schedule) => schedule.due().len().min(MAX_IN_FLIGHT),
-    };
     if let Some(files) = os::raise_file_limit()
-        && files < wanted as u64 + SPARE_FILES
-        && matches!(plan.load, Load::Closed { .. })
+        && let Some(users) = plan.load.users()
+        && files < users as u64 + SPARE_FILES
     {
         writeln!(
             stderr(),
@@ -104,57 +98,31 @@ async fn measure(
             warmup_good =
                 warm_up(Arc::new(apart), &plan.load, plan.warmup, stopped.clone()).await?;
         }
+        let look = Look::before(args, &client, plan, stopped.clone()).await?;
         let started = unix_ms();
         let mut stats = Stats::with_limits(slo::limits(&plan.objectives));
         let began = client.clock.now();
         let mut timeline = Timeline::new(began);
-        let (outcome, evidence) = observed_run(client, plan, stopped.clone(), &mut |record| {
+        let mut sink = |record: &Record| {
             stats.fold(record);
             timeline.fold(record);
             outputs.take(record, began);
-        })
-        .await?;
-        let check = SelfCheck::of(
-            &stats,
-            Evidence {
-                threads: args.threads as usize,
-                ..evidence
-            },
-        );
+        };
+        let observed = observed_run(client, plan, look, stopped.clone(), &mut sink).await?;
+        let check = SelfCheck::of(&stats, observed.evidence);
         let run = describe(plan, warmup_good);
-        let mut report = Report::new(run, started, &outcome, &stats, check);
+        let mut report = Report::new(run, started, &observed.outcome, &stats, check);
         report.judge(&plan.objectives, &stats);
         report.fairness = stats.groups.fairness(&plan.workload.tenant_shares());
-        Ok::<_, RunError>((report, charts::all(&timeline, &stats)))
+        report.probe_requests = observed.probes;
+        report.server = observed.scraped;
+        let charts = charts::all(&timeline, &stats, report.server.as_ref());
+        Ok::<_, RunError>((report, charts))
     };
     tokio::select! {
         report = whole => report.context("the run could not begin"),
         never = stop_on_signal(&stop) => match never {},
     }
-}
-
-/// Runs the load under the eyes of the watcher and says what the client's own part in it was, on one thread.
-pub(super) async fn observed_run(
-    client: Client,
-    plan: &Plan,
-    stop: watch::Receiver<bool>,
-    sink: Sink<'_>,
-) -> Result<(Outcome, Evidence), RunError> {
-    let watcher = Watcher::start(client.clock, client.meters.clone(), display(goal(plan)))?;
-    let cpu_before = os::cpu_used();
-    let outcome = run(Arc::new(client), &plan.load, stop, sink).await;
-    let cpu = os::cpu_used().saturating_sub(cpu_before);
-    let watched = watcher.finish();
-    let outcome = outcome?;
-    let evidence = Evidence {
-        wall: Duration::from_nanos(outcome.ended.saturating_sub(outcome.began)),
-        cpu,
-        threads: 1,
-        watched,
-        open_loop: matches!(plan.load, Load::Open(_)),
-        interrupted: outcome.interrupted,
-    };
-    Ok((outcome, evidence))
 }
 
 /// Interrupt and termination stop the run, whose report is still written. Never returns.
@@ -173,42 +141,15 @@ pub(super) async fn stop_on_signal(stop: &watch::Sender<bool>) -> Infallible {
     pending().await
 }
 
-fn goal(plan: &Plan) -> Goal {
-    match (&plan.load, plan.until) {
-        (Load::Open(schedule), _) => Goal::Requests(schedule.due().len() as u64),
-        (
-            _,
-            Until {
-                duration: Some(duration),
-                ..
-            },
-        ) => Goal::Time(duration),
-        (_, Until { requests, .. }) => Goal::Requests(requests.unwrap_or(0)),
-    }
-}
-
-/// A client that is ready to send.
-pub(super) async fn client(plan: &Plan) -> anyhow::Result<Client> {
-    Ok(Client {
-        workload: Arc::new(plan.workload.clone()),
-        target: plan.target.clone(),
-        addresses: plan.target.resolve().await?,
-        timeout: plan.timeout_ns(),
-        check_sim_tokens: plan.check_sim_tokens,
-        clock: Clock::start(),
-        meters: Arc::default(),
-    })
-}
-
 fn describe(plan: &Plan, warmup_good: u64) -> Run {
     let words = plan.load_words.clone();
     let load = match &plan.load {
-        Load::Closed { users, .. } => report::Load::Closed {
-            users: *users,
-            words,
-        },
         Load::Open(schedule) => report::Load::Open {
             rate: schedule.mean_rate(plan.until.duration),
+            words,
+        },
+        closed => report::Load::Closed {
+            users: closed.users().unwrap_or(0),
             words,
         },
     };

@@ -3,8 +3,10 @@
 pub mod check;
 pub mod compare;
 pub mod drive;
+mod observe;
 mod output;
 pub mod search;
+pub mod sim;
 
 use std::io::{Write, stderr};
 use std::process::ExitCode;

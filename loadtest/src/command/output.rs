@@ -11,7 +11,7 @@ use crate::cli::DriveArgs;
 use crate::clock::Nanos;
 use crate::drive::record::Record;
 use crate::limits::RAW_BUFFER_BYTES;
-use crate::raw;
+use crate::raw::{self, Reservoir};
 use crate::report::charts::Chart;
 use crate::report::{Report, html, table};
 
@@ -26,6 +26,8 @@ pub(super) struct Outputs {
 struct Raw {
     file: BufWriter<File>,
     error: Option<io::Error>,
+    /// Takes the lines where only a sample of them is asked for.
+    sample: Option<Reservoir>,
 }
 
 /// Where a report for machines goes.
@@ -40,7 +42,7 @@ impl Outputs {
         let raw = create("--raw", args.raw.as_deref())?;
         Ok(Self {
             json,
-            raw: raw.map(Raw::begin),
+            raw: raw.map(|file| Raw::begin(file, args)),
             html: create("--html", args.html.as_deref())?,
         })
     }
@@ -48,7 +50,10 @@ impl Outputs {
     /// Takes a finished request of a run that began at `began`.
     pub(super) fn take(&mut self, record: &Record, began: Nanos) {
         if let Some(raw) = &mut self.raw {
-            raw.note(|file| raw::write(file, record, began));
+            match &mut raw.sample {
+                Some(sample) => sample.take(record, began),
+                None => raw.note(|file| raw::write(file, record, began)),
+            }
         }
     }
 
@@ -88,9 +93,16 @@ impl Json {
 }
 
 impl Raw {
-    fn begin(file: File) -> Self {
+    fn begin(file: File, args: &DriveArgs) -> Self {
         let file = BufWriter::with_capacity(RAW_BUFFER_BYTES, file);
-        let mut raw = Self { file, error: None };
+        let sample = args
+            .raw_sample
+            .map(|lines| Reservoir::new(lines, args.seed));
+        let mut raw = Self {
+            file,
+            error: None,
+            sample,
+        };
         raw.note(raw::begin);
         raw
     }
@@ -103,7 +115,10 @@ impl Raw {
     }
 
     fn end(mut self, client_bound: bool, interrupted: bool) -> io::Result<()> {
-        self.note(|file| raw::end(file, client_bound, interrupted));
+        match self.sample.take() {
+            Some(sample) => self.note(|file| sample.end(file, client_bound, interrupted)),
+            None => self.note(|file| raw::end(file, client_bound, interrupted)),
+        }
         self.error.map_or(Ok(()), Err)
     }
 }

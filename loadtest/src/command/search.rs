@@ -8,17 +8,20 @@ use anyhow::{Context as _, bail};
 use serde::Serialize;
 use tokio::sync::watch;
 
-use super::drive::{client, observed_run, runtime, stop_on_signal};
+use super::drive::{runtime, stop_on_signal};
+use super::observe::{Look, client, observed_run};
 use super::output::Json;
 use super::{end, environment};
 use crate::cli::SearchArgs;
 use crate::drive::Load;
+use crate::drive::record::Record;
 use crate::plan::{Pace, Plan};
+use crate::probes::ProbeReport;
 use crate::report::exit;
 use crate::search::{Found, Search};
-use crate::self_check::{Evidence, SelfCheck};
+use crate::self_check::SelfCheck;
 use crate::slo::{self, Finding};
-use crate::stats::Stats;
+use crate::stats::{Stats, Summary};
 
 /// Name and version of the JSON shape.
 const SCHEMA: &str = "hansa-loadtest/search/1";
@@ -36,6 +39,8 @@ struct Probe {
     stopped_early: bool,
     client_bound: bool,
     objectives: Vec<Finding>,
+    /// What the load did to short requests beside it; none where none were sent.
+    probe_requests: Option<ProbeReport>,
 }
 
 #[derive(Debug, Serialize)]
@@ -88,7 +93,8 @@ async fn all_probes(args: &SearchArgs, plan: &Plan, pace: Pace) -> anyhow::Resul
                 // What the probe before left behind at the server shall be gone.
                 tokio::time::sleep(args.settle).await;
             }
-            let probe = probe(args, plan, Pace { rate, ..pace }, probes.len() as u64).await?;
+            let next = probe(args, plan, Pace { rate, ..pace }, probes.len() as u64);
+            let probe = Box::pin(next).await?;
             tell(&probe);
             let client_bound = probe.client_bound && probe.met;
             search.tell(probe.met);
@@ -120,22 +126,18 @@ async fn probe(args: &SearchArgs, plan: &Plan, pace: Pace, number: u64) -> anyho
     let (stop, stopped) = watch::channel(false);
     let mut stats = Stats::with_limits(slo::limits(&plan.objectives));
     let mut hopeless = false;
-    let (outcome, evidence) = observed_run(client(&plan).await?, &plan, stopped, &mut |record| {
+    let mut sink = |record: &Record| {
         stats.fold(record);
         if !hopeless && slo::is_hopeless(&plan.objectives, &stats, due) {
             hopeless = true;
             stop.send_replace(true);
         }
-    })
-    .await?;
-    let threads = args.drive.threads as usize;
-    let check = SelfCheck::of(
-        &stats,
-        Evidence {
-            threads,
-            ..evidence
-        },
-    );
+    };
+    let client = client(&plan).await?;
+    let look = Look::before(&args.drive, &client, &plan, stopped.clone()).await?;
+    let observed = observed_run(client, &plan, look, stopped, &mut sink).await?;
+    let check = SelfCheck::of(&stats, observed.evidence);
+    let outcome = observed.outcome;
     let wall_s = outcome.ended.saturating_sub(outcome.began) as f64 / 1e9;
     let objectives = slo::findings(&plan.objectives, &stats, wall_s);
     Ok(Probe {
@@ -146,6 +148,7 @@ async fn probe(args: &SearchArgs, plan: &Plan, pace: Pace, number: u64) -> anyho
         stopped_early: hopeless,
         client_bound: check.client_bound,
         objectives,
+        probe_requests: observed.probes,
     })
 }
 
@@ -162,6 +165,10 @@ fn tell(probe: &Probe) {
     } else {
         ""
     };
+    let felt = probe.probe_requests.map_or(String::new(), |felt| {
+        let Summary { p50, p99, .. } = felt.beside.ttft_ms;
+        format!(", probe requests' ttft p50 {p50:.1} ms, p99 {p99:.1} ms")
+    });
     let Probe {
         rate,
         good,
@@ -171,7 +178,7 @@ fn tell(probe: &Probe) {
     // Nobody can be told that stderr is gone.
     writeln!(
         stderr(),
-        "{rate:.3}/s: {met}, {good} good of {requests}{early}{bound}"
+        "{rate:.3}/s: {met}, {good} good of {requests}{felt}{early}{bound}"
     )
     .ok();
 }

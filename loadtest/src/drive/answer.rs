@@ -5,12 +5,15 @@ use std::borrow::Cow;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use super::calls::Calls;
 use super::chunk::{Choice, Chunk, Usage, error_code};
 use super::prompt::Ask;
 use super::sim_tokens::TokenCheck;
 use super::sse::{Event, SseParser};
 use crate::clock::Nanos;
+use crate::extras::Extras;
 use crate::limits::{MAX_ANSWER_BYTES, MAX_CONTENT_EVENTS, MAX_KEPT_BYTES};
+use crate::workload::form::Demand;
 
 /// A streamed answer while it comes.
 #[derive(Debug)]
@@ -26,6 +29,8 @@ pub struct Answer {
 pub struct Told {
     /// The choice had a finish reason.
     pub finished: bool,
+    /// It was `length`: the answer was cut at its longest.
+    pub cut: bool,
     /// `[DONE]` came.
     pub done: bool,
     /// An error event came: its code.
@@ -48,8 +53,12 @@ pub struct Told {
     pub terminal: Option<Nanos>,
     /// The check of a simulated model's text, where one was asked for.
     pub tokens: Option<TokenCheck>,
-    /// The text, where a chat goes on from it.
+    /// The text, where a chat goes on from it or it must have a form.
     pub text: Option<String>,
+    /// The tool calls, where they must be whole.
+    pub calls: Option<Calls>,
+    /// What the usage tells beyond counts.
+    pub extras: Extras,
 }
 
 /// Which model the chunks named.
@@ -67,9 +76,16 @@ pub enum ModelSeen {
 impl Answer {
     /// The answer to a request of `ask`; `tokens` checks its text, and `text` takes it in where a chat goes on from it.
     pub fn new(ask: Arc<Ask>, tokens: Option<TokenCheck>, text: Option<String>) -> Self {
+        let demand = ask
+            .form
+            .as_ref()
+            .map_or(Demand::Nothing, |form| form.demand);
+        let kept = (demand == Demand::Json).then(String::new);
+        let calls = matches!(demand, Demand::WholeCalls | Demand::SomeCall);
         let told = Told {
             tokens,
-            text,
+            text: text.or(kept),
+            calls: calls.then(Calls::default),
             ..Told::default()
         };
         Self {
@@ -142,8 +158,8 @@ impl Told {
             Some(_) if self.model == ModelSeen::None => self.model = ModelSeen::AsAsked,
             _ => {}
         }
-        if chunk.usage.is_some() {
-            self.usage = chunk.usage;
+        if let Some(usage) = chunk.counts(&mut self.extras) {
+            self.usage = Some(usage);
         }
         let mut has_content = false;
         for choice in chunk.choices.iter().flatten() {
@@ -162,6 +178,12 @@ impl Told {
             self.malformed = Some("content after the finish_reason");
         }
         self.finished |= choice.is_finished();
+        self.cut |= choice.is_cut();
+        if let (Some(calls), Some(parts)) = (&mut self.calls, choice.tool_calls())
+            && let Err(what) = calls.take(parts)
+        {
+            self.malformed = Some(what);
+        }
         if let Some(check) = &mut self.tokens {
             check.follow(choice.text());
         }

@@ -6,6 +6,8 @@ use std::borrow::Cow;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use crate::extras::Extras;
+
 /// One `data:` payload of a chat or text completion stream.
 #[derive(Debug, Deserialize)]
 pub struct Chunk<'a> {
@@ -19,7 +21,23 @@ pub struct Chunk<'a> {
     #[serde(borrow)]
     pub choices: Option<Vec<Choice<'a>>>,
     /// Token counts as the server sees them.
-    pub usage: Option<Usage>,
+    #[serde(borrow)]
+    pub usage: Option<Counted<'a>>,
+    /// What Hansa adds to the protocol.
+    #[serde(borrow)]
+    hansa: Option<&'a RawValue>,
+}
+
+/// The usage object of a chunk.
+#[derive(Debug, Deserialize)]
+pub struct Counted<'a> {
+    prompt_tokens: u64,
+    completion_tokens: u64,
+    total_tokens: Option<u64>,
+    #[serde(borrow)]
+    prompt_tokens_details: Option<&'a RawValue>,
+    #[serde(borrow)]
+    hansa: Option<&'a RawValue>,
 }
 
 /// One choice of a chunk.
@@ -37,7 +55,7 @@ pub struct Choice<'a> {
 }
 
 /// Token counts of one answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Usage {
     /// Tokens of the prompt, chat template included.
     pub prompt_tokens: u64,
@@ -79,6 +97,22 @@ impl<'a> Chunk<'a> {
         self.model.as_ref().map(|text| &*text.0)
     }
 
+    /// The counts of the chunk that carries them; what else it tells goes into `extras`.
+    pub fn counts(&self, extras: &mut Extras) -> Option<Usage> {
+        let counted = self.usage.as_ref()?;
+        if let Some(details) = counted.prompt_tokens_details {
+            extras.take_details(details);
+        }
+        for told in [self.hansa, counted.hansa].into_iter().flatten() {
+            extras.take_hansa(told);
+        }
+        Some(Usage {
+            prompt_tokens: counted.prompt_tokens,
+            completion_tokens: counted.completion_tokens,
+            total_tokens: counted.total_tokens,
+        })
+    }
+
     /// Whether this is an error inside a stream, in OpenAI's form or in that of older vLLM and sglang servers.
     pub fn is_error(&self) -> bool {
         self.error.is_some()
@@ -106,6 +140,17 @@ impl Choice<'_> {
         self.finish_reason
             .as_ref()
             .is_some_and(|reason| !reason.0.is_empty())
+    }
+
+    /// Whether the answer was cut at its longest.
+    pub fn is_cut(&self) -> bool {
+        let reason = self.finish_reason.as_ref();
+        reason.is_some_and(|reason| reason.0 == "length")
+    }
+
+    /// The parts of tool calls that this event carries, as they came.
+    pub fn tool_calls(&self) -> Option<&RawValue> {
+        self.delta.as_ref().and_then(|delta| delta.tool_calls)
     }
 }
 

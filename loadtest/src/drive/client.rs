@@ -11,7 +11,8 @@ use hyper::body::Incoming;
 use tokio::time::{sleep_until, timeout_at};
 
 use super::answer::Answer;
-use super::chunk::error_code;
+use super::chunk::{Usage, error_code};
+use super::embeddings;
 use super::link::{Link, SendError};
 use super::meters::Meters;
 use super::prompt::{Ask, Message, Role};
@@ -20,7 +21,8 @@ use super::sim_tokens::TokenCheck;
 use super::target::Target;
 use super::verdict::{Class, Failure, Verdict, judge};
 use crate::clock::{Clock, Nanos};
-use crate::limits::{MAX_ERROR_BYTES, MAX_SITE_BYTES};
+use crate::extras::Extras;
+use crate::limits::{MAX_ERROR_BYTES, MAX_SITE_BYTES, MAX_VECTORS_BYTES};
 use crate::workload::{Item, Place, Workload};
 
 /// The response header in which gateways name the site that answered.
@@ -129,6 +131,7 @@ pub fn not_sent(labels: Labels, intended: Nanos, now: Nanos, failure: Failure) -
         verdict: Verdict::Failed(failure),
         usage: None,
         gaps_us: Vec::new(),
+        extras: Extras::default(),
     }
 }
 
@@ -140,6 +143,7 @@ fn labels(job: &Job, item: &Item) -> Labels {
         tenant: item.tenant.as_ref().map(|tenant| tenant.name.clone()),
         stage: job.stage.clone(),
         site: None,
+        form: item.ask.form.as_ref().map(|form| form.name.clone()),
     }
 }
 
@@ -156,6 +160,10 @@ struct Attempt<'a> {
     abort_after: Option<u32>,
     aborted: bool,
     answer: Answer,
+    /// What the headers told.
+    extras: Extras,
+    /// The counts of an answer with vectors.
+    vectors: Option<Usage>,
 }
 
 impl<'a> Attempt<'a> {
@@ -179,6 +187,8 @@ impl<'a> Attempt<'a> {
             abort_after: item.abort_after,
             aborted: false,
             answer: Answer::new(ask, tokens, text),
+            extras: Extras::default(),
+            vectors: None,
         }
     }
 
@@ -186,11 +196,15 @@ impl<'a> Attempt<'a> {
         let response = self.send(request).await?;
         self.stamps.headers = Some(self.client.clock.now());
         self.labels.site = site(response.headers());
+        self.extras = Extras::of_headers(response.headers());
         let status = response.status();
         let is_stream = is_event_stream(&response);
         let body = response.into_body();
         if status != StatusCode::OK {
             return Err(self.read_error(status, body).await);
+        }
+        if !self.ask.endpoint.streams() {
+            return self.read_vectors(body).await;
         }
         if !is_stream {
             return Err(Class::MalformedSse.because("content-type is not text/event-stream"));
@@ -243,6 +257,24 @@ impl<'a> Attempt<'a> {
             }
         }
         self.whole = true;
+        Ok(())
+    }
+
+    /// Reads an answer that is no stream as a whole.
+    async fn read_vectors(&mut self, mut body: Incoming) -> Result<(), Failure> {
+        let mut bytes = Vec::new();
+        while let Some(piece) = self.next_piece(&mut body).await? {
+            let at = self.client.clock.now();
+            self.stamps.first_byte.get_or_insert(at);
+            if bytes.len() + piece.len() > MAX_VECTORS_BYTES {
+                return Err(Class::MalformedSse.because("an answer beyond its bound"));
+            }
+            bytes.extend_from_slice(&piece);
+        }
+        self.whole = true;
+        // Reading the numbers is the client's work: the stamp comes before.
+        self.stamps.terminal = Some(self.client.clock.now());
+        self.vectors = Some(embeddings::judge(&bytes, &self.ask)?);
         Ok(())
     }
 
@@ -306,14 +338,16 @@ impl<'a> Attempt<'a> {
         let told = self.answer.into_told();
         let verdict = if self.aborted {
             Verdict::Aborted
-        } else {
+        } else if self.ask.endpoint.streams() {
             judge(&told, &self.ask, failure)
+        } else {
+            failure.map_or(Verdict::Good, Verdict::Failed)
         };
         self.stamps.first_content = told.first_content;
         self.stamps.last_content = told.last_content;
-        self.stamps.terminal = told.terminal;
+        self.stamps.terminal = told.terminal.or(self.stamps.terminal);
         self.stamps.end = self.client.clock.now();
-        let (usage, gaps_us) = (told.usage, told.gaps_us);
+        let (usage, gaps_us) = (told.usage.or(self.vectors), told.gaps_us);
         let chat = told.text.map_or(Vec::new(), |text| {
             let mut chat = self.ask.messages.clone();
             chat.push(Role::Assistant.says(text));
@@ -325,6 +359,7 @@ impl<'a> Attempt<'a> {
             verdict,
             usage,
             gaps_us,
+            extras: self.extras.with(told.extras),
         };
         Finished {
             record,
@@ -334,8 +369,10 @@ impl<'a> Attempt<'a> {
     }
 }
 
+/// The site without its node: a report over sites has a line for each, not for each of their machines.
 fn site(headers: &HeaderMap) -> Option<Arc<str>> {
-    let name = headers.get(SITE)?.to_str().ok()?;
+    let place = headers.get(SITE)?.to_str().ok()?;
+    let name = place.split('/').next().unwrap_or(place);
     (!name.is_empty() && name.len() <= MAX_SITE_BYTES).then(|| name.into())
 }
 

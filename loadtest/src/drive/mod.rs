@@ -7,9 +7,13 @@
 
 pub mod answer;
 pub mod arrival;
+pub mod calls;
 pub mod chunk;
 pub mod client;
+mod closed;
+pub mod crowd;
 pub mod dispatch;
+pub mod embeddings;
 pub mod link;
 pub mod meters;
 pub mod prompt;
@@ -20,29 +24,26 @@ pub mod target;
 pub mod verdict;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 
 use self::arrival::{Schedule, ScheduleError, Until};
 use self::client::{Client, Finished, Job, not_sent};
+use self::closed::{Over, Users};
+use self::crowd::Crowd;
 use self::dispatch::Dispatcher;
 use self::link::Link;
 use self::prompt::Message;
 use self::record::{Labels, Record};
 use self::verdict::{Class, Verdict};
-use crate::clock::{Nanos, nanos};
+use crate::clock::Nanos;
 use crate::limits::{MAX_IN_FLIGHT, WARMUP_USERS};
-use crate::rng::{SplitMix64, mix};
 use crate::spread::Spread;
 use crate::workload::Place;
 
 /// Sessions of warm-up requests are numbered from here on, so that they repeat none of the run's prompts.
 const WARMUP_SESSION: u64 = 1 << 62;
-
-/// Added to the seed for users' pauses, so that they are drawn apart from everything else.
-const THINK_DRAW: u64 = 0x7419;
 
 /// How load is made.
 #[derive(Debug, Clone)]
@@ -58,6 +59,31 @@ pub enum Load {
         /// Seconds between a user's last answer and the next request; at once, if there are none.
         think: Option<Spread>,
     },
+    /// The same with users that come and go; one who goes first waits for the answer.
+    Staged {
+        /// Users at work at each moment.
+        crowd: Arc<Crowd>,
+        /// When no further request is begun: with the last stage at the latest.
+        until: Until,
+        /// As in [`Load::Closed`].
+        think: Option<Spread>,
+    },
+}
+
+impl Load {
+    /// Requests come by a schedule that knows nothing of answers.
+    pub fn is_open(&self) -> bool {
+        matches!(self, Self::Open(_))
+    }
+
+    /// The most users of a closed loop; none of an open one.
+    pub fn users(&self) -> Option<usize> {
+        match self {
+            Self::Open(_) => None,
+            Self::Closed { users, .. } => Some(*users),
+            Self::Staged { crowd, .. } => Some(crowd.most()),
+        }
+    }
 }
 
 /// How a run went as a whole.
@@ -73,7 +99,7 @@ pub struct Outcome {
     pub cut_off: u64,
     /// Arrivals of the schedule that were not due yet when it was stopped.
     pub not_reached: u64,
-    /// Turns that were never asked, since an earlier one of their session did not end well.
+    /// Turns that were never asked, since an earlier one of their session did not end well or its user went.
     pub abandoned: u64,
 }
 
@@ -98,8 +124,17 @@ pub async fn run(
             until,
             think,
         } => {
-            let users = Users::new(*users, *until, *think, 0);
-            driver.closed(users).await
+            let crowd = Arc::new(Crowd::steady(*users));
+            driver.closed(Users::new(crowd, *until, *think, 0)).await
+        }
+        Load::Staged {
+            crowd,
+            until,
+            think,
+        } => {
+            driver
+                .closed(Users::new(crowd.clone(), *until, *think, 0))
+                .await
         }
     }
 }
@@ -115,17 +150,14 @@ pub async fn warm_up(
     requests: u64,
     stop: watch::Receiver<bool>,
 ) -> Result<u64, RunError> {
-    let users = match load {
-        Load::Open(_) => WARMUP_USERS,
-        Load::Closed { users, .. } => *users,
-    };
+    let crowd = Arc::new(Crowd::steady(load.users().unwrap_or(WARMUP_USERS)));
     let until = Until {
         duration: None,
         requests: Some(requests),
     };
     let mut good = 0;
     let mut count = |record: &Record| good += u64::from(record.verdict == Verdict::Good);
-    let users = Users::new(users, until, None, WARMUP_SESSION);
+    let users = Users::new(crowd, until, None, WARMUP_SESSION);
     Driver::new(client, stop, &mut count).closed(users).await?;
     Ok(good)
 }
@@ -152,43 +184,11 @@ struct Driver<'a> {
     abandoned: u64,
 }
 
-/// The users of a closed loop and what they have yet to do.
-#[derive(Debug)]
-struct Users {
-    count: usize,
-    until: Until,
-    think: Option<Spread>,
-    /// Number of the session that the next free user takes.
-    next_session: u64,
-    /// Requests begun.
-    started: u64,
-}
-
 /// What a user does next.
 struct Turn {
     place: Place,
     intended: Nanos,
     history: Vec<Message>,
-}
-
-/// A finished request, as far as its user goes on from it.
-struct Over {
-    place: Place,
-    at: Nanos,
-    good: bool,
-    chat: Vec<Message>,
-}
-
-impl Users {
-    fn new(count: usize, until: Until, think: Option<Spread>, first_session: u64) -> Self {
-        Self {
-            count,
-            until,
-            think,
-            next_session: first_session,
-            started: 0,
-        }
-    }
 }
 
 impl<'a> Driver<'a> {
@@ -243,87 +243,6 @@ impl<'a> Driver<'a> {
         Ok(self.end(false, 0))
     }
 
-    async fn closed(&mut self, mut users: Users) -> Result<Outcome, RunError> {
-        let (duration, requests) = users.until.bounds()?;
-        let end = self.began.saturating_add(duration);
-        for _ in 0..users.count {
-            let first = self.next_turn(&mut users, self.began, None);
-            self.start_turn(&mut users, first, requests);
-        }
-        let mut interrupted = false;
-        while !self.tasks.is_empty() {
-            tokio::select! {
-                biased;
-                () = stopped(&mut self.stop) => {
-                    interrupted = true;
-                    break;
-                }
-                Some(done) = self.tasks.join_next() => {
-                    // The user's next request is due when the last one is over and thought about.
-                    let over = self.collect(done);
-                    let due = over.at.saturating_add(self.pause(&users));
-                    if due < end {
-                        let next = self.next_turn(&mut users, due, Some(over));
-                        self.start_turn(&mut users, next, requests);
-                    }
-                }
-            }
-        }
-        Ok(self.end(interrupted, 0))
-    }
-
-    /// The next turn of a session that went well, else the first of another one; None when there are no more.
-    fn next_turn(
-        &mut self,
-        users: &mut Users,
-        intended: Nanos,
-        last: Option<Over>,
-    ) -> Option<Turn> {
-        let workload = &self.client.workload;
-        if let Some(last) = last {
-            let Place { session, turn } = last.place;
-            let left = workload.turns(session).saturating_sub(turn + 1);
-            if left > 0 && last.good {
-                let turn = turn + 1;
-                return Some(Turn {
-                    place: Place { session, turn },
-                    intended,
-                    history: last.chat,
-                });
-            }
-            self.abandoned += u64::from(left);
-        }
-        let session = users.next_session;
-        users.next_session += 1;
-        let exists = workload
-            .sessions()
-            .is_none_or(|sessions| session < sessions);
-        exists.then(|| Turn {
-            place: Place { session, turn: 0 },
-            intended,
-            history: workload.begin(session),
-        })
-    }
-
-    fn start_turn(&mut self, users: &mut Users, turn: Option<Turn>, requests: u64) {
-        if let Some(turn) = turn
-            && users.started < requests
-        {
-            self.start(users.started, None, turn);
-            users.started += 1;
-        }
-    }
-
-    /// How long a user thinks, in nanoseconds.
-    fn pause(&self, users: &Users) -> Nanos {
-        let Some(think) = users.think else {
-            return 0;
-        };
-        let seed = mix(self.client.workload.seed.wrapping_add(THINK_DRAW));
-        let seconds = think.sample(&mut SplitMix64::for_item(seed, users.started));
-        Duration::try_from_secs_f64(seconds).map_or(0, nanos)
-    }
-
     fn start_or_refuse(&mut self, index: u64, intended: Nanos, schedule: &Schedule) {
         if self.tasks.len() >= MAX_IN_FLIGHT {
             self.refuse(index, intended, schedule, "too many requests in flight");
@@ -351,6 +270,7 @@ impl<'a> Driver<'a> {
             tenant: tenant.map(|tenant| tenant.name),
             stage: schedule.stage(index).cloned(),
             site: None,
+            form: None,
         };
         self.hand_out(&not_sent(
             labels,
@@ -396,7 +316,7 @@ impl<'a> Driver<'a> {
     }
 
     fn hand_out(&mut self, record: &Record) {
-        self.client.meters.judged(&record.verdict);
+        self.client.meters.judged(record);
         (self.sink)(record);
     }
 

@@ -3,6 +3,9 @@
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::workload::form::Form;
 
 /// Which endpoint is driven.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, clap::ValueEnum)]
@@ -12,6 +15,8 @@ pub enum Endpoint {
     Chat,
     /// `POST /v1/completions`.
     Completions,
+    /// `POST /v1/embeddings`.
+    Embeddings,
 }
 
 /// What one request asks for.
@@ -21,7 +26,8 @@ pub struct Ask {
     pub endpoint: Endpoint,
     /// The model's id.
     pub model: Arc<str>,
-    /// The chat so far; joined by newlines it is the prompt of the endpoint that knows no chats.
+    /// The chat so far; joined by newlines it is the prompt of the endpoint that knows no chats, and each message is a
+    /// text of its own where vectors are asked for.
     pub messages: Vec<Message>,
     /// Most tokens of the answer.
     pub output_tokens: u32,
@@ -31,6 +37,8 @@ pub struct Ask {
     pub ignore_eos: bool,
     /// Sends `priority`, an extension of vLLM and sglang.
     pub priority: Option<i32>,
+    /// What form the answer must have, if any.
+    pub form: Option<Arc<Form>>,
 }
 
 /// One message of a chat.
@@ -60,7 +68,13 @@ impl Endpoint {
         match self {
             Self::Chat => "/chat/completions",
             Self::Completions => "/completions",
+            Self::Embeddings => "/embeddings",
         }
+    }
+
+    /// Whether answers come as streams of events.
+    pub fn streams(self) -> bool {
+        self != Self::Embeddings
     }
 }
 
@@ -77,7 +91,17 @@ impl Role {
 impl Ask {
     /// The JSON body.
     pub fn body(&self) -> Vec<u8> {
+        if self.endpoint == Endpoint::Embeddings {
+            let input = self.messages.iter().map(|text| &*text.content).collect();
+            let body = Texts {
+                model: &self.model,
+                input,
+                encoding_format: "float",
+            };
+            return serde_json::to_vec(&body).unwrap_or_default();
+        }
         let chat = self.endpoint == Endpoint::Chat;
+        let form = self.form.as_deref();
         let body = Body {
             model: &self.model,
             messages: chat.then_some(&*self.messages),
@@ -92,6 +116,9 @@ impl Ask {
             ignore_eos: self.ignore_eos.then_some(true),
             seed: self.seed,
             priority: self.priority,
+            response_format: form.and_then(|form| form.response_format.as_deref()),
+            tools: form.and_then(|form| form.tools.as_deref()),
+            tool_choice: form.and_then(|form| form.tool_choice.as_deref()),
         };
         // Strings and numbers always serialise; an empty body would be answered with 400 and counted as failed.
         serde_json::to_vec(&body).unwrap_or_default()
@@ -123,6 +150,20 @@ struct Body<'a> {
     seed: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     priority: Option<i32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    response_format: Option<&'a RawValue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tools: Option<&'a RawValue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tool_choice: Option<&'a RawValue>,
+}
+
+/// The body that asks for vectors.
+#[derive(Serialize)]
+struct Texts<'a> {
+    model: &'a str,
+    input: Vec<&'a str>,
+    encoding_format: &'a str,
 }
 
 #[derive(Serialize)]
@@ -144,6 +185,7 @@ pub(crate) mod tests {
             seed: None,
             ignore_eos: false,
             priority: None,
+            form: None,
         }
     }
 
@@ -157,7 +199,14 @@ pub(crate) mod tests {
         assert_eq!(chat["messages"][1]["role"], "user");
         assert_eq!(chat["max_completion_tokens"], 8);
         assert_eq!(chat["stream_options"]["include_usage"], true);
-        for absent in ["prompt", "ignore_eos", "seed", "priority"] {
+        for absent in [
+            "prompt",
+            "ignore_eos",
+            "seed",
+            "priority",
+            "tools",
+            "response_format",
+        ] {
             assert!(chat.get(absent).is_none(), "{absent}");
         }
         let text = json(&Ask {
@@ -170,5 +219,30 @@ pub(crate) mod tests {
         assert_eq!((&text["max_tokens"], &text["seed"]), (&8.into(), &5.into()));
         assert_eq!(text["priority"], -1);
         assert!(text.get("messages").is_none());
+        let vectors = json(&Ask {
+            endpoint: Endpoint::Embeddings,
+            ..ask()
+        });
+        assert_eq!(vectors["input"], serde_json::json!(["be brief", "a b c d"]));
+        assert!(vectors.get("stream").is_none());
+    }
+
+    #[test]
+    fn forms_are_sent_as_they_are_written() {
+        let with = |form: Form| {
+            json(&Ask {
+                form: Some(Arc::new(form)),
+                ..ask()
+            })
+        };
+        let schema = serde_json::json!({"type": "object"});
+        let body = with(Form::schema("s".into(), &schema));
+        assert_eq!(body["response_format"]["json_schema"]["schema"], schema);
+        let tools = serde_json::json!([{"type": "function", "function": {"name": "f"}}]);
+        let body = with(Form::tools("t".into(), &tools, "required"));
+        assert_eq!(
+            (&body["tools"], &body["tool_choice"]),
+            (&tools, &"required".into())
+        );
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::chunk::Usage;
 use super::verdict::Verdict;
 use crate::clock::Nanos;
+use crate::extras::Extras;
 use crate::workload::Place;
 
 /// Everything about one finished request that statistics are made of.
@@ -21,6 +22,8 @@ pub struct Record {
     pub usage: Option<Usage>,
     /// Gaps between successive content events, in microseconds.
     pub gaps_us: Vec<u32>,
+    /// What else the server told.
+    pub extras: Extras,
 }
 
 /// Which request it was: what reports group by.
@@ -36,8 +39,10 @@ pub struct Labels {
     pub tenant: Option<Arc<str>>,
     /// The stage of the schedule.
     pub stage: Option<Arc<str>>,
-    /// The site that answered, as the response header `x-hansa-site` named it.
+    /// The site that answered, as the response header `x-hansa-site` named it before a `/`.
     pub site: Option<Arc<str>>,
+    /// The form that the answer had to have, where a scenario has forms.
+    pub form: Option<Arc<str>>,
 }
 
 /// Moments of one request on the monotonic clock, in the order in which they happen.
@@ -105,6 +110,12 @@ impl Record {
             .checked_div(self.usage?.completion_tokens)
     }
 
+    /// Tokens of a good request's prompt and answer, as the server counted them.
+    pub fn good_tokens(&self) -> Option<(u64, u64)> {
+        let usage = self.usage.filter(|_| self.verdict == Verdict::Good)?;
+        Some((usage.prompt_tokens, usage.completion_tokens))
+    }
+
     /// How late the client was, in microseconds; None if it was never sent.
     pub fn lag_us(&self) -> Option<u64> {
         Some(micros(
@@ -158,6 +169,7 @@ pub(crate) mod tests {
                 total_tokens: None,
             }),
             gaps_us: vec![45_000, 45_000],
+            extras: Extras::default(),
         }
     }
 

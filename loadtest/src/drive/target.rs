@@ -74,7 +74,12 @@ impl Target {
         let host_value = HeaderValue::from_str(&authority).map_err(|_| unusable())?;
         headers.insert(HOST, host_value);
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        headers.insert(ACCEPT, HeaderValue::from_static("text/event-stream"));
+        let accept = if endpoint.streams() {
+            "text/event-stream"
+        } else {
+            "application/json"
+        };
+        headers.insert(ACCEPT, HeaderValue::from_static(accept));
         Ok(Self {
             authority,
             host: host
@@ -84,6 +89,27 @@ impl Target {
             port: uri.port_u16().unwrap_or(80),
             path: path.parse().map_err(|_| unusable())?,
             headers,
+        })
+    }
+
+    /// Reads the URL of one page, such as a server's metrics; `/metrics` where it has no path.
+    ///
+    /// # Errors
+    /// As [`Target::parse`].
+    pub fn page(url: &str) -> Result<Self, TargetError> {
+        let target = Self::parse(url, Endpoint::Chat)?;
+        let uri: Uri = url.parse().map_err(|_| TargetError::Url(target.url()))?;
+        let given = uri.path_and_query().filter(|path| path.as_str() != "/");
+        let path = given
+            .cloned()
+            .unwrap_or(PathAndQuery::from_static("/metrics"));
+        let mut headers = target.headers;
+        headers.remove(CONTENT_TYPE);
+        headers.insert(ACCEPT, HeaderValue::from_static("text/plain"));
+        Ok(Self {
+            path,
+            headers,
+            ..target
         })
     }
 
@@ -184,6 +210,14 @@ mod tests {
             url("http://[::1]/x").as_deref(),
             Ok("http://[::1]/x/v1/chat/completions")
         );
+    }
+
+    #[test]
+    fn a_page_has_the_path_that_it_is_given() {
+        let page = |url: &str| Target::page(url).unwrap().url();
+        assert_eq!(page("http://h:9900"), "http://h:9900/metrics");
+        assert_eq!(page("http://h:9900/a/b?c=d"), "http://h:9900/a/b?c=d");
+        assert!(Target::page("https://h").is_err());
     }
 
     #[test]

@@ -4,7 +4,9 @@
 use std::borrow::Cow;
 
 use super::answer::{ModelSeen, Told};
+use super::calls::{Calls, is_json};
 use super::prompt::Ask;
+use crate::workload::form::Demand;
 
 /// The judgement of one request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,12 +58,14 @@ pub enum Class {
     WrongModel,
     /// No usage, or one that contradicts the stream; with the token check, text that is not what its seed leads to.
     TokenMismatch,
-    /// A whole stream without content.
+    /// A whole stream without content, or texts without vectors.
     Empty,
+    /// A whole answer that has not the form that was asked for: no JSON, or tool calls that are missing or torn.
+    WrongForm,
 }
 
 /// Every class, in order.
-pub const CLASSES: [Class; 14] = [
+pub const CLASSES: [Class; 15] = [
     Class::NotSent,
     Class::Connect,
     Class::NoAnswer,
@@ -76,6 +80,7 @@ pub const CLASSES: [Class; 14] = [
     Class::WrongModel,
     Class::TokenMismatch,
     Class::Empty,
+    Class::WrongForm,
 ];
 
 impl Class {
@@ -96,6 +101,7 @@ impl Class {
             Self::WrongModel => "wrong_model",
             Self::TokenMismatch => "token_mismatch",
             Self::Empty => "empty",
+            Self::WrongForm => "wrong_form",
         }
     }
 
@@ -130,7 +136,8 @@ pub fn judge(told: &Told, ask: &Ask, transport: Option<Failure>) -> Verdict {
         .or_else(|| ending(told))
         .or_else(|| model(told))
         .or_else(|| tokens(told, ask))
-        .or_else(|| (told.content_events == 0).then(|| Class::Empty.because("no content")));
+        .or_else(|| (told.content_events == 0).then(|| Class::Empty.because("no content")))
+        .or_else(|| form(told, ask));
     failure.map_or(Verdict::Good, Verdict::Failed)
 }
 
@@ -150,6 +157,26 @@ fn model(told: &Told) -> Option<Failure> {
         ModelSeen::Other => Some(Class::WrongModel.because("another model answered")),
         ModelSeen::None => Some(Class::WrongModel.because("no model named")),
     }
+}
+
+/// What an answer lacks of the form that was asked for; one that was cut at its longest cannot have it.
+fn form(told: &Told, ask: &Ask) -> Option<Failure> {
+    let demand = ask
+        .form
+        .as_ref()
+        .map_or(Demand::Nothing, |form| form.demand);
+    if told.cut {
+        return None;
+    }
+    let text_is_json = || is_json(told.text.as_deref().unwrap_or_default());
+    let has_no_call = || told.calls.as_ref().is_none_or(Calls::is_empty);
+    let lacks = match demand {
+        Demand::Nothing => None,
+        Demand::Json => (!text_is_json()).then_some("the text is no JSON"),
+        Demand::SomeCall if has_no_call() => Some("no tool call, though required"),
+        Demand::WholeCalls | Demand::SomeCall => told.calls.as_ref().and_then(Calls::fault),
+    };
+    lacks.map(|what| Class::WrongForm.because(what))
 }
 
 fn tokens(told: &Told, ask: &Ask) -> Option<Failure> {
@@ -182,6 +209,7 @@ mod tests {
     use super::*;
     use crate::drive::chunk::Usage;
     use crate::drive::prompt::tests::ask;
+    use crate::workload::form::Form;
 
     fn whole() -> Told {
         Told {
@@ -256,6 +284,47 @@ mod tests {
             Class::TokenMismatch,
             "a sum that overflows"
         );
+    }
+
+    #[test]
+    fn an_answer_has_the_form_that_was_asked_for_unless_it_was_cut() {
+        let judged = |form: Form, text: &str, calls: Option<&str>, cut: bool| {
+            let ask = Ask {
+                form: Some(std::sync::Arc::new(form)),
+                ..ask()
+            };
+            let taken = calls.map(|parts| {
+                let mut calls = Calls::default();
+                let parts = serde_json::value::RawValue::from_string(parts.to_owned()).unwrap();
+                calls.take(&parts).unwrap();
+                calls
+            });
+            let told = Told {
+                text: Some(text.to_owned()),
+                calls: taken,
+                cut,
+                ..whole()
+            };
+            match judge(&told, &ask, None) {
+                Verdict::Failed(failure) => Some(failure.to_string()),
+                _ => None,
+            }
+        };
+        let json = || Form::json("j".into());
+        assert_eq!(judged(json(), r#"{"a": 1}"#, None, false), None);
+        let no_json = Some("wrong_form: the text is no JSON".to_owned());
+        assert_eq!(judged(json(), r#"{"a": 1"#, None, false), no_json);
+        assert_eq!(
+            judged(json(), r#"{"a": 1"#, None, true),
+            None,
+            "cut at its longest"
+        );
+        let tools = |choice| Form::tools("t".into(), &serde_json::json!([]), choice);
+        let missing = Some("wrong_form: no tool call, though required".to_owned());
+        assert_eq!(judged(tools("required"), "so", Some("[]"), false), missing);
+        assert_eq!(judged(tools("auto"), "so", Some("[]"), false), None);
+        let torn = r#"[{"index":0,"function":{"name":"f","arguments":"{"}}]"#;
+        assert!(judged(tools("auto"), "", Some(torn), false).is_some());
     }
 
     #[test]

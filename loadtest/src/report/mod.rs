@@ -3,6 +3,9 @@
 
 pub mod charts;
 pub mod html;
+mod live;
+pub mod names;
+pub mod parts;
 pub mod progress;
 pub mod table;
 
@@ -11,12 +14,18 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use self::names::{ALIASES, Alias, DEFINITIONS};
+use self::parts::share;
+pub use self::parts::{FailureCount, Goodput, Requests, Throughput, View};
 use crate::drive::Outcome;
 use crate::drive::prompt::Endpoint;
+use crate::extras::ExtrasReport;
 use crate::groups::{Fairness, GroupReport};
+use crate::probes::ProbeReport;
+use crate::scrape::Scraped;
 use crate::self_check::SelfCheck;
 use crate::slo::{self, Finding, Objective};
-use crate::stats::{Latencies, Stats, Summary};
+use crate::stats::{Stats, Summary};
 
 /// Name and version of the JSON shape.
 pub const SCHEMA: &str = "hansa-loadtest/drive/2";
@@ -54,36 +63,18 @@ pub struct Report {
     pub groups: Vec<GroupReport>,
     /// How evenly tenants were served; none for fewer than two.
     pub fairness: Option<Fairness>,
+    /// Cache hits, energy, carbon and retries, as far as the server tells them.
+    pub extras: Option<ExtrasReport>,
+    /// What the load did to short requests beside it; none where none were sent.
+    pub probe_requests: Option<ProbeReport>,
+    /// The server's own metrics over the run; none where they were not asked for.
+    pub server: Option<Scraped>,
     /// The client's own part.
     pub client: SelfCheck,
     /// What each figure means, and what other tools call it.
     pub definitions: BTreeMap<&'static str, &'static str>,
     /// Our names, and those of other tools for the same figure, where they have it.
     pub aliases: Vec<Alias>,
-}
-
-/// Names of one figure.
-#[derive(Debug, Clone, Copy, Serialize)]
-pub struct Alias {
-    /// Here.
-    pub hansa: &'static str,
-    /// In `vllm bench serve`.
-    pub vllm: &'static str,
-    /// In aiperf and genai-perf.
-    pub aiperf: &'static str,
-    /// In guidellm.
-    pub guidellm: &'static str,
-}
-
-/// Requests that kept all limits.
-#[derive(Debug, Clone, Copy, Serialize)]
-pub struct Goodput {
-    /// How many.
-    pub requests: u64,
-    /// Of all requests, failed ones included, from 0 to 1.
-    pub fraction: f64,
-    /// Per second.
-    pub per_s: f64,
 }
 
 /// What was asked for.
@@ -135,80 +126,6 @@ pub enum Load {
     },
 }
 
-/// How requests ended.
-#[derive(Debug, Clone, Serialize)]
-pub struct Requests {
-    /// Good and failed.
-    pub total: u64,
-    /// Requests that were begun.
-    pub sent: u64,
-    /// Good ones.
-    pub good: u64,
-    /// Failed ones, those not sent included.
-    pub failed: u64,
-    /// Given up by the client, as it was told to; neither good nor failed, and in no latency.
-    pub aborted: u64,
-    /// Turns never asked, since an earlier one of their session did not end well; in no other count.
-    pub abandoned: u64,
-    /// Good share of good and failed ones, from 0 to 1.
-    pub good_fraction: f64,
-    /// The run was stopped early.
-    pub interrupted: bool,
-    /// In flight when the run was stopped; in no other count.
-    pub cut_off: u64,
-    /// Not yet due when the run was stopped; in no other count.
-    pub not_reached: u64,
-    /// Failures, counted.
-    pub failures: Vec<FailureCount>,
-}
-
-/// Failures of one class and reason.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct FailureCount {
-    /// The class.
-    pub class: &'static str,
-    /// The reason.
-    pub reason: String,
-    /// How many.
-    pub count: u64,
-}
-
-/// Amounts and rates of good requests.
-#[derive(Debug, Clone, Copy, Serialize)]
-pub struct Throughput {
-    /// Length of the run in seconds.
-    pub wall_s: f64,
-    /// Good requests per second.
-    pub requests_per_s: f64,
-    /// Output tokens per second.
-    pub output_tok_s: f64,
-    /// Prompt tokens per second.
-    pub prompt_tok_s: f64,
-    /// Output tokens.
-    pub output_tokens: u64,
-    /// Prompt tokens.
-    pub prompt_tokens: u64,
-    /// Output tokens per good request.
-    pub output_tokens_mean: f64,
-    /// Prompt tokens per good request.
-    pub prompt_tokens_mean: f64,
-    /// Content events; fewer than tokens where the server puts several into one.
-    pub content_events: u64,
-}
-
-/// Latencies counted from one moment.
-#[derive(Debug, Clone, Copy, Serialize)]
-pub struct View {
-    /// Time to first byte.
-    pub ttfb_ms: Summary,
-    /// Time to first token.
-    pub ttft_ms: Summary,
-    /// End to end.
-    pub e2e_ms: Summary,
-    /// End to end per output token.
-    pub ntpot_ms: Summary,
-}
-
 /// Exit codes of the program.
 pub mod exit {
     /// All objectives were met; where none is set, all requests were good.
@@ -250,6 +167,9 @@ impl Report {
             objectives: Vec::new(),
             groups: stats.groups.report(),
             fairness: None,
+            extras: stats.extras.report(),
+            probe_requests: None,
+            server: None,
             client,
             definitions: DEFINITIONS.into(),
             aliases: ALIASES.into(),
@@ -287,180 +207,6 @@ impl Report {
         self.objectives.iter().all(|finding| finding.met)
     }
 }
-
-impl Requests {
-    fn of(outcome: &Outcome, stats: &Stats) -> Self {
-        let failures = stats.failures.iter().flat_map(|(class, reasons)| {
-            reasons.iter().map(|(reason, &count)| FailureCount {
-                class: class.name(),
-                reason: reason.clone(),
-                count,
-            })
-        });
-        Self {
-            total: stats.judged(),
-            sent: stats.sent,
-            good: stats.good,
-            failed: stats.failed(),
-            aborted: stats.aborted,
-            abandoned: outcome.abandoned,
-            good_fraction: share(stats.good as f64, stats.judged() as f64),
-            interrupted: outcome.interrupted,
-            cut_off: outcome.cut_off,
-            not_reached: outcome.not_reached,
-            failures: failures.collect(),
-        }
-    }
-}
-
-impl Throughput {
-    fn of(stats: &Stats, wall: Duration) -> Self {
-        let (wall_s, good) = (wall.as_secs_f64(), stats.good as f64);
-        let (output, prompt) = (stats.output_tokens as f64, stats.prompt_tokens as f64);
-        Self {
-            wall_s,
-            requests_per_s: share(good, wall_s),
-            output_tok_s: share(output, wall_s),
-            prompt_tok_s: share(prompt, wall_s),
-            output_tokens: stats.output_tokens,
-            prompt_tokens: stats.prompt_tokens,
-            output_tokens_mean: share(output, good),
-            prompt_tokens_mean: share(prompt, good),
-            content_events: stats.content_events,
-        }
-    }
-}
-
-impl View {
-    fn of(latencies: &Latencies) -> Self {
-        Self {
-            ttfb_ms: latencies.ttfb.summary(),
-            ttft_ms: latencies.ttft.summary(),
-            e2e_ms: latencies.e2e.summary(),
-            ntpot_ms: latencies.ntpot.summary(),
-        }
-    }
-}
-
-/// A quotient that is zero where there is nothing to divide by.
-fn share(part: f64, whole: f64) -> f64 {
-    if whole > 0.0 { part / whole } else { 0.0 }
-}
-
-const DEFINITIONS: [(&str, &str); 18] = [
-    (
-        "good",
-        "finish_reason and [DONE] seen, no error event, the model asked for, usage consistent with the stream, some \
-         content; everything else failed",
-    ),
-    (
-        "latencies",
-        "of good requests only; percentiles within 0.1 %, mean and maximum exact",
-    ),
-    (
-        "service",
-        "counted from the actual send; opening a connection, where none was idle, is included",
-    ),
-    (
-        "response",
-        "counted from the due time of the schedule: what a user felt who came on time",
-    ),
-    ("ttfb", "to the first byte of the response body"),
-    (
-        "ttft",
-        "to the first event with non-empty content, reasoning or tool call (vllm: first event with choices, may be \
-         empty; aiperf, guidellm: the same as here)",
-    ),
-    (
-        "e2e",
-        "to the [DONE] event (vllm, aiperf: to the last content; guidellm: to the end of the stream)",
-    ),
-    (
-        "tpot",
-        "(last content - first content) / (n - 1), one value a request, n = usage.completion_tokens; none for n = 1 or \
-         where all content came in one event (aiperf, guidellm: inter-token latency)",
-    ),
-    (
-        "itl",
-        "gap between successive content events, pooled over requests; an event may hold several tokens (aiperf: ICL)",
-    ),
-    (
-        "ntpot",
-        "e2e / n, one value a request (inference-perf: NTPOT; guidellm's time_per_output_token ends at the last token)",
-    ),
-    (
-        "goodput",
-        "good requests within every limit of a single request, of all requests, failed ones included (vllm: of the \
-         successful ones only, and one token passes every tpot)",
-    ),
-    (
-        "objectives",
-        "percentiles over all requests, failed ones counted as answers that never came; response view unless said",
-    ),
-    (
-        "fairness",
-        "Jain's index over tenants, of output tokens per weight and of good fractions: 1 is even, 1/n is one takes all",
-    ),
-    (
-        "output_tok_s",
-        "usage.completion_tokens of good requests / wall_s",
-    ),
-    (
-        "prompt_tok_s",
-        "usage.prompt_tokens of good requests / wall_s, whether cached or not",
-    ),
-    (
-        "wall_s",
-        "from the start of the run to the end of its last request",
-    ),
-    (
-        "lag",
-        "actual send - due time, of all requests sent; in a closed loop a request is due when its user's last one is over",
-    ),
-    (
-        "in_flight",
-        "sampled by a thread of its own, and by Little's law: sum of all requests' times / wall_s",
-    ),
-];
-
-const ALIASES: [Alias; 6] = [
-    Alias {
-        hansa: "ttft",
-        vllm: "ttft (may be an empty first event)",
-        aiperf: "time_to_first_token",
-        guidellm: "time_to_first_token",
-    },
-    Alias {
-        hansa: "tpot",
-        vllm: "tpot",
-        aiperf: "inter_token_latency",
-        guidellm: "inter_token_latency",
-    },
-    Alias {
-        hansa: "itl",
-        vllm: "itl",
-        aiperf: "inter_chunk_latency",
-        guidellm: "-",
-    },
-    Alias {
-        hansa: "e2e",
-        vllm: "e2el (to the last choice)",
-        aiperf: "request_latency (to the last content)",
-        guidellm: "request_latency (to the end of the stream)",
-    },
-    Alias {
-        hansa: "ntpot",
-        vllm: "-",
-        aiperf: "-",
-        guidellm: "time_per_output_token (to the last token)",
-    },
-    Alias {
-        hansa: "lag",
-        vllm: "client_queue_time (closed loop only)",
-        aiperf: "schedule lag (replay only)",
-        guidellm: "request_dispatch_delay",
-    },
-];
 
 #[cfg(test)]
 mod tests {

@@ -1,21 +1,17 @@
-//! How far a run is, on stderr: a bar on a terminal, a line every few seconds elsewhere.
+//! How far a run is, on stderr: a live view on a terminal, a line every few seconds elsewhere.
 
 use std::io::{IsTerminal, Write, stderr};
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressStyle};
-
-use crate::drive::meters::Reading;
+use super::live::Live;
+use crate::drive::meters::{Meters, Reading};
 use crate::watch::Progress;
 
 /// Time between two lines where there is no terminal.
 const LINE_PERIOD: Duration = Duration::from_secs(5);
 
-/// Time between two updates of the bar.
-const BAR_PERIOD: Duration = Duration::from_millis(200);
-
 /// What the end of a run is measured by.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Goal {
     /// A number of requests.
     Requests(u64),
@@ -23,22 +19,20 @@ pub enum Goal {
     Time(Duration),
 }
 
-/// The display that suits where stderr leads.
-pub fn display(goal: Goal) -> Box<dyn Progress> {
-    let last = Last::default();
-    if stderr().is_terminal() {
-        Box::new(Bar::new(goal, last))
-    } else {
-        Box::new(Lines { goal, last })
+/// The display that suits where stderr leads; `plain` asks for lines on a terminal too.
+pub fn display(goal: Goal, plain: bool) -> Box<dyn Progress> {
+    let lines = || Box::new(Lines::new(goal));
+    if plain || !stderr().is_terminal() {
+        return lines();
+    }
+    match Live::start(goal) {
+        Ok(live) => Box::new(live),
+        // A terminal that cannot be drawn on can still be written to.
+        Err(_) => lines(),
     }
 }
 
-struct Bar {
-    bar: ProgressBar,
-    goal: Goal,
-    last: Last,
-}
-
+/// A line now and then.
 struct Lines {
     goal: Goal,
     last: Last,
@@ -46,49 +40,58 @@ struct Lines {
 
 /// The display before, for rates.
 #[derive(Debug, Clone, Copy, Default)]
-struct Last {
+pub(super) struct Last {
     elapsed: Duration,
-    events: u64,
+    reading: Reading,
 }
 
-impl Bar {
-    fn new(goal: Goal, last: Last) -> Self {
-        let length = match goal {
-            Goal::Requests(requests) => requests,
-            Goal::Time(time) => millis(time),
+/// What changed since the display before, by second.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(super) struct Rates {
+    pub(super) requests: f64,
+    pub(super) events: f64,
+    pub(super) tokens: f64,
+}
+
+impl Goal {
+    /// How much of a run is done, from 0 to 1.
+    pub fn part(&self, elapsed: Duration, reading: &Reading) -> f64 {
+        let (done, all) = match self {
+            Self::Requests(all) => (over(reading) as f64, *all as f64),
+            Self::Time(all) => (elapsed.as_secs_f64(), all.as_secs_f64()),
         };
-        let style = ProgressStyle::with_template("{bar:24} {percent:>3} %  {msg}");
-        let bar = ProgressBar::new(length)
-            .with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-        Self { bar, goal, last }
-    }
-}
-
-impl Progress for Bar {
-    fn show(&mut self, elapsed: Duration, reading: Reading) {
-        if let Some(rate) = self.last.due(elapsed, reading, BAR_PERIOD) {
-            self.bar.set_position(match self.goal {
-                Goal::Requests(_) => reading.good + reading.failed + reading.aborted,
-                Goal::Time(_) => millis(elapsed),
-            });
-            self.bar.set_message(words(elapsed, reading, rate));
+        if all > 0.0 {
+            (done / all).min(1.0)
+        } else {
+            0.0
         }
     }
+}
 
-    fn close(&mut self) {
-        self.bar.finish_and_clear();
+impl Lines {
+    fn new(goal: Goal) -> Self {
+        Self {
+            goal,
+            last: Last::default(),
+        }
     }
 }
 
 impl Progress for Lines {
-    fn show(&mut self, elapsed: Duration, reading: Reading) {
-        if let Some(rate) = self.last.due(elapsed, reading, LINE_PERIOD) {
+    fn show(&mut self, elapsed: Duration, meters: &Meters) {
+        let reading = meters.read();
+        if let Some(rates) = self.last.due(elapsed, reading, LINE_PERIOD) {
             let of = match self.goal {
                 Goal::Requests(requests) => format!("{requests} requests"),
                 Goal::Time(time) => format!("{:.0} s", time.as_secs_f64()),
             };
             // Nobody can be told that stderr is gone.
-            writeln!(stderr(), "of {of}: {}", words(elapsed, reading, rate)).ok();
+            writeln!(
+                stderr(),
+                "of {of}: {}",
+                words(elapsed, reading, rates.events)
+            )
+            .ok();
         }
     }
 
@@ -96,18 +99,31 @@ impl Progress for Lines {
 }
 
 impl Last {
-    /// Events per second since the display before, if it is time for the next.
-    fn due(&mut self, elapsed: Duration, reading: Reading, period: Duration) -> Option<f64> {
+    /// What changed since the display before, if it is time for the next.
+    pub(super) fn due(
+        &mut self,
+        elapsed: Duration,
+        reading: Reading,
+        period: Duration,
+    ) -> Option<Rates> {
         let since = elapsed
             .checked_sub(self.elapsed)
             .filter(|since| *since >= period)?;
-        let rate = reading.events.saturating_sub(self.events) as f64 / since.as_secs_f64();
-        *self = Self {
-            elapsed,
-            events: reading.events,
+        let by_second =
+            |now: u64, before: u64| now.saturating_sub(before) as f64 / since.as_secs_f64();
+        let rates = Rates {
+            requests: by_second(over(&reading), over(&self.reading)),
+            events: by_second(reading.events, self.reading.events),
+            tokens: by_second(reading.tokens, self.reading.tokens),
         };
-        Some(rate)
+        *self = Self { elapsed, reading };
+        Some(rates)
     }
+}
+
+/// Requests that are over.
+fn over(reading: &Reading) -> u64 {
+    reading.good + reading.failed + reading.aborted
 }
 
 fn words(elapsed: Duration, reading: Reading, rate: f64) -> String {
@@ -123,10 +139,6 @@ fn words(elapsed: Duration, reading: Reading, rate: f64) -> String {
     )
 }
 
-fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -139,8 +151,25 @@ mod tests {
             ..Reading::default()
         };
         let second = Duration::from_secs(1);
-        assert_eq!(last.due(second, at(100), second), Some(100.0));
+        let events = |rates: Option<Rates>| rates.map(|rates| rates.events);
+        assert_eq!(events(last.due(second, at(100), second)), Some(100.0));
         assert_eq!(last.due(second * 3 / 2, at(150), second), None);
-        assert_eq!(last.due(second * 3, at(500), second), Some(200.0));
+        assert_eq!(events(last.due(second * 3, at(500), second)), Some(200.0));
+    }
+
+    #[test]
+    fn a_run_is_never_more_than_done() {
+        let reading = Reading {
+            good: 30,
+            failed: 10,
+            aborted: 20,
+            ..Reading::default()
+        };
+        assert_eq!(Goal::Requests(120).part(Duration::ZERO, &reading), 0.5);
+        assert_eq!(Goal::Requests(0).part(Duration::ZERO, &reading), 0.0);
+        assert_eq!(
+            Goal::Time(Duration::from_secs(2)).part(Duration::from_secs(9), &reading),
+            1.0
+        );
     }
 }

@@ -3,7 +3,8 @@
 use std::io::{self, Write};
 
 use super::{Load, Report, Summary};
-use crate::groups::Dimension;
+use crate::groups::{DIMENSIONS, GroupReport};
+use crate::probes::ProbeReport;
 
 /// Writes the report.
 ///
@@ -14,6 +15,7 @@ pub fn write(report: &Report, out: &mut impl Write) -> io::Result<()> {
     write_amounts(report, out)?;
     write_latencies(report, out)?;
     write_groups(report, out)?;
+    write_told(report, out)?;
     write_objectives(report, out)?;
     write_failures(report, out)?;
     write_client(report, out)
@@ -129,12 +131,7 @@ fn row(out: &mut impl Write, name: &str, summary: &Summary) -> io::Result<()> {
 /// One line a group, where there is more than one of its kind.
 fn write_groups(report: &Report, out: &mut impl Write) -> io::Result<()> {
     let mut any = false;
-    for by in [
-        Dimension::Site,
-        Dimension::Model,
-        Dimension::Tenant,
-        Dimension::Stage,
-    ] {
+    for by in DIMENSIONS {
         let groups: Vec<_> = report
             .groups
             .iter()
@@ -147,8 +144,16 @@ fn write_groups(report: &Report, out: &mut impl Write) -> io::Result<()> {
         let name = format!("{by:?}").to_lowercase();
         writeln!(
             out,
-            "{name:<25}{:>8}{:>9}{:>9}{:>11}{:>11}{:>11}{:>11}",
-            "share", "good", "failed", "ttft p50", "ttft p99", "tpot p50", "e2e p99"
+            "{name:<25}{:>8}{:>9}{:>9}{:>11}{:>11}{:>11}{:>11}{:>8}{:>9}",
+            "share",
+            "good",
+            "failed",
+            "ttft p50",
+            "ttft p99",
+            "tpot p50",
+            "e2e p99",
+            "cached",
+            "J/token"
         )?;
         for group in groups {
             let share = group.share * 100.0;
@@ -166,7 +171,7 @@ fn write_groups(report: &Report, out: &mut impl Write) -> io::Result<()> {
             figures
                 .iter()
                 .try_for_each(|figure| write!(out, "{figure:>11.3}"))?;
-            writeln!(out)?;
+            writeln!(out, "{:>8}{:>9}", cached_of(group), energy_of(group))?;
         }
     }
     if let Some(fairness) = report.fairness {
@@ -177,6 +182,75 @@ fn write_groups(report: &Report, out: &mut impl Write) -> io::Result<()> {
         )?;
     }
     if any { writeln!(out) } else { Ok(()) }
+}
+
+/// The part of a group's prompts that caches held.
+pub(super) fn cached_of(group: &GroupReport) -> String {
+    let share = group.extras.and_then(|extras| extras.cached_share);
+    share.map_or("-".to_owned(), |share| format!("{:.1}%", share * 100.0))
+}
+
+/// The energy of a group's output tokens.
+pub(super) fn energy_of(group: &GroupReport) -> String {
+    let joules = group
+        .extras
+        .and_then(|extras| extras.joules_per_output_token);
+    joules.map_or("-".to_owned(), |joules| format!("{joules:.3}"))
+}
+
+/// What the server tells beyond the protocol, what probe requests felt, and whether its metrics were read.
+fn write_told(report: &Report, out: &mut impl Write) -> io::Result<()> {
+    if let Some(extras) = report.extras {
+        if let (Some(tokens), Some(share)) = (extras.cached_tokens, extras.cached_share) {
+            writeln!(
+                out,
+                "cached    {tokens} prompt tokens, {:.1} %",
+                share * 100.0
+            )?;
+        }
+        if let (Some(joules), Some(each)) = (extras.joules, extras.joules_per_output_token) {
+            writeln!(out, "energy    {joules:.1} J, {each:.3} J an output token")?;
+        }
+        if let (Some(grams), Some(each)) = (extras.grams, extras.grams_per_1000_output_tokens) {
+            writeln!(
+                out,
+                "carbon    {grams:.3} g, {each:.3} g for 1,000 output tokens"
+            )?;
+        }
+        if extras.retried > 0 {
+            writeln!(out, "retried   {} requests by the server", extras.retried)?;
+        }
+    }
+    if let Some(probes) = &report.probe_requests {
+        write_probes(probes, out)?;
+    }
+    if let Some(server) = &report.server {
+        let (read, vain, changed) = (server.scrapes, server.failed, server.series.len());
+        writeln!(
+            out,
+            "server    {}: read {read} times, {vain} in vain; {changed} series changed",
+            server.url
+        )?;
+    }
+    let any = report.extras.is_some() || report.probe_requests.is_some() || report.server.is_some();
+    if any { writeln!(out) } else { Ok(()) }
+}
+
+fn write_probes(probes: &ProbeReport, out: &mut impl Write) -> io::Result<()> {
+    let (alone, beside) = (probes.alone.ttft_ms, probes.beside.ttft_ms);
+    let times =
+        |factor: Option<f64>| factor.map_or("?".to_owned(), |factor| format!("{factor:.1}"));
+    writeln!(
+        out,
+        "probes    {} good, {} failed; ttft p50 {:.1} ms (alone {:.1}: {} times), p99 {:.1} ms ({} times)",
+        probes.beside.good,
+        probes.beside.failed,
+        beside.p50,
+        alone.p50,
+        times(probes.slowdown_p50),
+        beside.p99,
+        times(probes.slowdown_p99)
+    )
 }
 
 fn write_objectives(report: &Report, out: &mut impl Write) -> io::Result<()> {
@@ -222,9 +296,10 @@ fn write_client(report: &Report, out: &mut impl Write) -> io::Result<()> {
     let client = &report.client;
     writeln!(
         out,
-        "client    lag p99 {:.3} ms (max {:.3}), CPU {:.1} %, in flight {:.2} (by Little's law {:.2})",
+        "client    lag p99 {:.3} ms (max {:.3}), stall p99 {:.3} ms, CPU {:.1} %, in flight {:.2} (by Little's law {:.2})",
         client.lag_ms.p99,
         client.lag_ms.max,
+        client.stall_ms.p99,
         client.cpu_share * 100.0,
         client.in_flight_sampled,
         client.in_flight_by_law
@@ -294,6 +369,7 @@ pub(super) mod tests {
             client_bound: true,
             warnings: vec!["requests left late".to_owned()],
             lag_ms: Summary::default(),
+            stall_ms: Summary::default(),
             cpu_share: 0.5,
             in_flight_sampled: 1.0,
             in_flight_by_law: 1.0,
@@ -303,6 +379,50 @@ pub(super) mod tests {
         let mut report = Report::new(run, 0, &outcome, &stats, client);
         report.judge(&objectives[..1], &stats);
         report
+    }
+
+    #[test]
+    fn what_the_server_tells_and_what_probes_felt_is_said() {
+        let mut report = report();
+        let mut sums = crate::extras::Sums::default();
+        let told = crate::extras::Extras {
+            cached_tokens: Some(5),
+            joules: Some(20.0),
+            grams: Some(0.5),
+            retried: true,
+        };
+        sums.fold(&told, Some((10, 4)));
+        report.extras = sums.report();
+        let felt = |ms: u64| {
+            let mut stats = Stats {
+                good: 1,
+                ..Stats::default()
+            };
+            stats.response.ttft.record(ms * 1_000);
+            stats
+        };
+        report.probe_requests = Some(ProbeReport::new(2.0, &felt(10), &felt(25)));
+        report.server = Some(crate::scrape::Scraped {
+            url: "http://h/metrics".to_owned(),
+            scrapes: 3,
+            ..crate::scrape::Scraped::default()
+        });
+        let mut text = Vec::new();
+        write(&report, &mut text).unwrap();
+        let text = String::from_utf8(text).unwrap();
+        for expected in [
+            "cached    5 prompt tokens, 50.0 %",
+            "energy    20.0 J, 5.000 J an output token",
+            "carbon    0.500 g, 125.000 g for 1,000 output tokens",
+            "retried   1 requests",
+            "ttft p50 25.0 ms (alone 10.0: 2.5 times)",
+            "http://h/metrics: read 3 times",
+        ] {
+            assert!(
+                text.contains(expected),
+                "{expected:?} is missing in\n{text}"
+            );
+        }
     }
 
     #[test]

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use super::Run;
 use super::read::Section;
 use crate::drive::Load;
-use crate::drive::arrival::{Arrival, Schedule, Stage};
+use crate::drive::arrival::{Arrival, Schedule, Stage, Until};
+use crate::drive::crowd::{Crowd, Part};
 use crate::limits::{MAX_IN_FLIGHT, MAX_RATE, MAX_THINK_SECONDS};
 use crate::plan::Pace;
 use crate::spread::Spread;
@@ -41,7 +42,13 @@ pub(super) fn load(root: &Section<'_, '_>, run: &Run, trace: Recorded<'_>) -> Op
     let rate = section.number("rate", 1e-6..=MAX_RATE);
     let shape = section.number("shape", 0.01..=10_000.0);
     let kind = section.choice::<Kind>("kind");
-    let stages = stages(root);
+    let closed_loop = kind == Some(Kind::Closed);
+    let stages = if closed_loop {
+        Vec::new()
+    } else {
+        stages(root)
+    };
+    let parts = if closed_loop { parts(root) } else { Vec::new() };
     let stray = |key: &'static str, needs: &str| {
         if section.peek(key) {
             section.fault_of(key, format!("needs {needs}"));
@@ -68,10 +75,14 @@ pub(super) fn load(root: &Section<'_, '_>, run: &Run, trace: Recorded<'_>) -> Op
             "kind = \"constant\", \"poisson\" or \"gamma\", and no [[stage]]",
         );
     }
-    if !paced && !stages.is_empty() {
-        section.fault("[[stage]] needs kind = \"constant\", \"poisson\" or \"gamma\"");
+    if kind == Kind::Trace && !stages.is_empty() {
+        section.fault("[[stage]] needs another kind: a recorded load brings its own times");
+    }
+    if !parts.is_empty() {
+        stray("users", "no [[stage]]; each has its own users");
     }
     let built = match kind {
+        Kind::Closed if !parts.is_empty() => crowd(&section, run, parts, think),
         Kind::Closed => closed(&section, run, users, think),
         Kind::Trace => replay(&section, run, trace),
         Kind::Constant => open(&section, run, Arrival::Constant, rate, &stages),
@@ -118,6 +129,40 @@ fn closed(
     Some(Built {
         load,
         words,
+        pace: None,
+    })
+}
+
+/// A closed loop of users that come and go.
+fn crowd(
+    section: &Section<'_, '_>,
+    run: &Run,
+    parts: Vec<Part>,
+    think: Option<Spread>,
+) -> Option<Built> {
+    if run.until.duration.is_some() {
+        section.fault("stages have their own durations; remove run.duration");
+    }
+    let crowd = Crowd::staged(parts);
+    let until = Until {
+        duration: Some(crowd.duration()),
+        requests: run.until.requests,
+    };
+    if let Err(error) = until.bounds() {
+        section.fault(error);
+    }
+    if crowd.most() == 0 {
+        section.fault("no stage has a user");
+        return None;
+    }
+    let (stages, most) = (crowd.parts().len(), crowd.most());
+    Some(Built {
+        words: format!("closed loop, {stages} stages of up to {most} users"),
+        load: Load::Staged {
+            crowd: Arc::new(crowd),
+            until,
+            think,
+        },
         pace: None,
     })
 }
@@ -178,6 +223,36 @@ fn open(
     })
 }
 
+/// `[[stage]]` of a closed loop.
+fn parts(root: &Section<'_, '_>) -> Vec<Part> {
+    let mut parts = Vec::new();
+    for (index, section) in root.sections("stage").into_iter().enumerate() {
+        let name = section
+            .text("name")
+            .unwrap_or_else(|| format!("stage {}", index + 1));
+        let duration = section.duration("duration");
+        let count = |key| {
+            let users = section.whole(key, 0..=MAX_IN_FLIGHT as i64);
+            users.and_then(|users| usize::try_from(users).ok())
+        };
+        let (users, users_end) = (count("users"), count("users_end"));
+        if !section.peek("duration") || !section.peek("users") {
+            section.fault("needs a duration and users");
+        }
+        if let (Some(duration), Some(users)) = (duration, users) {
+            parts.push(Part {
+                name: name.into(),
+                duration,
+                users,
+                users_end: users_end.unwrap_or(users),
+            });
+        }
+        section.finish();
+    }
+    parts
+}
+
+/// `[[stage]]` of an open loop.
 fn stages(root: &Section<'_, '_>) -> Vec<Stage> {
     let mut stages = Vec::new();
     for (index, section) in root.sections("stage").into_iter().enumerate() {

@@ -2,14 +2,18 @@
 //!
 //! This file is the shape of a scenario and what its sections mean together; [`read`] knows how values are written.
 
+mod beside;
+mod forms;
 mod load;
-mod read;
+pub(crate) mod read;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use self::beside::{metrics, probe_rate};
+use self::forms::forms;
 use self::load::{Built, load};
 use self::read::{Document, Section};
 use crate::drive::Load;
@@ -17,10 +21,12 @@ use crate::drive::arrival::Until;
 use crate::drive::prompt::Endpoint;
 use crate::drive::target::bearer;
 use crate::limits::{
-    MAX_ABORT_EVENTS, MAX_PREFIXES, MAX_SCENARIO_BYTES, MAX_TOKENS, MAX_TURNS, MAX_WARMUP,
+    MAX_ABORT_EVENTS, MAX_PREFIXES, MAX_SCENARIO_BYTES, MAX_TEXTS, MAX_TOKENS, MAX_TURNS,
+    MAX_WARMUP,
 };
 use crate::plan::Pace;
 use crate::problems::{Problems, quote};
+use crate::scrape;
 use crate::slo::Objective;
 use crate::spread::Spread;
 use crate::trace::{Cut, Format, Trace};
@@ -48,6 +54,10 @@ pub struct Scenario {
     pub warmup: u64,
     /// What must be met.
     pub objectives: Vec<Objective>,
+    /// The server's metrics page.
+    pub metrics: Option<scrape::Plan>,
+    /// Probe requests per second.
+    pub probe_rate: Option<f64>,
 }
 
 impl Scenario {
@@ -126,6 +136,7 @@ impl Draft<'_> {
         let recorded = matches!(trace, Ok(Some(_)));
         let load = load(root, &run, trace.as_ref().map(Option::as_ref).map_err(drop));
         let objectives = objectives(root);
+        let (metrics, probe_rate) = (metrics(root), probe_rate(root));
         if recorded {
             for name in ["prompt", "output", "prefix", "session"] {
                 if root.peek(name) {
@@ -144,19 +155,11 @@ impl Draft<'_> {
         let (Some(workload), Some(Built { load, words, pace })) = (workload, load) else {
             return Ok(None);
         };
-        let turns = match &source {
-            Source::Synthetic(synthetic) => synthetic.turns.largest(),
-            Source::Replay(_) => 1.0,
-        };
-        if turns > 1.0 && matches!(load, Load::Open(_)) {
-            root.fault_of(
-                "session",
-                "turns need a closed loop, since each waits for the answer before it",
-            );
-        }
+        let workload = Workload { source, ..workload };
+        fits(root, &workload, &load);
         Ok(Some(Scenario {
             url,
-            workload: Workload { source, ..workload },
+            workload,
             load,
             load_words: words,
             pace,
@@ -164,6 +167,8 @@ impl Draft<'_> {
             timeout: run.timeout,
             warmup: run.warmup,
             objectives,
+            metrics,
+            probe_rate,
         }))
     }
 
@@ -215,6 +220,7 @@ impl Draft<'_> {
             models,
             tenants,
             priorities,
+            forms: forms(root, self.folder),
             abort: abort(root),
         })
     }
@@ -246,6 +252,43 @@ impl Draft<'_> {
             name: name?.into(),
             authorization,
         })
+    }
+}
+
+/// Faults what cannot go together.
+fn fits(root: &Section<'_, '_>, workload: &Workload, load: &Load) {
+    let turns = match &workload.source {
+        Source::Synthetic(synthetic) => synthetic.turns.largest(),
+        Source::Replay(_) => 1.0,
+    };
+    if turns > 1.0 && load.is_open() {
+        root.fault_of(
+            "session",
+            "turns need a closed loop, since each waits for the answer before it",
+        );
+    }
+    let chat = workload.endpoint == Endpoint::Chat;
+    for (key, is_right, needs) in [
+        (
+            "session",
+            turns <= 1.0 || workload.endpoint.streams(),
+            "an endpoint that answers with text",
+        ),
+        (
+            "abort",
+            workload.endpoint.streams(),
+            "an endpoint that streams",
+        ),
+        ("form", chat, "endpoint = \"chat\""),
+        (
+            "probe_requests",
+            workload.endpoint.streams(),
+            "an endpoint that streams",
+        ),
+    ] {
+        if root.peek(key) && !is_right {
+            root.fault_of(key, format!("needs {needs}"));
+        }
     }
 }
 
@@ -284,13 +327,13 @@ fn run(root: &Section<'_, '_>) -> Run {
 
 fn synthetic(root: &Section<'_, '_>) -> Synthetic {
     let tokens = 1.0..=f64::from(MAX_TOKENS);
-    let length = |name| {
-        let section = root.section(name);
-        let read = section.spread("tokens", tokens.clone(), false);
-        section.finish();
-        read
-    };
-    let (prompt, output) = (length("prompt"), length("output"));
+    let prompt_section = root.section("prompt");
+    let prompt = prompt_section.spread("tokens", tokens.clone(), false);
+    let texts = prompt_section.whole("texts", 1..=MAX_TEXTS.into());
+    prompt_section.finish();
+    let output_section = root.section("output");
+    let output = output_section.spread("tokens", tokens, false);
+    output_section.finish();
     let session = root.section("session");
     let turns = session.spread("turns", 1.0..=f64::from(MAX_TURNS), false);
     session.finish();
@@ -299,6 +342,9 @@ fn synthetic(root: &Section<'_, '_>) -> Synthetic {
         prompt: prompt.unwrap_or(default.prompt),
         output: output.unwrap_or(default.output),
         turns: turns.unwrap_or(default.turns),
+        texts: texts
+            .and_then(|texts| u32::try_from(texts).ok())
+            .unwrap_or(default.texts),
         prefix: prefix(root),
     }
 }

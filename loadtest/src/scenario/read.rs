@@ -15,13 +15,13 @@ use crate::spread::{Bell, Spread};
 use crate::units;
 
 /// The document and what is wrong with it.
-pub(super) struct Document<'a> {
+pub(crate) struct Document<'a> {
     text: &'a str,
     problems: RefCell<Problems>,
 }
 
 /// A table of the document, or its absence. Every key must be asked for once before [`Section::finish`].
-pub(super) struct Section<'d, 'a> {
+pub(crate) struct Section<'d, 'a> {
     document: &'d Document<'a>,
     path: String,
     table: Option<&'d DeTable<'a>>,
@@ -32,19 +32,19 @@ pub(super) struct Section<'d, 'a> {
 type Value<'d, 'a> = &'d Spanned<DeValue<'a>>;
 
 impl<'a> Document<'a> {
-    pub(super) fn new(file: &Path, text: &'a str) -> Self {
+    pub(crate) fn new(file: &Path, text: &'a str) -> Self {
         let problems = RefCell::new(Problems::new(file));
         Self { text, problems }
     }
 
     /// Notes a problem at a byte of the text.
-    pub(super) fn fault(&self, offset: usize, what: impl Display) {
+    pub(crate) fn fault(&self, offset: usize, what: impl Display) {
         let line = line_of(self.text, offset);
         self.problems.borrow_mut().add(line, what);
     }
 
     /// Parses the text; syntax errors are noted.
-    pub(super) fn parse(&self) -> Spanned<DeTable<'a>> {
+    pub(crate) fn parse(&self) -> Spanned<DeTable<'a>> {
         let (table, errors) = DeTable::parse_recoverable(self.text);
         for error in &errors {
             let at = error.span().map_or(self.text.len(), |span| span.start);
@@ -53,7 +53,7 @@ impl<'a> Document<'a> {
         table
     }
 
-    pub(super) fn root<'d>(&'d self, table: &'d DeTable<'a>) -> Section<'d, 'a> {
+    pub(crate) fn root<'d>(&'d self, table: &'d DeTable<'a>) -> Section<'d, 'a> {
         self.section(String::new(), Some(table), 0)
     }
 
@@ -73,23 +73,23 @@ impl<'a> Document<'a> {
     }
 
     /// Whether nothing was wrong so far.
-    pub(super) fn is_sound(&self) -> bool {
+    pub(crate) fn is_sound(&self) -> bool {
         self.problems.borrow().is_empty()
     }
 
-    pub(super) fn into_problems(self) -> Problems {
+    pub(crate) fn into_problems(self) -> Problems {
         self.problems.into_inner()
     }
 }
 
 impl<'d, 'a> Section<'d, 'a> {
     /// Whether the file has it.
-    pub(super) fn is_given(&self) -> bool {
+    pub(crate) fn is_given(&self) -> bool {
         self.table.is_some()
     }
 
     /// Notes a problem of the section as a whole.
-    pub(super) fn fault(&self, what: impl Display) {
+    pub(crate) fn fault(&self, what: impl Display) {
         let name = if self.path.is_empty() {
             String::new()
         } else {
@@ -99,7 +99,7 @@ impl<'d, 'a> Section<'d, 'a> {
     }
 
     /// Notes a problem of `key`.
-    pub(super) fn fault_of(&self, key: &'static str, what: impl Display) {
+    pub(crate) fn fault_of(&self, key: &'static str, what: impl Display) {
         let at = self
             .get(key)
             .map_or(self.offset, |value| value.span().start);
@@ -108,18 +108,18 @@ impl<'d, 'a> Section<'d, 'a> {
     }
 
     /// Notes a problem at a byte of the text.
-    pub(super) fn fault_at(&self, offset: usize, what: impl Display) {
+    pub(crate) fn fault_at(&self, offset: usize, what: impl Display) {
         self.document
             .fault(offset, format!("{}: {what}", self.path));
     }
 
     /// Whether the section has `key`, valid or not.
-    pub(super) fn peek(&self, key: &str) -> bool {
+    pub(crate) fn peek(&self, key: &str) -> bool {
         self.get(key).is_some()
     }
 
     /// A section below.
-    pub(super) fn section(&self, key: &'static str) -> Section<'d, 'a> {
+    pub(crate) fn section(&self, key: &'static str) -> Section<'d, 'a> {
         let value = self.take(key);
         let table = value.and_then(|value| value.get_ref().as_table());
         if value.is_some() && table.is_none() {
@@ -130,7 +130,7 @@ impl<'d, 'a> Section<'d, 'a> {
     }
 
     /// All sections of an array of tables.
-    pub(super) fn sections(&self, key: &'static str) -> Vec<Section<'d, 'a>> {
+    pub(crate) fn sections(&self, key: &'static str) -> Vec<Section<'d, 'a>> {
         let Some(value) = self.take(key) else {
             return Vec::new();
         };
@@ -150,13 +150,13 @@ impl<'d, 'a> Section<'d, 'a> {
         tables.map(section).collect()
     }
 
-    pub(super) fn text(&self, key: &'static str) -> Option<String> {
+    pub(crate) fn text(&self, key: &'static str) -> Option<String> {
         let value = self.take(key)?;
         let text = value.get_ref().as_str().map(str::to_owned);
         self.expect(key, text, "a text in quotes")
     }
 
-    pub(super) fn texts(&self, key: &'static str) -> Vec<(usize, String)> {
+    pub(crate) fn texts(&self, key: &'static str) -> Vec<(usize, String)> {
         let Some(value) = self.take(key) else {
             return Vec::new();
         };
@@ -170,33 +170,33 @@ impl<'d, 'a> Section<'d, 'a> {
             .unwrap_or_default()
     }
 
-    pub(super) fn flag(&self, key: &'static str) -> Option<bool> {
+    pub(crate) fn flag(&self, key: &'static str) -> Option<bool> {
         let value = self.take(key)?;
         self.expect(key, value.get_ref().as_bool(), "true or false")
     }
 
-    pub(super) fn whole(&self, key: &'static str, range: RangeInclusive<i64>) -> Option<i64> {
+    pub(crate) fn whole(&self, key: &'static str, range: RangeInclusive<i64>) -> Option<i64> {
         let value = self.take(key)?;
         let number = whole(value.get_ref()).filter(|number| range.contains(number));
         let wanted = format!("a whole number from {} to {}", range.start(), range.end());
         self.expect(key, number, &wanted)
     }
 
-    pub(super) fn number(&self, key: &'static str, range: RangeInclusive<f64>) -> Option<f64> {
+    pub(crate) fn number(&self, key: &'static str, range: RangeInclusive<f64>) -> Option<f64> {
         let value = self.take(key)?;
         let number = number(value.get_ref()).filter(|number| range.contains(number));
         let wanted = format!("a number from {} to {}", range.start(), range.end());
         self.expect(key, number, &wanted)
     }
 
-    pub(super) fn duration(&self, key: &'static str) -> Option<Duration> {
+    pub(crate) fn duration(&self, key: &'static str) -> Option<Duration> {
         let text = self.text(key)?;
         let read = units::duration(&text);
         read.map_err(|what| self.fault_of(key, what)).ok()
     }
 
     /// One of several words.
-    pub(super) fn choice<T: clap::ValueEnum>(&self, key: &'static str) -> Option<T> {
+    pub(crate) fn choice<T: clap::ValueEnum>(&self, key: &'static str) -> Option<T> {
         let text = self.text(key)?;
         let read = T::from_str(&text, false).ok();
         let names = T::value_variants()
@@ -209,7 +209,7 @@ impl<'d, 'a> Section<'d, 'a> {
     }
 
     /// A spread: a number, or a table that names a distribution. With `seconds`, values are durations in quotes.
-    pub(super) fn spread(
+    pub(crate) fn spread(
         &self,
         key: &'static str,
         range: RangeInclusive<f64>,
@@ -236,7 +236,7 @@ impl<'d, 'a> Section<'d, 'a> {
     }
 
     /// Notes every key that nobody asked for, with the nearest that there is.
-    pub(super) fn finish(self) {
+    pub(crate) fn finish(self) {
         let known = self.known.borrow();
         for (name, _) in self.table.into_iter().flatten() {
             let text: &str = name.get_ref().as_ref();

@@ -218,3 +218,108 @@ fn the_scenarios_that_come_along_are_good() {
         assert!(read.is_ok(), "{}", read.unwrap_err());
     }
 }
+
+#[test]
+fn users_may_come_and_go_by_stages() {
+    let text = "[run]\nrequests = 50\n[load]\nkind = \"closed\"\n[[stage]]\nname = \"ramp\"\nduration = \"10s\"\nusers = 0\nusers_end = 8\n\
+         [[stage]]\nduration = \"20s\"\nusers = 8\n[[model]]\nname = \"m\"\n";
+    let scenario = parse(text).unwrap();
+    assert_eq!(
+        scenario.load_words,
+        "closed loop, 2 stages of up to 8 users"
+    );
+    let Load::Staged { crowd, until, .. } = &scenario.load else {
+        panic!("{:?}", scenario.load)
+    };
+    assert_eq!(until.duration, Some(Duration::from_secs(30)));
+    assert_eq!(
+        (
+            crowd.users_at(5_000_000_000),
+            crowd.users_at(25_000_000_000)
+        ),
+        (4, 8)
+    );
+    let wrong = text
+        .replace("kind = \"closed\"", "kind = \"closed\"\nusers = 3")
+        .replace("users = 8\n", "rate = 8\n");
+    let problems = parse(&wrong).unwrap_err();
+    for expected in [
+        "users: needs no [[stage]]",
+        "needs a duration and users",
+        "rate: unknown key",
+    ] {
+        assert!(
+            problems.contains(expected),
+            "{expected:?} is missing in\n{problems}"
+        );
+    }
+}
+
+#[test]
+fn forms_vectors_metrics_and_probes_are_read() {
+    let text = "[run]\nduration = \"1m\"\n[load]\nkind = \"closed\"\nusers = 1\n[[model]]\nname = \"m\"\n\
+         [[form]]\nkind = \"text\"\nweight = 2\n[[form]]\nkind = \"schema\"\n[[form]]\nkind = \"tools\"\nname = \"calls\"\nchoice = \"required\"\n\
+         [metrics]\nurl = \"http://h:9900\"\nevery = \"2s\"\n[probe_requests]\nrate = 0.5\n";
+    let scenario = parse(text).unwrap();
+    let names: Vec<&str> = scenario
+        .workload
+        .forms
+        .items()
+        .iter()
+        .map(|form| &*form.name)
+        .collect();
+    assert_eq!(names, ["text", "schema", "calls"]);
+    assert_eq!(scenario.workload.forms.shares(), [0.5, 0.25, 0.25]);
+    assert_eq!(
+        scenario.metrics.unwrap().target.url(),
+        "http://h:9900/metrics"
+    );
+    assert_eq!(scenario.probe_rate, Some(0.5));
+    let vectors = text.replace(
+        "[run]",
+        "[target]\nendpoint = \"embeddings\"\n[prompt]\ntexts = 4\n[run]",
+    );
+    let problems = parse(&vectors).unwrap_err();
+    for expected in [
+        "form: needs endpoint = \"chat\"",
+        "probe_requests: needs an endpoint that streams",
+    ] {
+        assert!(
+            problems.contains(expected),
+            "{expected:?} is missing in\n{problems}"
+        );
+    }
+    let wrong = text
+        .replace(
+            "kind = \"schema\"",
+            "kind = \"json\"\nfile = \"x.json\"\nchoice = \"auto\"",
+        )
+        .replace("rate = 0.5", "rate = 1000");
+    let problems = parse(&wrong).unwrap_err();
+    for expected in [
+        "choice: needs kind = \"tools\"",
+        "file: needs kind",
+        "probe_requests.rate: expected a number",
+    ] {
+        assert!(
+            problems.contains(expected),
+            "{expected:?} is missing in\n{problems}"
+        );
+    }
+}
+
+#[test]
+fn the_examples_are_scenarios() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios");
+    let files = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    let scenarios: Vec<PathBuf> = files
+        .filter(|path| path.extension().is_some_and(|end| end == "toml"))
+        .collect();
+    assert!(scenarios.len() >= 4);
+    for path in scenarios {
+        let read = Scenario::load(&path, &|_| Some("key".to_owned()));
+        assert!(read.is_ok(), "{}", read.unwrap_err());
+    }
+}

@@ -172,6 +172,18 @@ impl Trace {
         }
     }
 
+    /// A load of these requests, each a session of its own, whose times are already relative; they are put in order.
+    pub fn timed(mut entries: Vec<Entry>) -> Self {
+        entries.sort_by_key(|entry| entry.at);
+        let first = entries.first().map_or(0, |entry| entry.at);
+        entries.iter_mut().for_each(|entry| entry.at -= first);
+        Self {
+            starts: (0..entries.len()).collect(),
+            entries,
+            timed: true,
+        }
+    }
+
     /// All requests, in order.
     pub fn entries(&self) -> &[Entry] {
         &self.entries

@@ -3,6 +3,7 @@
 //!
 //! Knows nothing of when requests are due, nor of sockets.
 
+pub mod form;
 pub mod mix;
 pub mod text;
 
@@ -11,6 +12,7 @@ use std::sync::Arc;
 
 use http::HeaderValue;
 
+use self::form::Form;
 use self::mix::Mix;
 use crate::drive::prompt::{Ask, Endpoint, Message, Role};
 use crate::limits::MAX_TOKENS;
@@ -37,6 +39,8 @@ pub struct Workload {
     pub tenants: Mix<Tenant>,
     /// Priorities that are sent; may be empty.
     pub priorities: Mix<i32>,
+    /// Forms that answers must have; may be empty.
+    pub forms: Mix<Arc<Form>>,
     /// Clients that go away.
     pub abort: Option<Abort>,
 }
@@ -62,6 +66,8 @@ pub struct Synthetic {
     pub prefix: Option<Prefix>,
     /// Turns of a session; more than one need a closed loop.
     pub turns: Spread,
+    /// Texts of one request for vectors, each of `prompt` words.
+    pub texts: u32,
 }
 
 impl Default for Synthetic {
@@ -72,6 +78,7 @@ impl Default for Synthetic {
             output: Spread::Fixed(64.0),
             prefix: None,
             turns: Spread::Fixed(1.0),
+            texts: 1,
         }
     }
 }
@@ -140,6 +147,7 @@ enum Draw {
     Turns = 7,
     Block = 8,
     PrefixText = 9,
+    Form = 10,
 }
 
 impl Workload {
@@ -158,6 +166,10 @@ impl Workload {
             seed: self.send_seed.then(|| self.sampling_seed(place)),
             ignore_eos: self.ignore_eos,
             priority: entry.and_then(|entry| entry.priority).or(priority),
+            form: self
+                .forms
+                .draw(&mut self.rng(Draw::Form, place.session))
+                .cloned(),
         };
         Item {
             ask,
@@ -212,7 +224,24 @@ impl Workload {
                 output,
                 prefix: None,
                 turns: once,
+                texts: 1,
             }),
+            abort: None,
+            ..self.clone()
+        }
+    }
+
+    /// Short requests for one token, to feel what a load does to others.
+    pub fn for_probes(&self) -> Self {
+        let source = Source::Synthetic(Synthetic {
+            prompt: Spread::Fixed(8.0),
+            output: Spread::Fixed(1.0),
+            ..Synthetic::default()
+        });
+        Self {
+            seed: !self.seed,
+            source,
+            forms: Mix::none(),
             abort: None,
             ..self.clone()
         }
@@ -287,7 +316,15 @@ impl Workload {
                 let output = synthetic.output.sample_whole(&mut lengths);
                 let words = synthetic.prompt.sample_whole(&mut lengths);
                 let mut rng = self.rng(Draw::Prompt, item);
-                history.push(Role::User.says(text::prompt(&mut rng, words.clamp(1, MAX_TOKENS))));
+                let texts = if self.endpoint.streams() {
+                    1
+                } else {
+                    synthetic.texts
+                };
+                for _ in 0..texts {
+                    let text = text::prompt(&mut rng, words.clamp(1, MAX_TOKENS));
+                    history.push(Role::User.says(text));
+                }
                 output.clamp(1, MAX_TOKENS)
             }
             Source::Replay(_) => {
@@ -351,6 +388,7 @@ impl fmt::Display for Workload {
         for (count, name) in [
             (self.models.items().len(), "models"),
             (self.tenants.items().len(), "tenants"),
+            (self.forms.items().len(), "forms"),
         ] {
             if count > 1 {
                 write!(f, ", {count} {name}")?;
@@ -384,10 +422,12 @@ pub(crate) mod tests {
                 output: Spread::Fixed(8.0),
                 prefix: None,
                 turns: Spread::Fixed(1.0),
+                texts: 1,
             }),
             models: Mix::one("m".into()),
             tenants: Mix::none(),
             priorities: Mix::none(),
+            forms: Mix::none(),
             abort: None,
         }
     }
@@ -462,6 +502,40 @@ pub(crate) mod tests {
                 .all(|after| (1..=3).contains(&after))
         );
         assert_eq!(items[7].ask.messages, item(&workload(), 7).ask.messages);
+    }
+
+    #[test]
+    fn forms_follow_their_weights_and_vectors_have_as_many_texts_as_asked_for() {
+        let mut formed = workload();
+        formed.forms = Mix::of([
+            (Arc::new(Form::text("text".into())), 3.0),
+            (Arc::new(Form::json("json".into())), 1.0),
+        ]);
+        let json = (0..4_000)
+            .filter(|&session| {
+                item(&formed, session)
+                    .ask
+                    .form
+                    .is_some_and(|form| &*form.name == "json")
+            })
+            .count();
+        assert!((890..1_110).contains(&json), "{json}");
+        let mut vectors = workload();
+        vectors.endpoint = Endpoint::Embeddings;
+        let Source::Synthetic(synthetic) = &mut vectors.source else {
+            unreachable!()
+        };
+        synthetic.texts = 3;
+        let texts = item(&vectors, 0).ask.messages;
+        assert!(texts.len() == 3 && texts[0] != texts[1]);
+    }
+
+    #[test]
+    fn probe_requests_are_short_and_their_own() {
+        let probes = workload().for_probes();
+        let ask = item(&probes, 0).ask;
+        assert_eq!((ask.output_tokens, ask.messages.len()), (1, 1));
+        assert_ne!(ask.messages, item(&workload(), 0).ask.messages);
     }
 
     #[test]

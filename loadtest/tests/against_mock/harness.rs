@@ -124,6 +124,7 @@ pub(crate) fn workload() -> Workload {
         models: Mix::one(crate::mock::MODEL.into()),
         tenants: Mix::none(),
         priorities: Mix::none(),
+        forms: Mix::none(),
         abort: None,
     }
 }

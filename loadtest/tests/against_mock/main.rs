@@ -4,7 +4,9 @@
     reason = "a test program: helpers may fail a test"
 )]
 
+mod beside;
 mod driver;
+mod forms;
 mod harness;
 mod mock;
 mod program;

@@ -49,8 +49,9 @@ fn a_good_run_exits_with_0_and_reports_to_people_and_machines() {
     let html = std::fs::read_to_string(&page).unwrap();
     std::fs::remove_dir_all(&folder).unwrap();
     assert!(
-        html.contains("verdict good") && html.matches("<svg").count() == 3,
-        "{html}"
+        html.contains("verdict good") && html.matches("<svg").count() >= 3,
+        "{}",
+        &html[..2_000]
     );
     assert_eq!(json["schema"], "hansa-loadtest/drive/2");
     assert_eq!(json["requests"]["good"], 10);

@@ -24,7 +24,9 @@ use super::memory::audit_line;
 use crate::limits::{AUDIT_LINES_MAX, COMMIT_RECORDS_MAX, LEDGER_CACHE_BYTES, RESERVATIONS_MAX};
 use crate::quota::allocation::Total;
 use crate::quota::charge::ChargeId;
-use crate::quota::ledger::{AuditLine, Change, Kind, Ledger, LedgerError, Record, Totals};
+use crate::quota::ledger::{
+    AuditLine, Change, Kind, Ledger, LedgerError, Record, Revision, Totals,
+};
 
 /// Version of the tables below.
 const SCHEMA: u64 = 1;
@@ -61,6 +63,7 @@ struct Shared {
 enum Work {
     Append(Box<Record>),
     Change(Change, Done),
+    Revise(Vec<Revision>, Done),
     Flush(Done),
 }
 
@@ -195,6 +198,10 @@ impl Ledger for EmbeddedLedger {
         parsed.map_err(|error| broken(&self.file, &error))
     }
 
+    fn revise(&self, revisions: Vec<Revision>) -> Result<(), LedgerError> {
+        self.ask(|done| Work::Revise(revisions, done))
+    }
+
     fn change(&self, change: Change) -> Result<(), LedgerError> {
         self.ask(|done| Work::Change(change, done))
     }
@@ -281,6 +288,7 @@ impl Writer {
             match work {
                 Work::Append(record) => insert(&transaction, record)?,
                 Work::Change(change, _) => set(&transaction, change)?,
+                Work::Revise(revisions, _) => revise(&transaction, revisions)?,
                 Work::Flush(_) => {}
             }
         }
@@ -294,7 +302,7 @@ impl Writer {
                 Work::Append(_) => {
                     self.shared.unsettled.fetch_sub(1, Ordering::AcqRel);
                 }
-                Work::Change(_, done) | Work::Flush(done) => {
+                Work::Change(_, done) | Work::Revise(_, done) | Work::Flush(done) => {
                     // One who no longer waits needs no word.
                     let _ = done.try_send(());
                 }
@@ -332,6 +340,20 @@ fn insert(transaction: &WriteTransaction, record: &Record) -> Result<(), redb::E
             excess.saturating_add(drawn.total.excess),
         );
         totals.insert(key, sums)?;
+    }
+    Ok(())
+}
+
+/// Changes records and leaves their sums alone.
+fn revise(transaction: &WriteTransaction, revisions: &[Revision]) -> Result<(), redb::Error> {
+    let mut records = transaction.open_table(RECORDS)?;
+    for revision in revisions {
+        let charge = revision.charge().as_u128();
+        let is_there = records.remove(charge)?.is_some();
+        if let (Revision::Replace(record), true) = (revision, is_there) {
+            let json = serde_json::to_vec(record).unwrap_or_default();
+            records.insert(charge, json.as_slice())?;
+        }
     }
     Ok(())
 }

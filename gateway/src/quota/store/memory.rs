@@ -5,7 +5,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::limits::{AUDIT_LINES_MAX, MEMORY_RECORDS_MAX};
 use crate::quota::charge::ChargeId;
-use crate::quota::ledger::{self, AuditLine, Change, Kind, Ledger, LedgerError, Record, Totals};
+use crate::quota::ledger::{
+    self, AuditLine, Change, Kind, Ledger, LedgerError, Record, Revision, Totals,
+};
 
 /// In memory.
 #[derive(Debug, Default)]
@@ -53,6 +55,20 @@ impl Ledger for MemoryLedger {
         let later = inner.records.values();
         let later = later.filter(|record| after.is_none_or(|after| record.charge > after));
         Ok(later.take(limit).cloned().collect())
+    }
+
+    fn revise(&self, revisions: Vec<Revision>) -> Result<(), LedgerError> {
+        let mut inner = self.inner();
+        for revision in revisions {
+            if !inner.records.contains_key(&revision.charge()) {
+                continue;
+            }
+            match revision {
+                Revision::Delete(charge) => inner.records.remove(&charge),
+                Revision::Replace(record) => inner.records.insert(record.charge, *record),
+            };
+        }
+        Ok(())
     }
 
     fn change(&self, change: Change) -> Result<(), LedgerError> {

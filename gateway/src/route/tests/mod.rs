@@ -3,6 +3,7 @@
 mod herding;
 mod properties;
 mod router;
+mod walltime;
 
 use std::sync::Arc;
 use std::time::Duration;

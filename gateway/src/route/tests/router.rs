@@ -314,6 +314,14 @@ fn a_place_that_was_left_is_taken_again_once_nothing_is_in_flight_there() {
     assert_eq!(new(&mut router), ids[0]);
 }
 
+/// A request of which `allocation` says where it is paid for.
+fn paid<'a>(allocation: &'a (dyn Fn(&Facts) -> Means + Sync)) -> Extra<'a> {
+    Extra {
+        allocation: Some(allocation),
+        ..Extra::default()
+    }
+}
+
 #[test]
 fn a_tenants_own_allocation_is_spent_first_and_where_nothing_is_left_nobody_goes() {
     let (mut router, ids) = router(Options::default(), 3);
@@ -331,11 +339,7 @@ fn a_tenants_own_allocation_is_spent_first_and_where_nothing_is_left_nobody_goes
         "b" => Means::Any,
         _ => Means::Own,
     };
-    let extra = |allocation| Extra {
-        allocation: Some(allocation),
-        ..no_extra()
-    };
-    let placed = place(&mut router, &extra(&own), s(0)).unwrap();
+    let placed = place(&mut router, &paid(&own), s(0)).unwrap();
     assert_eq!(placed.candidate, ids[2]);
     let filtered = &placed.decision.filtered;
     let counted = [Reason::Allocation, Reason::NotOwn].map(|reason| filtered.of(reason));
@@ -344,9 +348,9 @@ fn a_tenants_own_allocation_is_spent_first_and_where_nothing_is_left_nobody_goes
         Means::Own => Means::Nothing,
         other => other,
     };
-    let placed = place(&mut router, &extra(&spent), s(0)).unwrap();
+    let placed = place(&mut router, &paid(&spent), s(0)).unwrap();
     assert_eq!(placed.candidate, ids[1]);
-    let nothing = place(&mut router, &extra(&|_| Means::Nothing), s(0));
+    let nothing = place(&mut router, &paid(&|_| Means::Nothing), s(0));
     let filtered = nothing.unwrap_err().0.filtered;
     assert_eq!(filtered.of(Reason::Allocation), 3);
 }

@@ -235,7 +235,9 @@ impl WireUsage {
     clippy::cast_sign_loss,
     reason = "the range is checked"
 )]
-fn scaled(figure: Option<f64>, units: f64) -> Option<u64> {
+fn scaled(figure: Option<f64>, units: f64) -> Option<u32> {
     let scaled = figure? * units;
-    (0.0..1e15).contains(&scaled).then(|| scaled.round() as u64)
+    (0.0..=f64::from(u32::MAX))
+        .contains(&scaled)
+        .then(|| scaled.round() as u32)
 }

@@ -78,7 +78,8 @@ impl Target {
         host.trim_start_matches('[').trim_end_matches(']')
     }
 
-    async fn connect(self) -> io::Result<Wire> {
+    /// A connection to it; how long that may take is the caller's to bound.
+    pub(crate) async fn connect(self) -> io::Result<Wire> {
         let tcp = match self.address {
             Some(address) => TcpStream::connect(address).await?,
             None => TcpStream::connect((self.host(), self.port())).await?,

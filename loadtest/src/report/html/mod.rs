@@ -1,10 +1,12 @@
-//! The report as one HTML file with charts: no script, nothing fetched, good on paper too. What others chose (names of
-//! models, sites, error codes) is escaped.
+//! The report as one HTML file that needs nothing else: plots to look into, and still pictures of the same for paper
+//! and for readers without scripts. What others chose (names of models, sites, error codes) is escaped.
+
+mod beside;
 
 use std::fmt::Write as _;
 use std::io::{self, Write};
 
-use super::charts::Chart;
+use super::charts::{Chart, plot};
 use super::{Report, View, exit};
 use crate::stats::Summary;
 
@@ -14,8 +16,15 @@ table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums;font
 th,td{text-align:right;padding:.2em .6em;border-bottom:1px solid #e4e4e4}th:first-child,td:first-child{text-align:left}\
 .verdict{padding:.6em 1em;border-left:6px solid;font-weight:600}.good{border-color:#009e73;background:#e8f6f1}\
 .bad{border-color:#d55e00;background:#fdf0e7}figure{margin:1em 0}figcaption{font-size:.85em;color:#555}\
-svg{width:100%;height:auto}dt{font-weight:600}dd{margin:0 0 .4em 1.5em;font-size:.9em}\
-@media print{body{margin:0;max-width:none}figure,table{break-inside:avoid}h2{break-after:avoid}}";
+svg{width:100%;height:auto}.plot{display:none}.live .plot{display:block}.live .still{display:none}dt{font-weight:600}dd{margin:0 0 .4em 1.5em;font-size:.9em}\
+@media print{body{margin:0;max-width:none}figure,table{break-inside:avoid}h2{break-after:avoid}\
+.live .plot{display:none}.live .still{display:block}}";
+
+/// Draws the plots, where there is a library to draw them.
+const SCRIPT: &str = "<script>(function(){if(!window.Plotly)return;document.documentElement.classList.add('live');\
+document.querySelectorAll('figure').forEach(function(figure){\
+var told=JSON.parse(figure.querySelector('script').textContent);\
+Plotly.newPlot(figure.querySelector('.plot'),told.data,told.layout,told.config)})})()</script>";
 
 const FIGURES: [&str; 7] = ["count", "mean", "p50", "p90", "p95", "p99", "max"];
 
@@ -31,8 +40,12 @@ pub fn write(report: &Report, charts: &[Chart], out: &mut impl Write) -> io::Res
     writeln!(
         out,
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>{title}</title>\n\
-         <meta name=\"viewport\" content=\"width=device-width\"><style>{STYLE}</style></head><body>\n{page}</body></html>"
+         <meta name=\"viewport\" content=\"width=device-width\"><style>{STYLE}</style></head><body>\n{page}"
     )?;
+    if !charts.is_empty() {
+        writeln!(out, "{}\n{SCRIPT}", plot::library())?;
+    }
+    writeln!(out, "</body></html>")?;
     out.flush()
 }
 
@@ -57,13 +70,17 @@ fn body(report: &Report, charts: &[Chart], page: &mut String) -> std::fmt::Resul
     for chart in charts {
         writeln!(
             page,
-            "<figure>{}<figcaption>{}</figcaption></figure>",
-            chart.svg, chart.caption
+            "<figure><div class=\"still\">{}</div><div class=\"plot\"></div><script type=\"application/json\">{}</script>\
+             <figcaption>{}</figcaption></figure>",
+            chart.svg, chart.plot, chart.caption
         )?;
     }
-    groups(report, page)?;
+    beside::groups(report, page)?;
+    beside::extras(report, page)?;
+    beside::probes(report, page)?;
+    beside::server(report, page)?;
     failures(report, page)?;
-    client(report, page)?;
+    beside::client(report, page)?;
     definitions(report, page)
 }
 
@@ -195,51 +212,6 @@ fn summary_row(name: &str, summary: &Summary) -> Vec<String> {
     row
 }
 
-fn groups(report: &Report, page: &mut String) -> std::fmt::Result {
-    let kinds = report.groups.iter().filter(|group| {
-        report
-            .groups
-            .iter()
-            .filter(|other| other.by == group.by)
-            .count()
-            > 1
-    });
-    let rows: Vec<Vec<String>> = kinds
-        .map(|group| {
-            vec![
-                format!(
-                    "{} {}",
-                    format!("{:?}", group.by).to_lowercase(),
-                    group.name
-                ),
-                format!("{:.1} %", group.share * 100.0),
-                group.good.to_string(),
-                group.failed.to_string(),
-                format!("{:.3}", group.ttft_ms.p50),
-                format!("{:.3}", group.ttft_ms.p99),
-                format!("{:.3}", group.tpot_ms.p50),
-                format!("{:.3}", group.e2e_ms.p99),
-            ]
-        })
-        .collect();
-    if rows.is_empty() {
-        return Ok(());
-    }
-    page.push_str("<h2>Groups</h2>\n");
-    let head = [
-        "", "share", "good", "failed", "ttft p50", "ttft p99", "tpot p50", "e2e p99",
-    ];
-    table(page, &head, rows.into_iter())?;
-    if let Some(fairness) = report.fairness {
-        let (tokens, good) = (fairness.output_tokens, fairness.good_fraction);
-        writeln!(
-            page,
-            "<p>Fairness of tenants (Jain): {tokens:.4} of output tokens per weight, {good:.4} of good fractions.</p>"
-        )?;
-    }
-    Ok(())
-}
-
 fn failures(report: &Report, page: &mut String) -> std::fmt::Result {
     if report.requests.failures.is_empty() {
         return Ok(());
@@ -254,23 +226,6 @@ fn failures(report: &Report, page: &mut String) -> std::fmt::Result {
         ]
     });
     table(page, &["class", "reason", "requests"], rows)
-}
-
-fn client(report: &Report, page: &mut String) -> std::fmt::Result {
-    let client = &report.client;
-    page.push_str("<h2>The client's own part</h2>\n");
-    for warning in &client.warnings {
-        writeln!(page, "<p class=\"verdict bad\">{}</p>", escaped(warning))?;
-    }
-    writeln!(
-        page,
-        "<p>Lag p99 {:.3} ms, at most {:.3} ms; {:.1} % of its CPU time; {:.2} requests in flight, {:.2} by Little's law.</p>",
-        client.lag_ms.p99,
-        client.lag_ms.max,
-        client.cpu_share * 100.0,
-        client.in_flight_sampled,
-        client.in_flight_by_law
-    )
 }
 
 fn definitions(report: &Report, page: &mut String) -> std::fmt::Result {
@@ -335,10 +290,13 @@ mod tests {
         let chart = Chart {
             caption: "c",
             svg: "<svg></svg>".to_owned(),
+            plot: "{\"data\": []}".to_owned(),
         };
         let mut page = Vec::new();
         write(&report, &[chart], &mut page).unwrap();
         let page = String::from_utf8(page).unwrap();
+        let (page, script) = page.split_once(&plot::library()).unwrap();
+        assert!(script.trim().starts_with("<script>") && script.contains("Plotly.newPlot"));
         for expected in [
             "&lt;script&gt;",
             "502 &lt;b&gt;",
@@ -352,7 +310,12 @@ mod tests {
                 "{expected:?} is missing in\n{page}"
             );
         }
-        for absent in ["<script", "http-equiv", "src=", "@import", "<link"] {
+        assert_eq!(
+            page.matches("<script").count(),
+            1,
+            "the data of the one chart"
+        );
+        for absent in ["http-equiv", "src=", "@import", "<link"] {
             assert!(!page.contains(absent), "{absent:?} is in\n{page}");
         }
     }
