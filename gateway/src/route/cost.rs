@@ -100,7 +100,9 @@ impl Candidate {
         let (figures, unseen) = (&self.figures, self.credits.unseen());
         let queued = figures.queued_tokens.saturating_add(unseen.prefill_tokens);
         // One prompt is computed by one node, however many a site has; a line is worked off by all of them.
-        let together = figures.prefill_tokens_per_s.max(self.prefill.tokens_per_s());
+        let together = figures
+            .prefill_tokens_per_s
+            .max(self.prefill.tokens_per_s());
         let prompts = queued as f64 / together;
         if figures.waiting == 0 {
             return prompts;

@@ -175,7 +175,10 @@ fn at_80_percent_routing_by_cost_beats_turns_and_load_by_30_percent() {
 fn status_two_seconds_old_makes_no_herd() {
     let report = europe(|text| {
         text.replace("status_period = \"100ms\"", "status_period = \"2s\"")
-            .replace("\"cost\", \"round_robin\", \"least_load\"", "\"cost\", \"weighted\"")
+            .replace(
+                "\"cost\", \"round_robin\", \"least_load\"",
+                "\"cost\", \"weighted\"",
+            )
     });
     let (cost, chance) = (&report.policies[0], &report.policies[1]);
     // Where everybody ran to who looked best last, one site of 19 would get most of what comes in two seconds.
