@@ -123,13 +123,15 @@ fn branch(role: &str, upstream: &Upstream) -> String {
 
 /// Nothing for a server that everyone uses as nobody.
 fn tenants(config: &Config) -> Option<String> {
-    let none = !config.authenticates() && config.tenants.is_empty();
-    if none && config.quota.ledger.is_none() {
+    let quota = &config.quota;
+    let kept = quota.ledger.is_some() || quota.store.is_some();
+    if !config.authenticates() && config.tenants.is_empty() && !kept {
         return None;
     }
-    let ledger = match &config.quota.ledger {
-        Some(file) => format!("ledger in {}", file.display()),
-        None => "ledger in memory".to_owned(),
+    let ledger = match (&quota.store, &quota.ledger) {
+        (Some(_), _) => "ledger in PostgreSQL, shared with other gateways".to_owned(),
+        (None, Some(file)) => format!("ledger in {}", file.display()),
+        (None, None) => "ledger in memory".to_owned(),
     };
     let issuers = match config.issuers.len() {
         0 => String::new(),

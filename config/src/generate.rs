@@ -10,6 +10,7 @@ pub use reference::reference;
 
 use crate::keys::{self, Key, MODEL, Slot, UPSTREAM, issuer, tenancy};
 use crate::limits;
+use crate::schema::tenancy::StoreAway;
 use crate::schema::{Choice, Config, Runner};
 use crate::units::{Range, show_size};
 
@@ -171,6 +172,7 @@ fn form(slot: Slot<'_>) -> Form {
         Slot::Date(_) => Form::Date,
         Slot::Role(at) => word(*at),
         Slot::Currency(at) => word(*at),
+        Slot::StoreAway(at) => word(at.unwrap_or(StoreAway::Safe)),
     }
 }
 

@@ -15,7 +15,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use crate::limits;
-use crate::schema::tenancy::{Currency, Role};
+use crate::schema::tenancy::{Currency, Role, StoreAway};
 use crate::schema::{
     Config, Device, Discover, Kind, KvType, Model, ModelName, Policy, Quantise, Runner, SelfTest,
     Speculation,
@@ -106,6 +106,7 @@ pub(crate) enum Slot<'a> {
     Date(&'a mut Option<i64>),
     Role(&'a mut Role),
     Currency(&'a mut Currency),
+    StoreAway(&'a mut Option<StoreAway>),
 }
 
 /// Every section, in the order of the reference.

@@ -180,3 +180,7 @@ pub const JOB_LOAD_S: Range = Range::new(1, 86_400, "seconds");
 pub const LEEWAY_S: Range = Range::new(0, 300, "seconds");
 /// Of the keys that end with `retention_days`: ten years are the longest that bookkeeping asks for.
 pub const RETENTION_DAYS: Range = Range::new(1, 3_660, "days");
+
+/// Time for which a lease of quotas holds: the shortest leaves a round time to fail once, the longest is how long what a
+/// dead gateway had is lost to the others.
+pub const LEASE_TTL_MS: Range = Range::new(3_000, 60_000, "milliseconds");

@@ -55,6 +55,7 @@ pub(crate) fn fill(slot: Slot<'_>, value: &DeValue<'_>) -> Result<(), Fault> {
         Slot::Date(at) => *at = Some(date(value)?),
         Slot::Role(at) => *at = choice(value)?,
         Slot::Currency(at) => *at = choice(value)?,
+        Slot::StoreAway(at) => *at = Some(choice(value)?),
     }
     Ok(())
 }

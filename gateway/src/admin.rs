@@ -1,6 +1,7 @@
 //! What operators and their machines ask, on a listener of its own that no client reaches.
 
 mod accounts;
+mod audited;
 mod caller;
 mod document;
 mod models;
@@ -49,10 +50,12 @@ pub fn router(metrics: &Metrics, health: Health, fleet: Fleet, gate: Gate) -> Ro
         clock: gate.clock.clone(),
     };
     let operators = from_fn_with_state(gate.clone(), authenticate::operators_if_keys);
+    let of_models = models::routes().into_router().with_state(fleet);
+    let of_models = of_models.route_layer(from_fn_with_state(gate.clone(), audited::note));
     // Models may be changed, and others' requests looked at, without a key only where no keys are.
     let of_operators = Router::new()
         .merge(decision_routes().into_router().with_state(admin.clone()))
-        .merge(models::routes().into_router().with_state(fleet))
+        .merge(of_models)
         .route_layer(operators);
     let known = from_fn_with_state(gate.clone(), authenticate::anyone_known);
     let of_accounts = accounts::routes().into_router().with_state(gate);

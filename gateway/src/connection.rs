@@ -51,19 +51,19 @@ impl Activity {
     /// header timeout covers neither the wait for the first byte nor HTTP/2.
     pub(crate) async fn idle_for(&self, first: Duration, later: Duration) {
         let mut counts = self.counts.subscribe();
-        let mut limit = first;
         loop {
             let seen = match counts.wait_for(|now| now.in_flight == 0).await {
                 Ok(now) => now.started,
                 Err(_) => return,
             };
+            // The first request may have come and gone before this looked.
+            let limit = if seen == 0 { first } else { later };
             if timeout(limit, counts.wait_for(|now| now.started != seen))
                 .await
                 .is_err()
             {
                 return;
             }
-            limit = later;
         }
     }
 

@@ -433,6 +433,61 @@ pub const ADMIN_ANSWER_BYTES_MAX: usize = 16 << 20;
 /// Time for the admin API to answer `hansa key`.
 pub const ADMIN_ANSWER_TIME_MAX: Duration = Duration::from_secs(30);
 
+/// Time between two rounds of a gateway that shares quotas; what lies idle at one is at most half a second from another.
+pub const LEASE_ROUND: Duration = Duration::from_millis(500);
+
+/// Pauses before each time that a request asks for what is not on lease: while others have it, it may come back, and they
+/// are called for it at once.
+pub const LEASE_ASKS: [Duration; 4] = [
+    Duration::ZERO,
+    Duration::from_millis(20),
+    Duration::from_millis(60),
+    Duration::from_millis(200),
+];
+
+/// Time for one round that a request waits for; the store's own time for an answer is shorter.
+pub const LEASE_WAIT_MAX: Duration = Duration::from_secs(5);
+
+/// Time in which nobody asks again for what the store did not have: an exhausted tenant costs one question a second.
+pub const LEASE_DRY: Duration = Duration::from_secs(1);
+
+/// Shortest wait that a client is told where gateways share a rate: less would end before the next round.
+pub const LEASE_WAIT_MIN: Duration = Duration::from_millis(100);
+
+/// Lines of one round that are one transaction of the store; more are several.
+pub const LEASE_LINES_MAX: usize = 2_048;
+
+/// Time after which the grantor counts on.
+pub const GRANTOR_STEP: Duration = Duration::from_millis(250);
+
+/// Most that it counts at once. Two of these are less than a third of the shortest ttl, so that no lease ends while its
+/// holder uses it.
+pub const GRANTOR_STEP_MAX: Duration = Duration::from_millis(400);
+
+/// Time for the store to answer one question; a broken connection is known within it.
+pub const STORE_ANSWER_MAX: Duration = Duration::from_secs(2);
+
+/// Time for whoever reads or changes something through the store, a queue before it included.
+pub const STORE_WAIT_MAX: Duration = Duration::from_secs(30);
+
+/// First and longest wait before a store is connected to again.
+pub const STORE_RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+
+/// Questions and records that wait for the store's connection: the records that may be unsettled, and room for questions.
+pub const STORE_QUEUE_MAX: usize = RESERVATIONS_MAX + 1_024;
+
+/// Notes of the store that wait to be read; each only says that a round is due.
+pub const STORE_NOTES_MAX: usize = 64;
+
+/// Connections to the store beside the one of rounds and records, for operators' questions and changes.
+pub const STORE_ASKS_MAX: usize = 8;
+
+/// Records in one commit of the store; one of them takes some 50 ms, and rounds come between.
+pub const STORE_RECORDS_MAX: usize = 1_024;
+
+/// Time until what operators set elsewhere is read again where that failed: a revoked key must not work for long.
+pub const REFRESH_RETRY: Duration = Duration::from_millis(500);
+
 /// Connections that servers opened and that were turned around, at one gateway or agent: [`INSTANCES_MAX`] servers with four.
 pub const TURNED_MAX: usize = 4 * INSTANCES_MAX;
 
@@ -468,6 +523,9 @@ pub const JOB_RETRY: (Duration, Duration) = (Duration::from_secs(10), Duration::
 
 /// Time beyond its grace in which a job that was told to finish should be gone: Slurm's own time to kill is 30 s.
 pub const JOB_SETTLE: Duration = Duration::from_secs(60);
+
+/// Time by which Slurm may tell a job to finish too early (sbatch(1), `--signal`).
+pub const SIGNAL_EARLY: Duration = Duration::from_secs(60);
 
 /// Load times, and waits in line, from which the next ones are foreseen.
 pub const LEADS_KEPT: usize = 8;

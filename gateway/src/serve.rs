@@ -37,6 +37,7 @@ use crate::openai::metering::Metering;
 use crate::openai::{Api, Passed};
 use crate::quota;
 use crate::quota::ledger::LedgerError;
+use crate::quota::open::OpenError;
 use crate::quota::retention;
 use crate::stack::{self, Shared};
 use crate::start::{Load, StartFailed, Starter, UpstreamFailed};
@@ -127,9 +128,12 @@ pub enum ServeError {
     /// The gateway of `[dial]` or `[agent]` cannot be called.
     #[error(transparent)]
     Dial(#[from] DiallerError),
-    /// The ledger cannot be used, or stopped working.
+    /// The ledger stopped working.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
+    /// The quotas cannot be opened.
+    #[error(transparent)]
+    Quota(#[from] OpenError),
     /// Tenants and keys do not fit together.
     #[error(transparent)]
     Tenants(#[from] TenantError),
@@ -157,7 +161,7 @@ impl App {
         let tenants = Tenants::open(&config, quota::open::open(&config, &clock)?)?;
         tenants.quota().replay()?;
         let energy = Energy::here(&config.energy);
-        let ends = walltime::end(&config.server, &clock, |name| std::env::var(name).ok());
+        let ends = walltime::find(&config.server, &clock).await;
         let starter = Starter::new(metrics.clone(), clock.clone());
         let starter = starter.routed_by(&config.route).ending(ends);
         let starter = starter.with_energy(&energy);
@@ -222,6 +226,7 @@ impl App {
         } = self;
         let listener = core.accept(clients, operators);
         core.keep_metrics();
+        core.share_quota();
         core.keep_retention();
         core.keep_energy();
         core.collect();
@@ -241,6 +246,7 @@ impl App {
         tracing::info!("draining");
         let times = walltime::within(core.drain_times(), core.ends, core.clock.now());
         let drained = core.drain(times, signal()).await;
+        core.tenants.quota().leave().await;
         core.close_ledger().await?;
         tracing::info!(?drained, "stopped");
         Ok(drained)
@@ -298,6 +304,12 @@ impl Core {
             links: self.links.clone(),
             kept: self.kept.clone(),
         })
+    }
+
+    /// Keeps up with other gateways, where they share quotas with this one; until the last request is over.
+    fn share_quota(&self) {
+        self.links.spawn(self.tenants.quota().clone().keep_leases());
+        self.links.spawn(self.tenants.clone().follow());
     }
 
     /// Waits until all that was settled is safe.

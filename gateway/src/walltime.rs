@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use hansa_config::schema::Server;
 
+use crate::agent::slurm::Slurm;
 use crate::clock::Clock;
 use crate::drain::DrainTimes;
 use crate::limits::FINAL_EVENTS;
@@ -17,6 +18,24 @@ pub const JOB_ID: &str = "SLURM_JOB_ID";
 
 /// Share of a short life that may go into leaving.
 const LEAVING_SHARE: u32 = 4;
+
+/// The end of this server's machine: by the config, by the environment of the Slurm job that it runs in, or by Slurm
+/// itself, whose older versions do not tell a job its end.
+pub async fn find(server: &Server, clock: &Clock) -> Option<Duration> {
+    let variable = |name: &str| std::env::var(name).ok();
+    let told = end(server, clock, variable);
+    let job = || variable(JOB_ID)?.trim().parse().ok();
+    let Some(job) = job().filter(|_| told.is_none()) else {
+        return told;
+    };
+    match Slurm::new(None).left(job).await {
+        Ok(left) => left.map(|left| clock.now() + left),
+        Err(error) => {
+            tracing::warn!(job, %error, "the end of this job is not known; set {JOB_END} or server.ends_at");
+            None
+        }
+    }
+}
 
 /// The earliest end that the config names, or else the one of the Slurm job by `variable` of the environment.
 #[must_use]

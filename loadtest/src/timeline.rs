@@ -21,6 +21,12 @@ pub const LEAST_MS: f64 = 0.1;
 /// The width of an interval to begin with, in nanoseconds.
 const FIRST_WIDTH: Nanos = 50_000_000;
 
+/// Requests in an interval that is worth drawing, on average.
+const REQUESTS_A_BIN: u64 = 10;
+
+/// Intervals that a chart has at least, if the run has them.
+const FEWEST_BINS: usize = 12;
+
 /// The intervals of a run.
 #[derive(Debug, Clone)]
 pub struct Timeline {
@@ -77,6 +83,21 @@ impl Timeline {
     /// The intervals, from the start of the run on.
     pub fn bins(&self) -> &[Bin] {
         &self.bins
+    }
+
+    /// The same in intervals that hold some requests each, as far as a few intervals are left: what a chart shows of
+    /// fewer is noise.
+    #[must_use]
+    pub fn for_drawing(&self) -> Self {
+        let mut drawn = self.clone();
+        let count = |bin: &Bin| bin.good + bin.failed;
+        let requests: u64 = drawn.bins.iter().map(count).sum();
+        while drawn.bins.len() >= 2 * FEWEST_BINS
+            && requests < REQUESTS_A_BIN * drawn.bins.len() as u64
+        {
+            drawn.halve();
+        }
+        drawn
     }
 
     /// Makes one interval of two.
@@ -170,6 +191,16 @@ mod tests {
         assert_eq!(timeline.bins().iter().map(|bin| bin.good).sum::<u64>(), 6);
         assert_eq!(timeline.bins()[0].good, 4);
         assert!(timeline.width_s() * TIMELINE_BINS as f64 > 86_000.0);
+    }
+
+    #[test]
+    fn few_requests_are_drawn_in_few_intervals_and_none_is_lost() {
+        let mut timeline = Timeline::new(0);
+        (0..110).for_each(|second| timeline.fold(&at(second)));
+        let drawn = timeline.for_drawing();
+        assert!((FEWEST_BINS..2 * FEWEST_BINS).contains(&drawn.bins().len()));
+        assert_eq!(drawn.bins().iter().map(|bin| bin.good).sum::<u64>(), 110);
+        assert!((drawn.width_s() * drawn.bins().len() as f64) >= 110.0);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use crate::keys::Key;
 use crate::keys::tenancy::{ALLOCATION, API_KEY, PRICE, RATE, TENANT};
 use crate::problems::{Fault, quote};
 use crate::read::Reader;
+use crate::schema::tenancy::StoreAway;
 
 /// Notes every broken rule of these sections.
 pub(super) fn check(reader: &mut Reader) {
@@ -66,6 +67,18 @@ pub(super) fn check(reader: &mut Reader) {
             let fault = Fault::new("is not after its start", help);
             at(reader, &format!("allocation[{index}].end"), fault);
         }
+    }
+    for (index, tenant) in config.tenants.iter().enumerate() {
+        let is_open = tenant.rates.store_away == Some(StoreAway::Open);
+        if is_open != tenant.rates.open_tokens_per_minute.is_some() {
+            let help = "write both, store_away = \"open\" and open_tokens_per_minute, or neither";
+            let fault = Fault::new("has one of two keys that go together", help);
+            at(reader, &format!("tenant[{index}]"), fault);
+        }
+    }
+    if config.quota.store.is_some() && config.quota.ledger.is_some() {
+        let fault = Fault::new("stands beside quota.ledger", "keep records in one of them");
+        at(reader, "quota.store", fault);
     }
     for (index, rate) in config.rates.iter().enumerate() {
         if rate.model.is_empty() == rate.site.is_empty() {

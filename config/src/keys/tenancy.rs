@@ -37,7 +37,7 @@ const fn many(path: &'static str, doc: &'static str) -> Section {
 }
 
 /// Keys of `[quota]`.
-pub(crate) const QUOTA: [Key<Config>; 4] = [
+pub(crate) const QUOTA: [Key<Config>; 7] = [
     key(
         "quota.ledger",
         "File that keeps what was spent, and the tenants, keys and allocations that are set while the \
@@ -45,6 +45,25 @@ pub(crate) const QUOTA: [Key<Config>; 4] = [
         |c: &mut Config| Slot::Path(&mut c.quota.ledger),
     )
     .example("\"/var/lib/hansa/ledger.redb\""),
+    key(
+        "quota.store",
+        "File, or \"env:NAME\", with the URL of a PostgreSQL database in place of the file: gateways with the same one share \
+         all rates, allocations and records, and should have the same sections here. TLS is used unless the URL says \
+         sslmode=disable. The server must not stand behind a pooler of transactions.",
+        |c: &mut Config| Slot::Secret(&mut c.quota.store),
+    )
+    .example("\"env:HANSA_STORE\""),
+    key(
+        "quota.store_ca",
+        "PEM file with the authority that signs the database's certificate. Left out: the public ones.",
+        |c: &mut Config| Slot::Path(&mut c.quota.store_ca),
+    )
+    .example("\"/etc/hansa/store-ca.pem\""),
+    key(
+        "quota.lease_ttl_ms",
+        "How long a gateway that the store no longer hears of keeps what it has on lease; it uses it for two thirds of that.",
+        |c| Slot::U32(&mut c.quota.lease_ttl_ms, limits::LEASE_TTL_MS),
+    ),
     key(
         "quota.site",
         "The site that this server is, in allocations, prices and records.",
@@ -115,7 +134,7 @@ const KEY_RATES: [Key<ApiKey>; 6] = rates!(ApiKey);
 const OF_RATES: [Key<RateOf>; 6] = rates!(RateOf);
 
 /// Keys of each `[[tenant]]`.
-pub(crate) const TENANT: &[Key<Tenant>] = &join::<Tenant, 9, 15>(
+pub(crate) const TENANT: &[Key<Tenant>] = &join::<Tenant, 11, 17>(
     [
         key(
             "id",
@@ -156,6 +175,19 @@ pub(crate) const TENANT: &[Key<Tenant>] = &join::<Tenant, 9, 15>(
             |t: &mut Tenant| Slot::IdOrEmpty(&mut t.pool),
         )
         .example("\"acme\""),
+        key(
+            "store_away",
+            "What it gets while the store that gateways share is away. closed: nothing. safe: what its gateway has on lease. \
+             open: beyond that open_tokens_per_minute at each gateway. Left out: as its organisation, or safe.",
+            |t: &mut Tenant| Slot::StoreAway(&mut t.rates.store_away),
+        )
+        .example("\"open\""),
+        key(
+            "open_tokens_per_minute",
+            "Tokens of prompt and completion in a minute at each gateway while the store is away, for store_away = \"open\".",
+            |t: &mut Tenant| Slot::MaybeU64(&mut t.rates.open_tokens_per_minute, limits::RATE),
+        )
+        .example("10000"),
         key(
             "retention_days",
             "Days after which its records are deleted. Left out: as [quota] says, or its organisation.",

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::Choice;
+use crate::secret::SecretSource;
 
 /// `[[tenant]]`: an organisation, or a project of one.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -91,6 +92,33 @@ pub struct Rates {
     pub concurrent_max: Option<u32>,
     /// Requests that wait for their first content.
     pub queued_max: Option<u32>,
+    /// What happens while the store that gateways share is away; of tenants only.
+    pub store_away: Option<StoreAway>,
+    /// Tokens in a minute at each gateway, where that is [`StoreAway::Open`].
+    pub open_tokens_per_minute: Option<u64>,
+}
+
+/// What a tenant gets while the store is away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StoreAway {
+    /// Nothing.
+    Closed,
+    /// What is on lease.
+    Safe,
+    /// And so many tokens in a minute beyond that.
+    Open,
+}
+
+impl Choice for StoreAway {
+    const ALL: &'static [Self] = &[Self::Closed, Self::Safe, Self::Open];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Safe => "safe",
+            Self::Open => "open",
+        }
+    }
 }
 
 /// `[[rate]]`: bounds of a model or a site, whoever asks.
@@ -194,6 +222,12 @@ pub struct Quota {
     pub site: String,
     /// Tokens that a choice may have where the client names no number: as many are reserved.
     pub default_max_tokens: u32,
+    /// URL of the PostgreSQL database that gateways share, in place of a file.
+    pub store: Option<SecretSource>,
+    /// PEM file of the authority that signs the database's certificate; the public ones where unset.
+    pub store_ca: Option<PathBuf>,
+    /// How long a gateway that is cut off keeps what it has on lease.
+    pub lease_ttl_ms: u32,
     /// Days after which records are deleted; never where unset.
     pub retention_days: Option<u32>,
 }
@@ -201,6 +235,9 @@ pub struct Quota {
 impl Default for Quota {
     fn default() -> Self {
         Self {
+            store: None,
+            store_ca: None,
+            lease_ttl_ms: 6_000,
             ledger: None,
             site: "local".to_owned(),
             default_max_tokens: 4_096,

@@ -19,6 +19,15 @@ use crate::openai::error::ApiError;
 use crate::upstream::Readiness;
 use crate::upstream::registry::{AddError, Listed, Origin};
 
+/// A change that was made, in the extensions of its answer: the audit trail has it before the answer leaves.
+#[derive(Debug, Clone)]
+pub(super) struct Changed {
+    /// `set` or `remove`.
+    pub(super) action: &'static str,
+    /// Id of the model.
+    pub(super) id: String,
+}
+
 /// The three routes.
 pub(super) fn routes() -> Routes<Fleet> {
     Routes::new()
@@ -50,21 +59,29 @@ async fn add(State(fleet): State<Fleet>, request: Request) -> Result<Response, A
         error => ApiError::invalid_model(error.to_string()),
     })?;
     let listed = fleet.list();
-    let model = listed.iter().find(|listed| *listed.info.id == *model.id);
-    Ok((StatusCode::ACCEPTED, Json(model.map(describe))).into_response())
+    let shown = listed.iter().find(|listed| *listed.info.id == *model.id);
+    let answer = (StatusCode::ACCEPTED, Json(shown.map(describe))).into_response();
+    Ok(changed(answer, "set", &model.id))
 }
 
 /// `DELETE`: answers once the model's requests have ended and its memory is free.
 async fn remove(
     State(fleet): State<Fleet>,
     id: Result<Path<String>, PathRejection>,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Response, ApiError> {
     let Path(id) = id.map_err(|_| ApiError::model_not_found(""))?;
     if fleet.remove(&id).await {
-        Ok(Json(json!({ "id": id, "deleted": true })))
+        let answer = Json(json!({ "id": id, "deleted": true })).into_response();
+        Ok(changed(answer, "remove", &id))
     } else {
         Err(ApiError::model_not_found(&id))
     }
+}
+
+fn changed(mut answer: Response, action: &'static str, id: &str) -> Response {
+    let id = id.to_owned();
+    answer.extensions_mut().insert(Changed { action, id });
+    answer
 }
 
 /// All problems at once, one a line.

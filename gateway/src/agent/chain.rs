@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::JobId;
 use super::lead::Recent;
 use super::queue::{Seen, State};
-use crate::limits::{CHAIN_JOBS_MAX, JOB_MISSED_MAX, JOB_RETRY, JOB_SETTLE};
+use crate::limits::{CHAIN_JOBS_MAX, JOB_MISSED_MAX, JOB_RETRY, JOB_SETTLE, SIGNAL_EARLY};
 
 /// What is known of a replica's jobs beforehand.
 #[derive(Debug, Clone, Copy)]
@@ -214,7 +214,8 @@ impl Chain {
     pub fn lead(&self) -> Duration {
         let load = self.loads.longest().unwrap_or(self.rules.load);
         let wait = self.waits.longest().unwrap_or_default();
-        let needed = load + wait + self.rules.grace + self.rules.poll;
+        let told = SIGNAL_EARLY + self.rules.grace;
+        let needed = load + wait + told + self.rules.poll;
         needed.min(self.rules.time_limit / 2)
     }
 
@@ -283,7 +284,7 @@ impl Chain {
 
     /// A job that served to its end, or was told to go, is no failure; any other is, and the next one waits.
     fn ended(&mut self, job: &Job, now: Duration) {
-        let margin = self.rules.grace + JOB_SETTLE;
+        let margin = self.rules.grace + SIGNAL_EARLY + JOB_SETTLE;
         let in_time = job.ends.is_some_and(|ends| now + margin >= ends);
         let expected = job.served.is_some() && (job.told.is_some() || in_time);
         let needless = job.stage == Stage::Waiting && job.cancelled;

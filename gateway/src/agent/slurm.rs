@@ -5,6 +5,7 @@
 use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
@@ -79,6 +80,20 @@ impl Slurm {
         let arguments = [&arguments[..], &[format]].concat();
         let said = self.run("squeue", &arguments, String::new()).await?;
         Ok(queue::read(&said))
+    }
+
+    /// Time until the limit of `job`, where it has one.
+    ///
+    /// # Errors
+    /// [`SlurmError`].
+    pub async fn left(&self, job: JobId) -> Result<Option<Duration>, SlurmError> {
+        let format = format!("--format={}", queue::FORMAT);
+        let arguments = ["--noheader".to_owned(), format!("--jobs={job}"), format];
+        let said = self.run("squeue", &arguments, String::new()).await?;
+        let seen = queue::read(&said).into_iter();
+        Ok(seen
+            .filter(|seen| seen.id == job)
+            .find_map(|seen| seen.left))
     }
 
     /// Asks the server of a job to finish what it has.
@@ -217,6 +232,9 @@ mod tests {
         assert_eq!(job, 41);
         let jobs = slurm.list().await.unwrap();
         assert_eq!((jobs[0].id, jobs[0].state), (41, State::Running));
+        let left = slurm.left(41).await.unwrap();
+        assert_eq!(left, Some(Duration::from_secs(600)));
+        assert_eq!(slurm.left(42).await.unwrap(), None);
         slurm.finish(41).await.unwrap();
         slurm.cancel(41).await.unwrap();
         let noted = std::fs::read_to_string(noted).unwrap();

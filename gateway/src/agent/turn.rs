@@ -121,12 +121,12 @@ impl Dialler {
     async fn call(&self, who: &Who) -> Result<Turned, DialError> {
         let wire = self.target.clone().connect().await;
         let wire = TokioIo::new(wire.map_err(DialError::Connect)?);
-        let (mut sender, connection) = http1::handshake(wire).await.map_err(broken)?;
+        let (mut sender, connection) = http1::handshake(wire).await?;
         let request = self.request(who)?;
         let exchange = async move {
-            let answer = sender.send_request(request).await.map_err(broken)?;
+            let answer = sender.send_request(request).await?;
             match answer.status() {
-                StatusCode::SWITCHING_PROTOCOLS => upgrade::on(answer).await.map_err(broken),
+                StatusCode::SWITCHING_PROTOCOLS => Ok(upgrade::on(answer).await?),
                 status => Err(DialError::Refused(status)),
             }
         };
@@ -154,8 +154,10 @@ impl Dialler {
     }
 }
 
-fn broken(error: hyper::Error) -> DialError {
-    DialError::Broken(innermost(&error))
+impl From<hyper::Error> for DialError {
+    fn from(error: hyper::Error) -> Self {
+        Self::Broken(innermost(&error))
+    }
 }
 
 /// Agrees to turn the connection of `request` around: the answer, and what then resolves to the connection.
@@ -182,4 +184,63 @@ pub(crate) fn agree(
 pub(crate) async fn turned(turning: OnUpgrade) -> Option<Turned> {
     let turned = timeout(limits::DIAL_TIME, turning);
     turned.await.ok()?.ok().map(TokioIo::new)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// What a call comes to at a server that answers so, and keeps the connection.
+    async fn called(answer: &'static str) -> Result<(), DialError> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let dialler = Dialler::new(&url, &Peer::default()).unwrap();
+        let who = Who {
+            node: "gpu".into(),
+            instance: "i".into(),
+            job: None,
+        };
+        let serve = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut head = [0; 1024];
+            let read = stream.read(&mut head).await.unwrap();
+            let head = std::str::from_utf8(&head[..read]).unwrap();
+            assert!(
+                head.starts_with("GET /hansa/v1/agent HTTP/1.1\r\n"),
+                "{head}"
+            );
+            assert!(head.contains("upgrade: hansa-agent\r\n"), "{head}");
+            stream.write_all(answer.as_bytes()).await.unwrap();
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            dialled = dialler.dial(&who) => dialled.map(|_| ()),
+            () = serve => Ok(()),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_call_is_turned_or_refused_by_name() {
+        let turned = "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: hansa-agent\r\n\r\n";
+        assert!(called(turned).await.is_ok());
+        let refused = called("HTTP/1.1 404 Not Found\r\ncontent-length: 5\r\n\r\nhello").await;
+        let Err(DialError::Refused(status)) = refused else {
+            panic!("{refused:?}");
+        };
+        assert_eq!(status, 404);
+        let nonsense = called("220 mail.example ESMTP\r\n").await;
+        assert!(
+            matches!(nonsense, Err(DialError::Broken(_))),
+            "{nonsense:?}"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_says_nothing_is_late() {
+        let silent = called("").await;
+        assert!(matches!(silent, Err(DialError::Late)), "{silent:?}");
+    }
 }

@@ -52,11 +52,11 @@ impl AdminArgs {
     }
 }
 
-/// An id as part of a path; a project keeps its slash.
+/// An id as part of a path.
 pub(super) fn escaped(id: &str) -> String {
     let mut path = String::new();
     for byte in id.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-_.~/".contains(&byte) {
+        if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) {
             path.push(byte.into());
         } else {
             let _ = write!(path, "%{byte:02X}");
@@ -165,7 +165,7 @@ mod tests {
 
     #[test]
     fn ids_become_parts_of_paths() {
-        assert_eq!(escaped("uni/physics"), "uni/physics");
+        assert_eq!(escaped("uni/physics"), "uni%2Fphysics");
         assert_eq!(escaped("a?b#c %"), "a%3Fb%23c%20%25");
     }
 }

@@ -41,10 +41,10 @@ pub(super) async fn serve(State(api): State<Api>, request: Request) -> Result<Re
         prompt: ask.inputs.iter().map(EmbedInput::tokens_max).sum(),
         ..Tokens::default()
     };
-    let held = client
-        .as_ref()
-        .map(|client| client.hold(&id, &model, bound));
-    let held = held.transpose()?.map(Arc::new);
+    let held = match &client {
+        Some(client) => Some(Arc::new(client.hold(&id, &model, bound).await?)),
+        None => None,
+    };
     let time = api.time_for(&said);
     let request = Arc::new(EmbedRequest {
         id,

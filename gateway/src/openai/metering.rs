@@ -108,7 +108,7 @@ impl Client {
             bound.prompt = bound.prompt.saturating_add(prompt.into());
             bound.completion = bound.completion.saturating_add(completion);
         }
-        let reservation = Arc::new(self.hold(request, &model, bound)?);
+        let reservation = Arc::new(self.hold(request, &model, bound).await?);
         let kept = upstream.keeps_usage();
         if requests.len() > 1 {
             reservation.has_several_parts();
@@ -126,7 +126,7 @@ impl Client {
     ///
     /// # Errors
     /// 429 where there is not enough left.
-    pub(super) fn hold(
+    pub(super) async fn hold(
         &self,
         request: &Arc<str>,
         model: &Arc<str>,
@@ -137,8 +137,8 @@ impl Client {
             purpose: self.purpose.clone(),
         };
         let (quota, account) = (&self.metering.quota, &self.principal.account);
-        let reserved = quota.reserve(account, model, bound, slip);
-        reserved.map_err(refused)
+        let admitted = quota.admit(account, model, bound, slip).await;
+        admitted.map_err(refused)
     }
 
     /// Tells in `response` what is left, by the names that OpenAI has for it.
@@ -187,7 +187,7 @@ fn refused(refusal: Refusal) -> ApiError {
             ApiError::quota_exhausted()
         }
         Refusal::NotHere { .. } => ApiError::quota_exhausted(),
-        Refusal::Busy => ApiError::overloaded(),
+        Refusal::Away | Refusal::Busy => ApiError::overloaded(),
     }
 }
 

@@ -25,6 +25,7 @@ type Caller = Option<Extension<Arc<Principal>>>;
 /// `GET /v1/usage`
 pub(super) async fn get(State(api): State<Api>, caller: Caller) -> Result<Response, ApiError> {
     let (metering, principal) = known(&api, caller)?;
+    metering.quota.look(Some(&principal.account)).await;
     Ok(json(&metering.quota.usage(&principal.account)))
 }
 

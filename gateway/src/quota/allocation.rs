@@ -5,10 +5,13 @@
 //! is; a period that has begun is never begun again, whatever the clock does.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::amount::Currency;
+use super::lease::slice::Slice;
+use super::lease::{Answer, Holding, Line, Size, Subject};
 use crate::limits::CARRIED_PERIODS_MAX;
 
 /// What an operator grants.
@@ -99,6 +102,10 @@ pub struct Allocation {
     grant: Grant,
     balance: Balance,
     reserved: u64,
+    /// Where gateways share it: what this one may spend. The balance is then that of all, as of the last round.
+    slice: Option<Slice>,
+    /// What the slice had of the period before, and its number.
+    past: Option<(u64, Slice)>,
 }
 
 impl Allocation {
@@ -109,7 +116,32 @@ impl Allocation {
             grant,
             balance: Balance::default(),
             reserved: 0,
+            slice: None,
+            past: None,
         }
+    }
+
+    /// Shares it with other gateways: from now on only what is on lease can be reserved.
+    pub fn share(&mut self) {
+        self.slice.get_or_insert_default();
+    }
+
+    /// As it may be for all gateways together: spent where the store has just said so, and otherwise whole.
+    #[must_use]
+    pub fn guess(&self, now: Duration) -> Self {
+        let slice = self.slice.as_ref();
+        let is_spent =
+            slice.is_some_and(|slice| slice.is_dry(now) && slice.free(self.reserved) == 0);
+        Self {
+            reserved: if is_spent { u64::MAX } else { 0 },
+            ..Self::new(self.grant.clone())
+        }
+    }
+
+    /// What no gateway has spent or holds for its requests, as far as is known here.
+    #[must_use]
+    pub const fn unspent(&self) -> u64 {
+        self.capacity().saturating_sub(self.committed())
     }
 
     /// What was granted.
@@ -133,8 +165,7 @@ impl Allocation {
     /// Another grant in its place; what is spent and held stays.
     pub fn change(&mut self, grant: Grant) {
         self.grant = grant;
-        let beyond = self.committed().saturating_sub(self.capacity());
-        self.balance.excess = self.balance.excess.max(beyond);
+        self.record_excess();
     }
 
     /// Whether it may be spent at this moment.
@@ -160,13 +191,10 @@ impl Allocation {
         if passed == 0 {
             return;
         }
-        let (mut carried, mut committed) = (self.balance.carried, self.committed());
-        // After a few periods without spending the sum no longer changes by a whole unit, or grows by a whole grant.
-        for _ in 0..passed.min(CARRIED_PERIODS_MAX) {
-            let left = (self.grant.amount.saturating_add(carried)).saturating_sub(committed);
-            let share = u128::from(left) * u128::from(self.grant.carry_over_percent.min(100)) / 100;
-            carried = u64::try_from(share).unwrap_or(u64::MAX);
-            committed = 0;
+        let committed = self.committed();
+        let carried = carry_over(self.size(), self.balance.carried, committed, passed);
+        if let Some(slice) = &mut self.slice {
+            self.past = Some((self.balance.period, std::mem::take(slice)));
         }
         self.balance = Balance {
             period: now,
@@ -177,10 +205,13 @@ impl Allocation {
         self.balance.excess = self.reserved.saturating_sub(self.capacity());
     }
 
-    /// What can still be reserved.
+    /// What can still be reserved, here and now.
     #[must_use]
-    pub const fn left(&self) -> u64 {
-        self.capacity().saturating_sub(self.committed())
+    pub fn left(&self) -> u64 {
+        match &self.slice {
+            Some(slice) => slice.free(self.reserved),
+            None => self.unspent(),
+        }
     }
 
     /// Seconds since the epoch at which there will be more, where that is known.
@@ -200,11 +231,19 @@ impl Allocation {
     /// Holds `amount`, which is left.
     pub const fn hold(&mut self, amount: u64) {
         self.reserved = self.reserved.saturating_add(amount);
+        if let Some(slice) = &mut self.slice {
+            slice.take(amount);
+        }
     }
 
     /// Takes over what open requests hold already, whether there is room for it or not.
     pub fn adopt(&mut self, held: u64) {
         self.hold(held);
+        self.record_excess();
+    }
+
+    /// Records what is committed beyond what there is.
+    pub fn record_excess(&mut self) {
         let beyond = self.committed().saturating_sub(self.capacity());
         self.balance.excess = self.balance.excess.max(beyond);
     }
@@ -220,6 +259,9 @@ impl Allocation {
         let excess = used.saturating_sub(held);
         self.balance.posted = self.balance.posted.saturating_add(used);
         self.balance.excess = self.balance.excess.saturating_add(excess);
+        if let Some(slice) = &mut self.slice {
+            slice.settle(used);
+        }
         Total {
             posted: used,
             excess,
@@ -232,6 +274,93 @@ impl Allocation {
         self.committed() <= self.capacity().saturating_add(self.balance.excess)
     }
 
+    /// Its slice, where it is shared.
+    pub const fn slice_mut(&mut self) -> Option<&mut Slice> {
+        self.slice.as_mut()
+    }
+
+    /// Whether `amount` more is not at hand, and the store may have it.
+    #[must_use]
+    pub fn is_short(&self, amount: u64, now: Duration) -> bool {
+        let slice = self.slice.as_ref();
+        slice.is_some_and(|slice| slice.is_short(amount, self.reserved, now))
+    }
+
+    /// Whether a round should come soon.
+    #[must_use]
+    pub fn runs_low(&self) -> bool {
+        let slice = self.slice.as_ref();
+        slice.is_some_and(|slice| slice.runs_low(self.reserved))
+    }
+
+    /// What to tell the store in a round: of this period, and once of the one before.
+    pub fn lines(&mut self, is_regular: bool) -> impl Iterator<Item = Line> {
+        let (size, reserved) = (self.size(), self.reserved);
+        let past = self.past.take().and_then(|(period, slice)| {
+            let subject = Subject::allocation(Arc::clone(&self.grant.id), period);
+            slice.give_up(&subject, size)
+        });
+        let subject = self.subject();
+        let slice = self.slice.as_mut();
+        let present = slice.and_then(|slice| slice.line(&subject, size, reserved, is_regular));
+        past.into_iter().chain(present)
+    }
+
+    /// Gives back all that is on lease, also what open requests hold: the grant is no more.
+    pub fn give_up(&mut self) -> Vec<Line> {
+        let (size, subject) = (self.size(), self.subject());
+        let slice = self.slice.take();
+        let present = slice.and_then(|slice| slice.give_up(&subject, size));
+        present.into_iter().chain(self.lines(false)).collect()
+    }
+
+    /// What open requests hold, for a lease that begins anew.
+    pub fn enlist(&mut self) -> Option<Holding> {
+        self.past = None;
+        let amount = self.reserved;
+        self.slice.as_mut()?.enlist(amount);
+        Some(Holding {
+            subject: self.subject(),
+            size: self.size(),
+            amount,
+        })
+    }
+
+    /// Takes in what the store said to a line that asked for `need`.
+    pub fn answer(&mut self, answer: &Answer, now: Duration, need: u64) {
+        if answer.subject.period != self.balance.period {
+            return;
+        }
+        if let Some(slice) = &mut self.slice {
+            slice.answer(answer, now, need);
+            self.balance.posted = answer.posted;
+            self.balance.excess = answer.excess;
+            self.balance.carried = answer.carried;
+        }
+        if answer.is_closed {
+            // By another gateway's clock the next one has begun, and what was left has gone over.
+            self.roll_to(self.balance.period.saturating_add(1));
+        }
+    }
+
+    /// Whether nothing is left to tell the store.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.past.is_none() && self.reserved == 0 && self.slice.as_ref().is_none_or(Slice::is_idle)
+    }
+
+    fn subject(&self) -> Subject {
+        Subject::allocation(Arc::clone(&self.grant.id), self.balance.period)
+    }
+
+    const fn size(&self) -> Size {
+        Size::Stock {
+            amount: self.grant.amount,
+            overdraft: self.grant.overdraft,
+            carry_over_percent: self.grant.carry_over_percent,
+        }
+    }
+
     const fn committed(&self) -> u64 {
         self.balance.posted.saturating_add(self.reserved)
     }
@@ -240,6 +369,27 @@ impl Allocation {
         let granted = self.grant.amount.saturating_add(self.balance.carried);
         granted.saturating_add(self.grant.overdraft)
     }
+}
+
+/// What goes over after `passed` periods, of which the first had `carried` and `committed`, and the others nothing more.
+#[must_use]
+pub fn carry_over(size: Size, mut carried: u64, mut committed: u64, passed: u64) -> u64 {
+    let Size::Stock {
+        amount,
+        carry_over_percent,
+        ..
+    } = size
+    else {
+        return 0;
+    };
+    // After a few periods without spending the sum no longer changes by a whole unit, or grows by a whole grant.
+    for _ in 0..passed.min(CARRIED_PERIODS_MAX) {
+        let left = amount.saturating_add(carried).saturating_sub(committed);
+        let share = u128::from(left) * u128::from(carry_over_percent.min(100)) / 100;
+        carried = u64::try_from(share).unwrap_or(u64::MAX);
+        committed = 0;
+    }
+    carried
 }
 
 #[cfg(test)]

@@ -3,6 +3,8 @@
 //! A request is one charge: pending from [`Book::reserve`] on, then posted or voided, once. Everything that it needs is
 //! checked before anything is taken, so a refusal leaves no trace and two requests can never be promised the same.
 
+mod shared;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,6 +28,8 @@ pub struct Book {
     granted: HashMap<Arc<str>, Vec<Arc<str>>>,
     prices: HashMap<(Arc<str>, Option<Arc<str>>), Price>,
     pending: HashMap<ChargeId, Pending>,
+    /// Where gateways share what is in here.
+    sharing: Option<shared::Sharing>,
 }
 
 impl Book {
@@ -47,12 +51,6 @@ impl Book {
             Err(refusal) if !self.is_good_elsewhere(&claim, at) => return Err(refusal),
             holds => holds.unwrap_or_default(),
         };
-        self.hold(&holds);
-        for scope in &scopes {
-            if let Some(meter) = self.meters.get_mut(scope) {
-                meter.begin(claim.bound, at.now);
-            }
-        }
         let pending = Pending {
             claim,
             scopes,
@@ -62,17 +60,27 @@ impl Book {
             started: false,
             placed,
         };
-        self.pending.insert(id, pending);
+        self.begin(id, pending);
         Ok(())
+    }
+
+    /// Takes what a charge holds, and opens it.
+    fn begin(&mut self, id: ChargeId, pending: Pending) {
+        self.hold(&pending.holds);
+        for scope in &pending.scopes {
+            if let Some(meter) = self.meters.get_mut(scope) {
+                meter.begin(pending.claim.bound, pending.taken.now);
+            }
+        }
+        self.pending.insert(id, pending);
     }
 
     /// Opens a charge that an earlier life let in: nothing is refused, and only what is left is held. It is to be posted at
     /// once.
-    pub fn admit(&mut self, id: ChargeId, claim: Claim, at: Moment) {
+    pub fn recover(&mut self, id: ChargeId, claim: Claim, at: Moment) {
         self.roll(at);
         let price = self.price(&claim.model, &claim.site);
         let holds = self.owed(&claim, bound(&claim, price), at.unix_s);
-        self.hold(&holds);
         let pending = Pending {
             scopes: Vec::new(),
             holds,
@@ -82,7 +90,7 @@ impl Book {
             placed: true,
             claim,
         };
-        self.pending.insert(id, pending);
+        self.begin(id, pending);
     }
 
     /// Whether a request of this account would be refused whatever it asks: what a server looks at before it does any
@@ -91,6 +99,9 @@ impl Book {
     /// # Errors
     /// [`Refusal`] of the smallest request there is.
     pub fn check(&mut self, claim: &Claim, at: Moment) -> Result<(), Refusal> {
+        if self.is_shared() {
+            return self.check_shared(claim, at);
+        }
         let scopes = self.metered(claim.scopes());
         self.check_meters(&scopes, claim.bound, at.now)?;
         let least = Amounts {
@@ -286,11 +297,20 @@ impl Book {
 
     /// Puts the bounds of a scope in force.
     pub fn set_limits(&mut self, scope: Scope, limits: &Limits, now: Duration) {
-        let idle = (self.meters.get(&scope)).is_none_or(|meter| meter.concurrent() == 0);
+        let before = self.meters.get_mut(&scope);
+        let idle = before.as_ref().is_none_or(|meter| meter.concurrent() == 0);
+        if let Some(meter) = before.filter(|meter| meter.limits() != *limits) {
+            let given_up = meter.give_up(&scope);
+            self.say_goodbye(given_up);
+        }
         if limits.is_empty() && idle {
             self.meters.remove(&scope);
-        } else {
-            self.meters.entry(scope).or_default().set(limits, now);
+            return;
+        }
+        let meter = self.meters.entry(scope).or_default();
+        meter.set(limits, now);
+        if self.sharing.is_some() {
+            meter.share();
         }
     }
 
@@ -310,15 +330,19 @@ impl Book {
         let held = self.held(&id);
         let mut allocation = Allocation::new(grant);
         allocation.adopt(held);
+        if self.sharing.is_some() {
+            allocation.share();
+        }
         self.allocations.insert(id, allocation);
     }
 
     /// Takes a grant away; what was held of it is held of nothing. False where there is none.
     pub fn remove_grant(&mut self, id: &str) -> bool {
-        let Some(allocation) = self.allocations.remove(id) else {
+        let Some(mut allocation) = self.allocations.remove(id) else {
             return false;
         };
         self.forget(&allocation.grant().tenant, id);
+        self.say_goodbye(allocation.give_up());
         true
     }
 

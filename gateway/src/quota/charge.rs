@@ -126,6 +126,8 @@ pub enum Refusal {
         /// The site.
         site: Arc<str>,
     },
+    /// The store that gateways share does not answer, and nothing is on lease here.
+    Away,
     /// So many charges are open that the ledger could not take one more.
     Busy,
 }

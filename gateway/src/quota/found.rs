@@ -105,7 +105,7 @@ impl Quota {
             purpose: stub.purpose,
         };
         // It was let in by a life that is over: what it used is used, whether there is room for it or not.
-        self.with_book(|book, at| book.admit(own, claim, at));
+        self.with_book(|book, at| book.recover(own, claim, at));
         self.post(own, &slip, Spent::from(found.usage), Outcome::Aborted);
         Ok(true)
     }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 use uuid::Uuid;
 
 use super::allocation::Total;
@@ -229,8 +230,23 @@ pub enum LedgerError {
         /// What the system says.
         what: String,
     },
+    /// The address of a store is none.
+    #[error(
+        "quota.store is not the URL of a PostgreSQL database; write postgres://user:password@host/database"
+    )]
+    Url,
+    /// The store does not answer.
+    #[error(
+        "the {store} does not answer: {what}; see that it runs and that this server may use it"
+    )]
+    Away {
+        /// The store, without user and password.
+        store: String,
+        /// What is known of the reason.
+        what: String,
+    },
     /// It has no way to change what it has.
-    #[error("this ledger keeps its records as they are")]
+    #[error("this kind of ledger cannot do that")]
     Fixed,
     /// It stopped working earlier.
     #[error("the ledger has failed; the log says why")]
@@ -274,6 +290,15 @@ pub trait Ledger: Send + Sync + fmt::Debug {
         Err(LedgerError::Fixed)
     }
 
+    /// Writes a line into the audit trail, of a change that is kept elsewhere. Blocks: call it off the event loop.
+    ///
+    /// # Errors
+    /// [`LedgerError`], and nothing is written.
+    fn note(&self, line: AuditLine) -> Result<(), LedgerError> {
+        let _ = line;
+        Err(LedgerError::Fixed)
+    }
+
     /// Makes a change; when it returns, the change is as safe as a settled record. Blocks: call it off the event loop.
     ///
     /// # Errors
@@ -297,6 +322,11 @@ pub trait Ledger: Send + Sync + fmt::Debug {
     /// # Errors
     /// [`LedgerError`], where it never will be.
     fn flush(&self) -> Result<(), LedgerError>;
+
+    /// Where other servers change what operators set: a number that changes with it.
+    fn revisions(&self) -> Option<watch::Receiver<i64>> {
+        None
+    }
 
     /// Resolves where it stops working: then nothing more may be promised, and the process must end.
     fn failed(&self) -> BoxFuture<'static, ()> {

@@ -1,10 +1,14 @@
 //! What one scope spends at the moment: its rates, and how many of its requests run and wait.
 
+mod shared;
+
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::amount::Tokens;
+use super::lease::slice::Slice;
+use super::lease::term::StoreAway;
 use super::rate::{Rate, Refused};
 
 /// Bounds of one scope; `None` is no bound.
@@ -23,6 +27,8 @@ pub struct Limits {
     pub concurrent_max: Option<u32>,
     /// Requests that wait for their first content.
     pub queued_max: Option<u32>,
+    /// What happens while the store that gateways share is away; as for its organisation, or `safe`, where left out.
+    pub store_away: Option<StoreAway>,
 }
 
 impl Limits {
@@ -101,6 +107,11 @@ pub struct Meter {
     rates: [Option<Rate>; 4],
     concurrent: Counter,
     queued: Counter,
+    /// Where gateways share the bound of requests at once: how many this one may run.
+    slots: Option<Slice>,
+    store_away: Option<StoreAway>,
+    /// What was let in without a lease.
+    beyond: Option<Rate>,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -133,6 +144,7 @@ impl Meter {
                 _ => *rate = per_minute.map(Rate::new),
             }
         }
+        self.store_away = limits.store_away;
         self.concurrent.max = limits.concurrent_max;
         self.queued.max = limits.queued_max;
     }
@@ -148,7 +160,7 @@ impl Meter {
         ];
         let full = counters
             .into_iter()
-            .filter(|(_, counter)| counter.is_full());
+            .filter(|(bound, counter)| counter.is_full() || self.lacks_slot(*bound));
         let full = full.map(|(bound, counter)| Short {
             bound,
             limit: counter.max.unwrap_or_default().into(),
@@ -179,6 +191,7 @@ impl Meter {
         }
         self.concurrent.now += 1;
         self.queued.now += 1;
+        self.take_slot();
     }
 
     /// A request got its first content.

@@ -14,6 +14,7 @@ mod draw;
 pub mod export;
 mod found;
 pub mod invariants;
+pub mod lease;
 pub mod ledger;
 pub mod meter;
 pub mod open;
@@ -32,6 +33,8 @@ use uuid::{NoContext, Timestamp, Uuid};
 use self::amount::Tokens;
 use self::book::Book;
 use self::charge::{Account, ChargeId, Claim, Moment, Refusal, Spent};
+use self::lease::Lessor;
+use self::lease::keeper::Rounds;
 use self::ledger::{Drawn, Ledger, Outcome, Record};
 use self::reservation::{Reservation, Slip};
 use crate::clock::Clock;
@@ -50,6 +53,8 @@ struct Shared {
     ledger: Arc<dyn Ledger>,
     clock: Clock,
     options: Options,
+    /// Where other gateways spend from the same.
+    rounds: Option<Rounds>,
     /// The ledger's id, where it has one, and this life of the server.
     lives: (Option<Uuid>, Uuid),
 }
@@ -69,17 +74,86 @@ impl Quota {
     /// Quota by `book`, recorded in `ledger`.
     #[must_use]
     pub fn new(book: Book, ledger: Arc<dyn Ledger>, clock: Clock, options: Options) -> Self {
-        let book = Mutex::new(book);
+        Self::of(book, ledger, clock, options, None)
+    }
+
+    /// The same, shared with other gateways through `lessor`. Nothing is let in before [`Quota::keep_leases`] runs.
+    #[must_use]
+    pub fn shared(
+        mut book: Book,
+        ledger: Arc<dyn Ledger>,
+        clock: Clock,
+        options: Options,
+        lessor: Arc<dyn Lessor>,
+    ) -> Self {
+        book.share(lessor.ttl());
+        Self::of(book, ledger, clock, options, Some(Rounds::new(lessor)))
+    }
+
+    fn of(
+        book: Book,
+        ledger: Arc<dyn Ledger>,
+        clock: Clock,
+        options: Options,
+        rounds: Option<Rounds>,
+    ) -> Self {
         let lives = (ledger.owner(), Uuid::new_v4());
         Self {
             shared: Arc::new(Shared {
-                book,
+                book: Mutex::new(book),
                 ledger,
                 clock,
                 options,
+                rounds,
                 lives,
             }),
         }
+    }
+
+    /// Keeps what other gateways share with this one on lease, for as long as it is polled; at once where nobody does.
+    pub async fn keep_leases(self) {
+        if let Some(rounds) = &self.shared.rounds {
+            rounds.keep(&self).await;
+        }
+    }
+
+    /// Brings up to date what is known of an account's allocations, or of all, where gateways share them: before they are
+    /// shown to somebody.
+    pub async fn look(&self, account: Option<&Account>) {
+        if let Some(rounds) = &self.shared.rounds {
+            rounds.look(self, account).await;
+        }
+    }
+
+    /// Times that a request waited for the store that gateways share; in the steady state none does.
+    #[must_use]
+    pub fn lease_waits(&self) -> u64 {
+        self.shared.rounds.as_ref().map_or(0, Rounds::waits)
+    }
+
+    /// Gives all leases back; nothing may be open any more.
+    pub async fn leave(&self) {
+        if let Some(rounds) = &self.shared.rounds {
+            rounds.leave().await;
+        }
+    }
+
+    /// As [`Quota::reserve`]; where gateways share, what is not at hand is asked for first.
+    ///
+    /// # Errors
+    /// [`Refusal`], and nothing is held.
+    pub async fn admit(
+        &self,
+        account: &Arc<Account>,
+        model: &Arc<str>,
+        bound: Tokens,
+        slip: Slip,
+    ) -> Result<Reservation, Refusal> {
+        if let Some(rounds) = &self.shared.rounds {
+            let claim = self.claim(account, model, bound);
+            rounds.prepare(self, &claim).await;
+        }
+        self.reserve(account, model, bound, slip)
     }
 
     /// What it needs to know of its server.
@@ -121,8 +195,9 @@ impl Quota {
                 return Err(Refusal::Busy);
             }
             let (charge, by_site) = (new_charge(at), book.depends_on_site(account));
-            let reserved = book.reserve(charge, claim, at);
-            reserved.map(|()| (charge, by_site))
+            book.admit(charge, claim, at)?;
+            self.hurry_for(book);
+            Ok((charge, by_site))
         });
         let (charge, by_site) = reserved?;
         let quota = self.clone();
@@ -157,7 +232,22 @@ impl Quota {
     }
 
     fn move_to(&self, charge: ChargeId, site: &Arc<str>) -> Result<(), Refusal> {
-        self.with_book(|book, at| book.move_to(charge, site, at))
+        self.with_book(|book, at| {
+            let moved = book.move_to(charge, site, at);
+            if moved.is_err() {
+                // Whoever picks this site next may find it on lease.
+                book.want_at(charge, site, at);
+                self.hurry_for(book);
+            }
+            moved
+        })
+    }
+
+    fn hurry_for(&self, book: &mut Book) {
+        let rounds = self.shared.rounds.as_ref();
+        if let Some(rounds) = rounds.filter(|_| book.takes_hurry()) {
+            rounds.hurry();
+        }
     }
 
     fn void(&self, charge: ChargeId) {

@@ -2,30 +2,33 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
+use hansa_config::secret::SecretError;
 use hansa_config::{Config, schema};
 
 use super::allocation::Grant;
 use super::amount::{Currency, Price};
 use super::book::Book;
 use super::charge::Scope;
+use super::lease::Lessor;
+use super::lease::term::StoreAway;
 use super::ledger::{Ledger, LedgerError};
 use super::meter::Limits;
 use super::store::embedded::EmbeddedLedger;
 use super::store::memory::MemoryLedger;
+use super::store::postgres::PostgresLedger;
 use super::{Options, Quota};
 use crate::clock::Clock;
 use crate::start::HERE;
+use crate::tls::{self, TlsError};
 
 /// The quota that `config` describes, with its ledger.
 ///
 /// # Errors
-/// [`LedgerError`] of a ledger that cannot be used; it is never started empty in its place.
-pub fn open(config: &Config, clock: &Clock) -> Result<Quota, LedgerError> {
-    let ledger: Arc<dyn Ledger> = match &config.quota.ledger {
-        Some(file) => Arc::new(EmbeddedLedger::open(Path::new(file))?),
-        None => Arc::new(MemoryLedger::default()),
-    };
+/// [`OpenError`] of a ledger that cannot be used; it is never started empty in its place.
+pub fn open(config: &Config, clock: &Clock) -> Result<Quota, OpenError> {
+    let (ledger, lessor) = keeper(&config.quota, clock)?;
     let mut book = Book::default();
     for rate in &config.rates {
         let scope = match rate.site.is_empty() {
@@ -46,7 +49,42 @@ pub fn open(config: &Config, clock: &Clock) -> Result<Quota, LedgerError> {
         home: config.route.home_site.as_deref().unwrap_or(HERE).into(),
         default_max_tokens: config.quota.default_max_tokens,
     };
-    Ok(Quota::new(book, ledger, clock.clone(), options))
+    Ok(match lessor {
+        Some(lessor) => Quota::shared(book, ledger, clock.clone(), options, lessor),
+        None => Quota::new(book, ledger, clock.clone(), options),
+    })
+}
+
+/// Why there is no quota.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The ledger cannot be used.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// There is no address of the store.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
+    /// The authority of its certificate cannot be read.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+}
+
+type Kept = (Arc<dyn Ledger>, Option<Arc<dyn Lessor>>);
+
+/// Who keeps the records, and who lends where others spend from the same.
+fn keeper(quota: &schema::tenancy::Quota, clock: &Clock) -> Result<Kept, OpenError> {
+    if let Some(store) = &quota.store {
+        let url = store.read()?;
+        let tls = tls::trusting(quota.store_ca.as_ref())?;
+        let ttl = Duration::from_millis(quota.lease_ttl_ms.into());
+        let store = PostgresLedger::open(url.expose(), &tls, ttl, clock.clone())?;
+        let store = Arc::new(store);
+        return Ok((Arc::clone(&store) as Arc<dyn Ledger>, Some(store)));
+    }
+    Ok(match &quota.ledger {
+        Some(file) => (Arc::new(EmbeddedLedger::open(Path::new(file))?), None),
+        None => (Arc::new(MemoryLedger::default()), None),
+    })
 }
 
 impl Quota {
@@ -77,6 +115,13 @@ pub fn limits(rates: &schema::tenancy::Rates) -> Limits {
         tokens_per_minute: rates.tokens_per_minute,
         concurrent_max: rates.concurrent_max,
         queued_max: rates.queued_max,
+        store_away: rates.store_away.map(|away| match away {
+            schema::tenancy::StoreAway::Closed => StoreAway::Closed,
+            schema::tenancy::StoreAway::Safe => StoreAway::Safe,
+            schema::tenancy::StoreAway::Open => {
+                StoreAway::Open(rates.open_tokens_per_minute.unwrap_or_default())
+            }
+        }),
     }
 }
 

@@ -6,6 +6,10 @@
 
 use std::time::Duration;
 
+use super::lease::Answer;
+use super::lease::slice::Slice;
+use crate::limits::LEASE_WAIT_MIN;
+
 const MINUTE_NS: u128 = 60_000_000_000;
 
 /// A rate and how much of it is spent.
@@ -14,6 +18,8 @@ pub struct Rate {
     per_minute: u64,
     /// The moment of a full bucket: nanoseconds x `per_minute`.
     full_at: u128,
+    /// Where gateways share it: what this one may take. The bucket is then that of all, as of the last round.
+    slice: Option<Slice>,
 }
 
 /// Why nothing was taken.
@@ -29,10 +35,28 @@ impl Rate {
     /// A full bucket; at most `per_minute` units at once and that many more in each minute. A rate of 0 admits nothing.
     #[must_use]
     pub const fn new(per_minute: u64) -> Self {
+        Self::full_from(per_minute, Duration::ZERO)
+    }
+
+    /// A bucket that is full from a moment on.
+    #[must_use]
+    pub const fn full_from(per_minute: u64, full_at: Duration) -> Self {
         Self {
             per_minute,
-            full_at: 0,
+            full_at: full_at.as_nanos().saturating_mul(per_minute as u128),
+            slice: None,
         }
+    }
+
+    /// The moment from which the bucket is full, rounded up.
+    #[must_use]
+    pub fn full_at(&self) -> Duration {
+        self.time(self.full_at)
+    }
+
+    /// Shares it with other gateways: from now on only what is on lease can be taken.
+    pub fn share(&mut self) {
+        self.slice.get_or_insert_default();
     }
 
     /// Units in a minute.
@@ -43,9 +67,10 @@ impl Rate {
 
     /// Another rate from now on; what is spent stays spent.
     pub fn change(&mut self, per_minute: u64, now: Duration) {
-        let missing = self.per_minute.saturating_sub(self.remaining(now));
+        let missing = self.per_minute.saturating_sub(self.in_bucket(now));
         let mut changed = Self::new(per_minute);
         changed.take(missing, now);
+        changed.slice = self.slice.take();
         *self = changed;
     }
 
@@ -57,15 +82,26 @@ impl Rate {
         if units > self.per_minute {
             return Err(Refused::TooLarge);
         }
-        let over = (self.missing(now) + scaled(units)).saturating_sub(scaled(self.per_minute));
-        match over {
+        let Some(slice) = &self.slice else {
+            return match self.over(units, now) {
+                0 => Ok(()),
+                over => Err(Refused::Wait(self.time(over))),
+            };
+        };
+        match units.saturating_sub(slice.free(0)) {
             0 => Ok(()),
-            over => Err(Refused::Wait(self.time(over))),
+            beyond => {
+                let wait = self.time(self.over(beyond, now));
+                Err(Refused::Wait(wait.max(LEASE_WAIT_MIN)))
+            }
         }
     }
 
     /// Takes `units`, whether they are there or not.
     pub fn take(&mut self, units: u64, now: Duration) {
+        if let Some(slice) = &mut self.slice {
+            return slice.spend(units);
+        }
         self.full_at = self.full_at.max(self.at(now)) + scaled(units);
     }
 
@@ -73,12 +109,41 @@ impl Rate {
     pub fn give_back(&mut self, units: u64, taken: Duration, now: Duration) {
         let regained = self.at(now.saturating_sub(taken));
         let back = scaled(units).saturating_sub(regained);
+        if let Some(slice) = &mut self.slice {
+            return slice.refund(u64::try_from(back / MINUTE_NS).unwrap_or(u64::MAX));
+        }
         self.full_at = self.full_at.saturating_sub(back);
     }
 
     /// Units that could be taken at once.
     #[must_use]
     pub fn remaining(&self, now: Duration) -> u64 {
+        let at_hand = self.slice.as_ref().map_or(0, |slice| slice.free(0));
+        at_hand
+            .saturating_add(self.in_bucket(now))
+            .min(self.per_minute)
+    }
+
+    /// Its slice, where it is shared.
+    pub const fn slice_mut(&mut self) -> Option<&mut Slice> {
+        self.slice.as_mut()
+    }
+
+    /// Its slice, where it is shared.
+    #[must_use]
+    pub const fn slice(&self) -> Option<&Slice> {
+        self.slice.as_ref()
+    }
+
+    /// Takes in what the store said to a line that asked for `need`.
+    pub fn answer(&mut self, answer: &Answer, now: Duration, need: u64) {
+        if let Some(slice) = &mut self.slice {
+            slice.answer(answer, now, need);
+            self.full_at = self.at(now.saturating_add(answer.full_in));
+        }
+    }
+
+    fn in_bucket(&self, now: Duration) -> u64 {
         let free = scaled(self.per_minute).saturating_sub(self.missing(now));
         u64::try_from(free / MINUTE_NS).unwrap_or(u64::MAX)
     }
@@ -87,6 +152,12 @@ impl Rate {
     #[must_use]
     pub fn reset_after(&self, now: Duration) -> Duration {
         self.time(self.missing(now))
+    }
+
+    /// By how much `units` are more than the bucket has.
+    fn over(&self, units: u64, now: Duration) -> u128 {
+        let taken = self.missing(now).saturating_add(scaled(units));
+        taken.saturating_sub(scaled(self.per_minute))
     }
 
     fn missing(&self, now: Duration) -> u128 {

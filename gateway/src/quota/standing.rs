@@ -126,7 +126,7 @@ impl From<&Allocation> for AllocationUsage {
             overdraft: grant.overdraft,
             posted: balance.posted,
             reserved: allocation.reserved(),
-            left: allocation.left(),
+            left: allocation.unspent(),
             starts_at: grant.start_s,
             ends_at: (grant.end_s != i64::MAX).then_some(grant.end_s),
             renews_at: allocation.renews_at(),

@@ -40,7 +40,8 @@ pub(super) enum Standing {
 pub(super) struct Health {
     /// Failures since the last success.
     consecutive: u32,
-    outcomes: Outcomes,
+    /// Apart, since every decision walks over all candidates and none looks at these.
+    outcomes: Box<Outcomes>,
     ejections: u32,
     last_failure: Duration,
     state: State,
@@ -95,7 +96,7 @@ impl Health {
         // One that was sent before the ejection and ends well after it proves nothing.
         if matches!(self.state, State::Probing { .. }) {
             self.state = State::Ramping { since: now };
-            self.outcomes = Outcomes::default();
+            *self.outcomes = Outcomes::default();
         }
         if now >= self.last_failure + FORGIVEN_AFTER {
             self.ejections = 0;
@@ -180,6 +181,9 @@ const DECAY_S: f64 = 10.0;
 impl Penalty {
     /// Seconds added to the cost now.
     pub(super) fn seconds(&self, now: Duration) -> f64 {
+        if self.level_s <= 0.0 {
+            return 0.0;
+        }
         let since = now.saturating_sub(self.at).as_secs_f64();
         let level = self.level_s * (-since / DECAY_S).exp();
         if level < 1e-3 { 0.0 } else { level }

@@ -33,7 +33,7 @@ use self::candidate::Candidate;
 use self::cost::Load;
 use self::decision::{Attempt, Decision, Filtered, Reason, Scored};
 use self::draw::Draw;
-use self::estimate::Mean;
+use self::estimate::{Mean, PrefillLine};
 use self::facts::{CandidateId, Facts, Figures};
 use self::health::Standing;
 use self::load::{Credit, Work};
@@ -74,6 +74,9 @@ struct Model {
     candidates: Vec<CandidateId>,
     /// Tokens of an answer.
     output: Mean,
+    /// Seconds of a token and of a prompt, over all candidates.
+    tpot: Mean,
+    prefill: PrefillLine,
     bytes_per_token: Mean,
     habit: Habit,
 }
@@ -370,33 +373,24 @@ impl Router {
     }
 
     fn decision(
-        &mut self,
+        &self,
         ask: &Ask<'_>,
         pick: Option<&Eligible>,
         filtered: Filtered,
         now: Duration,
     ) -> Decision {
-        let pick = pick.and_then(|pick| self.scored(pick));
-        let eligible = u32::try_from(self.eligible.len()).unwrap_or(u32::MAX);
-        let by_cost = |a: &Eligible, b: &Eligible| a.cost.total_cmp(&b.cost);
-        if self.eligible.len() > DECISION_BEST_MAX {
-            self.eligible
-                .select_nth_unstable_by(DECISION_BEST_MAX, by_cost);
-            self.eligible.truncate(DECISION_BEST_MAX);
-        }
-        self.eligible.sort_unstable_by(by_cost);
+        let (best, count) = cheapest(&self.eligible);
+        let best = best.iter().take(count);
         Decision {
             at: now,
             attempt: ask.attempt,
             policy: self.options.policy,
             purpose: ask.rules.purpose,
-            pick,
-            best: self
-                .eligible
-                .iter()
-                .filter_map(|e| self.scored(e))
+            pick: pick.and_then(|pick| self.scored(pick)),
+            best: best
+                .filter_map(|place| self.scored(self.eligible.get(*place)?))
                 .collect(),
-            eligible,
+            eligible: u32::try_from(self.eligible.len()).unwrap_or(u32::MAX),
             filtered,
         }
     }
@@ -428,11 +422,30 @@ impl Router {
     }
 }
 
+/// Places of those with the lowest cost, lowest first, and how many there are. They are not sorted themselves: they are
+/// large, and few are asked for.
+fn cheapest(eligible: &[Eligible]) -> ([usize; DECISION_BEST_MAX], usize) {
+    let (mut best, mut count) = ([0; DECISION_BEST_MAX], 0);
+    let cost = |place: usize| eligible.get(place).map_or(f64::INFINITY, |e| e.cost);
+    for (place, candidate) in eligible.iter().enumerate() {
+        let at = best[..count].partition_point(|known| cost(*known) <= candidate.cost);
+        if at == DECISION_BEST_MAX {
+            continue;
+        }
+        count = (count + 1).min(DECISION_BEST_MAX);
+        best[at..count].rotate_right(1);
+        best[at] = place;
+    }
+    (best, count)
+}
+
 impl Model {
     fn new() -> Self {
         Self {
             candidates: Vec::new(),
             output: Mean::new(OUTPUT_TOKENS),
+            tpot: Mean::tpot(),
+            prefill: PrefillLine::default(),
             bytes_per_token: Mean::new(BYTES_PER_TOKEN),
             habit: Habit::default(),
         }
@@ -444,14 +457,17 @@ impl Model {
         let seen = u64::from(depth) * PREFIX_BLOCK_BYTES as u64;
         let unseen = ask.prompt_bytes.saturating_sub(seen);
         let usual_output = self.output.get().max(1.0);
+        let uncached = unseen as f64 / bytes_per_token;
         Load {
-            uncached: unseen as f64 / bytes_per_token,
+            uncached,
             prompt: ask.prompt_bytes as f64 / bytes_per_token,
             output: ask
                 .max_tokens
                 .map_or(usual_output, |max| usual_output.min(f64::from(max))),
             sequences: f64::from(ask.n),
             usual_output,
+            usual_tpot: self.tpot.get(),
+            usual_prefill: self.prefill.seconds(uncached),
         }
     }
 }

@@ -10,6 +10,7 @@ pub mod oidc;
 pub mod principal;
 pub mod secret;
 
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -20,6 +21,7 @@ use self::directory::{Denied, Directory, DirectoryError};
 use self::document::{KeyDocument, TenantDocument};
 use self::oidc::{IssuerError, Issuers, Refused};
 use self::principal::Principal;
+use crate::limits::REFRESH_RETRY;
 use crate::quota::Quota;
 use crate::quota::allocation::Grant;
 use crate::quota::charge::{Moment, Scope};
@@ -126,6 +128,55 @@ impl Tenants {
                 .with_book(|book, _| book.set_grant(grant));
         }
         Ok(tenants)
+    }
+
+    /// Reads again what operators set whenever another server has changed it, for as long as it is polled.
+    pub async fn follow(self) {
+        let Some(mut revisions) = self.shared.quota.ledger().revisions() else {
+            return;
+        };
+        while revisions.changed().await.is_ok() {
+            let tenants = self.clone();
+            let refreshed = tokio::task::spawn_blocking(move || tenants.refresh()).await;
+            if let Ok(Err(error)) = refreshed {
+                tracing::error!(%error, "what operators set elsewhere cannot be read; what was known stays in force");
+                revisions.mark_changed();
+                tokio::time::sleep(REFRESH_RETRY).await;
+            }
+        }
+    }
+
+    /// Puts in force what the ledger says now. Blocks: call it off the event loop.
+    ///
+    /// # Errors
+    /// [`TenantError`], and nothing is changed.
+    pub fn refresh(&self) -> Result<(), TenantError> {
+        let one_at_a_time = self.shared.changing.lock();
+        let _changing = one_at_a_time.unwrap_or_else(PoisonError::into_inner);
+        let before = self.directory();
+        let directory = self.read(None)?;
+        let grants = self.stored::<Grant>(Kind::Allocation, None)?;
+        for grant in &grants {
+            self.refuse_configured(Kind::Allocation, &grant.id)?;
+        }
+        self.drop_limits(&before, &directory);
+        self.put(directory);
+        let configured = self.shared.configured.allocations.iter().cloned();
+        let stored = grants.iter().map(|grant| Arc::clone(&grant.id));
+        let kept: HashSet<Arc<str>> = configured.chain(stored).collect();
+        self.shared.quota.with_book(|book, _| {
+            let known = book
+                .allocations()
+                .map(|known| Arc::clone(&known.grant().id));
+            let gone: Vec<Arc<str>> = known.filter(|id| !kept.contains(id)).collect();
+            for id in gone {
+                book.remove_grant(&id);
+            }
+            for grant in grants {
+                book.set_grant(grant);
+            }
+        });
+        Ok(())
     }
 
     /// Whether requests need a key, or a token of an issuer.

@@ -144,7 +144,7 @@ pub(crate) struct Shard {
 
 enum Way {
     /// We call; a lost connection is replaced at the next request.
-    Called(Client<Connector, Full<Bytes>>),
+    Called(Box<Client<Connector, Full<Bytes>>>),
     /// The server called, and this is what it opened.
     Turned(SendRequest<Full<Bytes>>),
 }
@@ -156,7 +156,7 @@ impl Link {
             true => (limits::LINK_CONNECTIONS_MAX, limits::LINK_STREAMS_MAX),
             false => (1, limits::LINK_HTTP1_MAX),
         };
-        let shard = |_| Shard::of(Way::Called(client(target, times, tasks)));
+        let shard = |_| Shard::of(Way::Called(Box::new(client(target, times, tasks))));
         let shards: Vec<Arc<Shard>> = (0..shards).map(shard).collect();
         Self {
             shards: Arc::new(ArcSwap::from_pointee(shards)),

@@ -19,6 +19,7 @@ use crate::harness::{
     Answer, PATIENCE, Server, Wire, bare, chat, exchange, gateway, model, node, post, sim_text,
     spawn,
 };
+use crate::tls::pem;
 
 const PATH: &str = "/v1/chat/completions";
 const SECRET: &str = "x-hansa-peer: the-secret-of-all-peers\r\n";
@@ -190,6 +191,27 @@ async fn who_is_no_peer_or_no_node_cannot_call() {
     assert_eq!(ask(&format!("{SECRET}{upgrade}")).await, 400);
     let stranger = who.replace("gpu", "cpu");
     assert_eq!(ask(&format!("{SECRET}{upgrade}{stranger}")).await, 404);
+    site.stop().await;
+}
+
+#[tokio::test]
+async fn certificates_are_enough_to_call_and_to_be_believed() {
+    let mut site = gateway(vec![calling()]);
+    site.peer.secret_file = None;
+    site.peer.ca = pem("ca.pem");
+    site.server.tls_cert = pem("server.pem");
+    site.server.tls_key = pem("server.key");
+    let site = Server::launch(site).await;
+    let mut config = caller(site.clients);
+    config.dial.gateway = Some(format!("https://localhost:{}", site.clients.port()));
+    config.peer.secret_file = None;
+    config.peer.ca = pem("ca.pem");
+    config.peer.cert = pem("peer.pem");
+    config.peer.key = pem("peer.key");
+    let server = Server::start(config).await;
+    // Ready means that the server told the gateway its status, which it tells peers alone.
+    until_ready(&site).await;
+    server.stop().await;
     site.stop().await;
 }
 

@@ -19,6 +19,8 @@ mod hops;
 mod hostile;
 mod oidc;
 mod peers;
+mod postgres;
+mod processes;
 #[expect(
     unreachable_pub,
     dead_code,
@@ -29,6 +31,7 @@ mod python;
 mod quota;
 mod roles;
 mod steering;
+mod store;
 mod tls;
 mod vectors;
 mod walltime;

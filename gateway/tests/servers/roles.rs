@@ -52,7 +52,7 @@ impl House {
         ];
         config.allocations = ["uni/a", "firm"]
             .map(|tenant| Allocation {
-                id: format!("of-{tenant}"),
+                id: format!("of-{}", tenant.replace('/', "-")),
                 tenant: tenant.to_owned(),
                 currency: Currency::Tokens,
                 amount: 10_000,
@@ -136,28 +136,28 @@ async fn everyone_sees_what_is_theirs() {
                 "other-member",
                 "stranger",
             ][..],
-            &["of-firm", "of-uni/a"][..],
+            &["of-firm", "of-uni-a"][..],
             &["manager", "member", "other-member", "stranger"][..],
         ),
         (
             &house.head,
             &["uni", "uni/a", "uni/b"],
             &["head", "manager", "member", "operator", "other-member"],
-            &["of-uni/a"],
+            &["of-uni-a"],
             &["manager", "member", "other-member"],
         ),
         (
             &house.manager,
             &["uni", "uni/a"],
             &["manager", "member"],
-            &["of-uni/a"],
+            &["of-uni-a"],
             &["manager", "member"],
         ),
         (
             &house.member,
             &["uni", "uni/a"],
             &["member"],
-            &["of-uni/a"],
+            &["of-uni-a"],
             &["member"],
         ),
         (
@@ -219,7 +219,7 @@ async fn nobody_changes_what_is_not_theirs() {
             ("PUT", "tenants/uni/c", &none),
             ("DELETE", "tenants/uni/b", &none),
             ("PUT", "allocations/x", &grant),
-            ("DELETE", "allocations/of-uni/a", &none),
+            ("DELETE", "allocations/of-uni-a", &none),
             ("DELETE", "records/some-request", &none),
             ("GET", "audit", &none),
             ("GET", "decisions/some-request", &none),
@@ -325,6 +325,35 @@ async fn a_request_is_forgotten_by_its_id() {
     assert!(
         !audit.body.contains(request) && audit.body.contains(record["charge"].as_str().unwrap())
     );
+    house.server.stop().await;
+}
+
+#[tokio::test]
+async fn models_that_come_and_go_stand_in_the_trail() {
+    let house = House::build().await;
+    let model = json!({"id": "second", "runner": "sim"});
+    let added = house.ask(&house.operator, "POST", "models", &model).await;
+    assert_eq!(added.status, 202, "{added:?}");
+    let again = house.ask(&house.operator, "POST", "models", &model).await;
+    assert_eq!(again.status, 409);
+    let removed = house
+        .ask(&house.operator, "DELETE", "models/second", &json!({}))
+        .await;
+    assert_eq!(removed.status, 200, "{removed:?}");
+    let audit = house.get(&house.operator, "audit").await.json();
+    let lines = audit["data"].as_array().unwrap();
+    let lines: Vec<_> = lines
+        .iter()
+        .map(|line| {
+            (
+                line["by"].as_str(),
+                line["action"].as_str(),
+                line["kind"].as_str(),
+            )
+        })
+        .collect();
+    let line = |action| (Some("operator"), Some(action), Some("model"));
+    assert_eq!(lines, [line("remove"), line("set")]);
     house.server.stop().await;
 }
 

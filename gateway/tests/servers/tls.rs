@@ -9,7 +9,7 @@ use crate::harness::{Server, chat, gateway, node, ours};
 
 const PATH: &str = "/v1/chat/completions";
 
-fn pem(name: &str) -> Option<PathBuf> {
+pub(crate) fn pem(name: &str) -> Option<PathBuf> {
     Some(
         PathBuf::from(env!("CARGO_MANIFEST_DIR"))
             .join("tests/data/tls")

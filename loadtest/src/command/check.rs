@@ -28,6 +28,25 @@ fn attempt(args: &CheckArgs) -> anyhow::Result<u8> {
             schedule.due().len()
         )?;
     }
+    for fault in &scenario.faults.faults {
+        writeln!(out, "fault     {}", fault.words())?;
+    }
+    if let Load::Staged { crowd, .. } = &scenario.load {
+        for part in crowd.parts() {
+            let (from, to, length) = (part.users, part.users_end, part.duration.as_secs_f64());
+            writeln!(
+                out,
+                "stage     {}: {from} to {to} users in {length:.1} s",
+                part.name
+            )?;
+        }
+    }
+    if let Some(metrics) = &scenario.metrics {
+        writeln!(out, "metrics   {}", metrics.target.url())?;
+    }
+    if let Some(rate) = scenario.probe_rate {
+        writeln!(out, "probes    {rate}/s")?;
+    }
     for objective in &scenario.objectives {
         writeln!(out, "slo       {objective}")?;
     }

@@ -9,8 +9,8 @@ const EARTH_KM: f64 = 6371.0088;
 const FIBRE_KM_PER_MS: f64 = 200.0;
 /// How much longer cables are than the great circle.
 const DETOUR: f64 = 1.5;
-/// Milliseconds that equipment at both ends adds to a round trip.
-const EQUIPMENT_MS: f64 = 2.0;
+/// Milliseconds that equipment at both ends adds to a round trip, where a scenario does not say otherwise.
+pub const EQUIPMENT_MS: f64 = 2.0;
 
 /// A place on the globe, in degrees; north and east are positive.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -32,10 +32,10 @@ impl Place {
         2.0 * EARTH_KM * h.sqrt().min(1.0).asin()
     }
 
-    /// The modelled round trip: `2 x km x 1.5 / (200 km/ms) + 2 ms`.
+    /// The modelled round trip: `2 x km x 1.5 / (200 km/ms) + equipment`.
     #[must_use]
-    pub fn round_trip(self, other: Self) -> Nanos {
-        let ms = 2.0 * self.distance_km(other) * DETOUR / FIBRE_KM_PER_MS + EQUIPMENT_MS;
+    pub fn round_trip(self, other: Self, equipment_ms: f64) -> Nanos {
+        let ms = 2.0 * self.distance_km(other) * DETOUR / FIBRE_KM_PER_MS + equipment_ms;
         (ms * 1e6).round() as Nanos
     }
 }
@@ -57,9 +57,12 @@ mod tests {
     fn distances_and_round_trips_are_those_of_the_map() {
         let km = JUELICH.distance_km(KAJAANI);
         assert!((km - 1_933.0).abs() < 5.0, "{km}");
-        let ms = JUELICH.round_trip(KAJAANI) as f64 / 1e6;
+        let ms = JUELICH.round_trip(KAJAANI, EQUIPMENT_MS) as f64 / 1e6;
         assert!((ms - 31.0).abs() < 0.2, "{ms}");
-        assert_eq!(JUELICH.round_trip(JUELICH), 2_000_000);
-        assert_eq!(JUELICH.round_trip(KAJAANI), KAJAANI.round_trip(JUELICH));
+        assert_eq!(JUELICH.round_trip(JUELICH, EQUIPMENT_MS), 2_000_000);
+        assert_eq!(
+            JUELICH.round_trip(KAJAANI, 0.0),
+            KAJAANI.round_trip(JUELICH, 0.0)
+        );
     }
 }

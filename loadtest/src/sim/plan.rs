@@ -104,6 +104,8 @@ pub struct Gateway {
 /// What lies between gateways and sites.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Network {
+    /// Round trip to where one stands oneself, in milliseconds; distance comes on top of it.
+    pub base_rtt_ms: f64,
     /// Each way of a message takes up to this share longer, drawn anew each time.
     pub jitter: f64,
     /// Time between two reports of a node or a site.

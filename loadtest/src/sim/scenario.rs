@@ -10,6 +10,7 @@ use std::time::Duration;
 use hansa_gateway::route::options::{Options, Policy};
 
 use self::sites::{gateways, machines, outages, sites, tenants};
+use super::geo::EQUIPMENT_MS;
 use super::load::{Arriving, Daily, Lengths, Prefix};
 use super::plan::{Network, Plan, Site, Words};
 use crate::clock::{Nanos, nanos};
@@ -366,7 +367,9 @@ fn network(root: &Section<'_, '_>, start_hour: f64) -> Network {
         }
         nanos(number)
     };
+    let base = section.number("base_rtt_ms", 0.0..=1_000.0);
     let network = Network {
+        base_rtt_ms: base.unwrap_or(EQUIPMENT_MS),
         jitter: section.number("jitter", 0.0..=10.0).unwrap_or(0.05),
         // A server of ours reports changes ten times a second.
         status_period: seconds("status_period", Duration::from_millis(100)),

@@ -110,14 +110,10 @@ async fn read_request(stream: &mut TcpStream) -> Option<String> {
     loop {
         if let Some(head) = bytes.windows(4).position(|window| window == b"\r\n\r\n") {
             let text = String::from_utf8_lossy(&bytes[..head]).to_ascii_lowercase();
-            let length = text
-                .split("content-length:")
-                .nth(1)?
-                .lines()
-                .next()?
-                .trim()
-                .parse();
-            let whole = head + 4 + length.unwrap_or(0);
+            // A request without a body need not say so.
+            let length = text.split("content-length:").nth(1);
+            let length = length.and_then(|rest| rest.lines().next()?.trim().parse().ok());
+            let whole = head + 4 + length.unwrap_or(0_usize);
             if bytes.len() >= whole {
                 return Some(String::from_utf8_lossy(&bytes[head + 4..whole]).into_owned());
             }

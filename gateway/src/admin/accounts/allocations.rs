@@ -15,6 +15,7 @@ use crate::quota::standing::AllocationUsage;
 /// Those that the caller spends from or manages.
 pub(super) async fn list(State(gate): State<Gate>, caller: Caller) -> Response {
     let quota = gate.tenants.quota();
+    quota.look(None).await;
     let mut all: Vec<AllocationUsage> = quota.with_book(|book, at| {
         book.roll(at);
         let own = book

@@ -58,11 +58,11 @@ fn nothing_is_submitted_before_the_jobs_are_known() {
 #[test]
 fn the_next_one_comes_by_the_measured_time_and_the_last_one_finishes_once_it_serves() {
     let mut chain = serving();
-    // 10 s in line, 20 s to load, a fifth more of each, and grace and poll.
-    assert_eq!(chain.lead(), s(12 + 24 + 50 + 10));
-    assert_eq!(chain.next(s(900)), None);
+    // 10 s in line, 20 s to load, a fifth more of each; then grace, how early Slurm may be, and poll.
+    assert_eq!(chain.lead(), s(12 + 24 + 50 + 60 + 10));
     // It ends at 1,010.
-    assert_eq!(chain.next(s(915)), Some(Command::Submit));
+    assert_eq!(chain.next(s(853)), None);
+    assert_eq!(chain.next(s(854)), Some(Command::Submit));
     assert_eq!(chain.next(s(915)), None, "once");
     chain.submitted(Some(2), s(915));
     let both = [seen(1, State::Running, 910), seen(2, State::Running, 0)];

@@ -64,6 +64,7 @@ enum Work {
     Append(Box<Record>),
     Change(Change, Done),
     Revise(Vec<Revision>, Done),
+    Note(AuditLine, Done),
     Flush(Done),
 }
 
@@ -202,6 +203,10 @@ impl Ledger for EmbeddedLedger {
         self.ask(|done| Work::Revise(revisions, done))
     }
 
+    fn note(&self, line: AuditLine) -> Result<(), LedgerError> {
+        self.ask(|done| Work::Note(line, done))
+    }
+
     fn change(&self, change: Change) -> Result<(), LedgerError> {
         self.ask(|done| Work::Change(change, done))
     }
@@ -289,6 +294,7 @@ impl Writer {
                 Work::Append(record) => insert(&transaction, record)?,
                 Work::Change(change, _) => set(&transaction, change)?,
                 Work::Revise(revisions, _) => revise(&transaction, revisions)?,
+                Work::Note(line, _) => note(&transaction, line)?,
                 Work::Flush(_) => {}
             }
         }
@@ -302,7 +308,10 @@ impl Writer {
                 Work::Append(_) => {
                     self.shared.unsettled.fetch_sub(1, Ordering::AcqRel);
                 }
-                Work::Change(_, done) | Work::Revise(_, done) | Work::Flush(done) => {
+                Work::Change(_, done)
+                | Work::Revise(_, done)
+                | Work::Note(_, done)
+                | Work::Flush(done) => {
                     // One who no longer waits needs no word.
                     let _ = done.try_send(());
                 }
@@ -365,9 +374,13 @@ fn set(transaction: &WriteTransaction, change: &Change) -> Result<(), redb::Erro
         Some(value) => settings.insert(key, value.as_str())?,
         None => settings.remove(key)?,
     };
+    note(transaction, &audit_line(change))
+}
+
+fn note(transaction: &WriteTransaction, line: &AuditLine) -> Result<(), redb::Error> {
     let mut audit = transaction.open_table(AUDIT)?;
     let number = audit.last()?.map_or(0, |(last, _)| last.value() + 1);
-    let line = serde_json::to_string(&audit_line(change)).unwrap_or_default();
+    let line = serde_json::to_string(line).unwrap_or_default();
     audit.insert(number, line.as_str())?;
     if let Some(old) = number.checked_sub(AUDIT_LINES_MAX as u64) {
         audit.remove(old)?;

@@ -71,10 +71,16 @@ impl Ledger for MemoryLedger {
         Ok(())
     }
 
-    fn change(&self, change: Change) -> Result<(), LedgerError> {
+    fn note(&self, line: AuditLine) -> Result<(), LedgerError> {
         let mut inner = self.inner();
-        inner.audit.push_front(audit_line(&change));
+        inner.audit.push_front(line);
         inner.audit.truncate(AUDIT_LINES_MAX);
+        Ok(())
+    }
+
+    fn change(&self, change: Change) -> Result<(), LedgerError> {
+        self.note(audit_line(&change))?;
+        let mut inner = self.inner();
         let key = (change.kind, change.id);
         match change.value {
             Some(value) => inner.settings.insert(key, value),

@@ -259,6 +259,42 @@ fn a_silent_candidate_is_taken_for_busy() {
 }
 
 #[test]
+fn who_was_never_tried_is_tried_while_the_others_do_well() {
+    let (mut router, ids) = router(Options::default(), 3);
+    let fast = End::Done(Served {
+        output_tokens: 100.0,
+        tpot_s: Some(0.005),
+        ..Served::default()
+    });
+    let picks: Vec<CandidateId> = (0..60).map(|i| run(&mut router, fast, s(i / 60))).collect();
+    for id in ids {
+        let count = picks.iter().filter(|pick| **pick == id).count();
+        assert!(count >= 10, "{id:?} got {count} of 60");
+    }
+}
+
+#[test]
+fn a_line_before_many_nodes_is_worked_off_by_all_of_them() {
+    let (mut router, ids) = router(Options::default(), 1);
+    let ten_nodes = |sequence, queued_tokens| Figures {
+        sequence,
+        queued_tokens,
+        prefill_tokens_per_s: 100_000.0,
+        ..idle()
+    };
+    router.observe(ids[0], ten_nodes(1, 0), s(0));
+    // A prompt is computed by one of them: 1,000 tokens in a tenth of a second.
+    for second in 0..30 {
+        run(&mut router, well(), s(second));
+    }
+    router.observe(ids[0], ten_nodes(2, 50_000), s(30));
+    let placed = place(&mut router, &no_extra(), s(30)).unwrap();
+    let terms = placed.decision.pick.as_ref().unwrap().terms;
+    assert!((terms.wait - 0.5).abs() < 0.05, "{terms:?}");
+    assert!((terms.prefill - 0.1).abs() < 0.02, "{terms:?}");
+}
+
+#[test]
 fn figures_that_are_no_news_change_nothing() {
     let (mut router, ids) = router(Options::default(), 1);
     let report = |sequence, queued_tokens| Figures {

@@ -19,6 +19,8 @@ pub struct Chart {
     pub caption: &'static str,
     /// An `svg` element.
     pub svg: String,
+    /// Names of lines that have no room in it, each with its colour as CSS writes it.
+    pub keys: Vec<(String, String)>,
     /// The plot as JSON, in the form of plotly.js.
     pub plot: String,
 }
@@ -77,29 +79,34 @@ struct Heat {
 /// Rows of the timeline in one row of the heat map.
 const ROWS_A_CELL: usize = ROWS_PER_DECADE / 10;
 
+/// Lines that a legend within a figure has room for.
+const LEGEND_LINES: usize = 8;
+
 /// Points of a distribution's curve.
 const CURVE_STEPS: u32 = 400;
 
 /// All charts that the run has figures for. One that cannot be drawn is left out: what counts is in the tables.
 pub fn all(timeline: &Timeline, stats: &Stats, server: Option<&Scraped>) -> Vec<Chart> {
+    let timeline = timeline.for_drawing();
     let figures = [
-        rates(timeline),
-        heat(timeline),
+        rates(&timeline),
+        heat(&timeline),
         curves(stats),
-        shares(timeline),
+        shares(&timeline),
         server.and_then(metrics),
     ];
     let drawn = figures.into_iter().flatten().filter_map(|figure| {
         Some(Chart {
             caption: figure.caption,
             svg: still::svg(&figure)?,
+            keys: figure.keys(),
             plot: plot::json(&figure),
         })
     });
     drawn.collect()
 }
 
-/// Good and failed requests, and output tokens by hundreds, per second.
+/// Good and failed requests per second.
 fn rates(timeline: &Timeline) -> Option<Figure> {
     let bins = timeline.bins();
     if !bins.iter().any(|bin| bin.good + bin.failed > 0) {
@@ -249,6 +256,23 @@ fn metrics(server: &Scraped) -> Option<Figure> {
         y: Axis::Share,
         shape: Shape::Lines(curves),
     })
+}
+
+impl Figure {
+    /// Whether its lines have too many names for a legend within it.
+    fn is_crowded(&self) -> bool {
+        matches!(&self.shape, Shape::Lines(curves) if curves.len() > LEGEND_LINES)
+    }
+
+    fn keys(&self) -> Vec<(String, String)> {
+        match &self.shape {
+            Shape::Lines(curves) if self.is_crowded() => {
+                let names = curves.iter().map(|curve| curve.name.clone());
+                names.zip(plot::colours()).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
 }
 
 impl Axis {

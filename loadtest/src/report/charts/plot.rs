@@ -1,6 +1,6 @@
 //! Figures as plots to look into: plotly.js draws them in the reader's browser, from data that lies in the page.
 
-use plotly::common::{ColorScale, ColorScalePalette, Font, Line, Mode, Title};
+use plotly::common::{Anchor, ColorScale, ColorScalePalette, Font, Line, Mode, Orientation, Title};
 use plotly::configuration::DisplayModeBar;
 use plotly::layout::{Axis as PlotAxis, AxisType, HoverMode, Legend, Margin};
 use plotly::{Configuration, HeatMap, Layout, Plot, Scatter};
@@ -89,27 +89,25 @@ fn layout(figure: &Figure) -> Layout {
             Axis::Seconds | Axis::Rate => plain,
         }
     };
-    let lines = match &figure.shape {
-        Shape::Lines(curves) | Shape::Stacked(curves, _) => curves.len(),
-        Shape::Heat(heat) => heat.lines.len(),
-    };
-    // Long names of metrics stand below, where they take no width from the plot.
-    let legend = if lines > 8 {
-        Legend::new().y(-0.25)
+    // Above the plot, where it takes no width; the many long names of metrics below.
+    let legend = Legend::new().orientation(Orientation::Horizontal).x(0.0);
+    let (legend, height) = if figure.is_crowded() {
+        (legend.y(-0.2).y_anchor(Anchor::Top), 700)
     } else {
-        Legend::new()
+        (legend.y(1.0).y_anchor(Anchor::Bottom), 360)
     };
     Layout::new()
         .x_axis(axis(figure.x))
         .y_axis(axis(figure.y))
-        .height(360 + 20 * lines.saturating_sub(8))
-        .margin(Margin::new().top(16).right(16))
+        .height(height)
+        .margin(Margin::new().top(40).right(16))
         .font(Font::new().size(12))
         .legend(legend)
         .hover_mode(HoverMode::Closest)
 }
 
-fn colours() -> impl Iterator<Item = String> {
+/// The colours of lines as CSS writes them, over and over.
+pub(super) fn colours() -> impl Iterator<Item = String> {
     COLOURS
         .into_iter()
         .cycle()

@@ -17,9 +17,6 @@ type Ranges = (Range<f64>, Range<f64>);
 const SIZE: (u32, u32) = (860, 260);
 const FONT: (&str, i32) = ("sans-serif", 13);
 
-/// Lines that a printed legend has room for.
-const LEGEND_LINES: usize = 12;
-
 /// The figure as an `svg` element; none where it cannot be drawn.
 pub(super) fn svg(figure: &Figure) -> Option<String> {
     let mut svg = String::new();
@@ -46,6 +43,9 @@ fn draw(area: &Area<'_>, figure: &Figure) -> Drawn {
             draw_lines(&mut plane, &heat.lines, &place)?;
         }
     }
+    if figure.is_crowded() {
+        return Ok(());
+    }
     plane
         .configure_series_labels()
         .position(SeriesLabelPosition::UpperLeft)
@@ -60,12 +60,12 @@ fn draw(area: &Area<'_>, figure: &Figure) -> Drawn {
 type Place<'p> = &'p dyn Fn((f64, f64)) -> (f64, f64);
 
 fn draw_lines<'a, 'b: 'a>(plane: &mut Plane<'a, 'b>, curves: &[Curve], place: Place<'_>) -> Drawn {
-    for (at, (curve, colour)) in curves.iter().zip(colours()).enumerate() {
+    for (curve, colour) in curves.iter().zip(colours()) {
         let points = curve.points.iter().map(|&point| place(point));
-        let line = plane.draw_series(LineSeries::new(points, colour.stroke_width(2)))?;
-        if at < LEGEND_LINES {
-            line.label(&curve.name).legend(move |at| key(at, colour));
-        }
+        plane
+            .draw_series(LineSeries::new(points, colour.stroke_width(2)))?
+            .label(&curve.name)
+            .legend(move |at| key(at, colour));
     }
     Ok(())
 }
@@ -124,7 +124,7 @@ fn draw_cells<'a, 'b: 'a>(plane: &mut Plane<'a, 'b>, heat: &Heat, place: Place<'
 fn plane<'a, 'b: 'a>(area: &'a Area<'b>, figure: &Figure) -> Result<Plane<'a, 'b>, Box<dyn Error>> {
     let (x, y) = ranges(figure);
     let mut chart = ChartBuilder::on(area);
-    let chart = chart.margin(10).x_label_area_size(36).y_label_area_size(64);
+    let chart = chart.margin(10).x_label_area_size(36).y_label_area_size(84);
     let mut plane = chart.build_cartesian_2d(x, y)?;
     plane
         .configure_mesh()

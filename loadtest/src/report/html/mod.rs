@@ -16,7 +16,7 @@ table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums;font
 th,td{text-align:right;padding:.2em .6em;border-bottom:1px solid #e4e4e4}th:first-child,td:first-child{text-align:left}\
 .verdict{padding:.6em 1em;border-left:6px solid;font-weight:600}.good{border-color:#009e73;background:#e8f6f1}\
 .bad{border-color:#d55e00;background:#fdf0e7}figure{margin:1em 0}figcaption{font-size:.85em;color:#555}\
-svg{width:100%;height:auto}.plot{display:none}.live .plot{display:block}.live .still{display:none}dt{font-weight:600}dd{margin:0 0 .4em 1.5em;font-size:.9em}\
+.still svg{width:100%;height:auto}.key{display:inline-block;font-size:.75em;border-left:1.5em solid;padding:0 .4em;margin:.1em .6em .1em 0;line-height:.6em}.plot{display:none}.live .plot{display:block}.live .still{display:none}dt{font-weight:600}dd{margin:0 0 .4em 1.5em;font-size:.9em}\
 @media print{body{margin:0;max-width:none}figure,table{break-inside:avoid}h2{break-after:avoid}\
 .live .plot{display:none}.live .still{display:block}}";
 
@@ -67,14 +67,7 @@ fn body(report: &Report, charts: &[Chart], page: &mut String) -> std::fmt::Resul
     if !charts.is_empty() {
         page.push_str("<h2>Charts</h2>\n");
     }
-    for chart in charts {
-        writeln!(
-            page,
-            "<figure><div class=\"still\">{}</div><div class=\"plot\"></div><script type=\"application/json\">{}</script>\
-             <figcaption>{}</figcaption></figure>",
-            chart.svg, chart.plot, chart.caption
-        )?;
-    }
+    charts.iter().try_for_each(|chart| figure(chart, page))?;
     beside::groups(report, page)?;
     beside::extras(report, page)?;
     beside::probes(report, page)?;
@@ -82,6 +75,23 @@ fn body(report: &Report, charts: &[Chart], page: &mut String) -> std::fmt::Resul
     failures(report, page)?;
     beside::client(report, page)?;
     definitions(report, page)
+}
+
+/// A chart twice: as a picture for paper, and with the data of the plot that takes its place on a screen.
+fn figure(chart: &Chart, page: &mut String) -> std::fmt::Result {
+    write!(page, "<figure><div class=\"still\">{}", chart.svg)?;
+    for (name, colour) in &chart.keys {
+        write!(
+            page,
+            "<span class=\"key\" style=\"border-color:{colour}\">{}</span> ",
+            escaped(name)
+        )?;
+    }
+    writeln!(
+        page,
+        "</div><div class=\"plot\"></div><script type=\"application/json\">{}</script><figcaption>{}</figcaption></figure>",
+        chart.plot, chart.caption
+    )
 }
 
 fn verdict(report: &Report, page: &mut String) -> std::fmt::Result {
@@ -290,6 +300,7 @@ mod tests {
         let chart = Chart {
             caption: "c",
             svg: "<svg></svg>".to_owned(),
+            keys: vec![("<i>".to_owned(), "rgb(1,2,3)".to_owned())],
             plot: "{\"data\": []}".to_owned(),
         };
         let mut page = Vec::new();
@@ -300,6 +311,7 @@ mod tests {
         for expected in [
             "&lt;script&gt;",
             "502 &lt;b&gt;",
+            "rgb(1,2,3)\">&lt;i&gt;",
             "ttft (response)",
             "<svg></svg>",
             "good &gt; 70%",

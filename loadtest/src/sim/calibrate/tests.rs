@@ -84,6 +84,7 @@ fn request(sent: Nanos, prompt_tokens: u64, completion_tokens: u64) -> Request {
         verdict: Verdict::Good,
         usage: Some(usage),
         gaps_us: Vec::new(),
+        extras: crate::extras::Extras::default(),
     };
     Request { record, good: true }
 }

@@ -1,5 +1,7 @@
 //! A server of one kind, from its start until it is ready, and its end.
 
+use std::env::temp_dir;
+use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
@@ -31,11 +33,31 @@ impl Server {
     pub fn start(kind: Kind, args: &Args) -> Result<Self> {
         let address = free_address()?;
         let file = args.model.to_str().context("the model's path is no text")?;
+        let config = temp_dir().join(format!("hansa-peer-{}.toml", address.port()));
         let mut command = match kind {
             Kind::Hansa => {
                 let mut command = Command::new(&args.hansa);
-                command.args(["serve", "--model", file, "--listen", &address.to_string()]);
-                command.args(["--admin-listen", "none"]);
+                command.args([
+                    "serve",
+                    "--listen",
+                    &address.to_string(),
+                    "--admin-listen",
+                    "none",
+                ]);
+                match args.kv_bytes {
+                    Some(bytes) => {
+                        fs::write(
+                            &config,
+                            format!(
+                                "[[model]]\nid = \"model\"\nsource = {file:?}\nkv_bytes_max = {bytes}\n"
+                            ),
+                        )?;
+                        command.arg("--config").arg(&config);
+                    }
+                    None => {
+                        command.args(["--model", file]);
+                    }
+                }
                 command
             }
             Kind::LlamaServer => {
@@ -59,7 +81,9 @@ impl Server {
             url: format!("http://{address}"),
             model: "model".to_owned(),
         };
-        server.wait_until_ready(kind, address)?;
+        let ready = server.wait_until_ready(kind, address);
+        fs::remove_file(config).ok();
+        ready?;
         if kind == Kind::Hansa {
             server.model = first_model(&get(address, "/v1/models")?)?;
         }

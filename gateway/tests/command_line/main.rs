@@ -1,13 +1,23 @@
 //! The binary itself: its arguments, its one line on stdout, its exit codes, and its way out on SIGTERM.
 #![cfg(all(feature = "engine", unix))]
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
 
+mod agent;
+
+use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
-use serde_json::Value;
+use hansa_gateway::tenant::secret::Secret;
+use parquet::file::reader::{FileReader as _, SerializedFileReader};
+use parquet::record::RowAccessor as _;
+use serde_json::{Value, json};
 
 const SIM: &str = "[server]\nlisten = \"127.0.0.1:0\"\ngrace_ms = 200\n\
     [admin]\nlisten = \"127.0.0.1:0\"\n[[model]]\nid = \"sim\"\nrunner = \"sim\"\n";
@@ -186,4 +196,177 @@ fn managing_keys_needs_an_operators_key_and_a_server() {
     let (code, text) = list(Some("hk-x"));
     assert_eq!(code, Some(70), "{text}");
     assert!(text.contains("127.0.0.1:1"), "{text}");
+}
+
+/// A server with an operator's key, which has served one request of 3 + 5 tokens.
+struct Managed {
+    child: Child,
+    admin: String,
+    key: Secret,
+}
+
+impl Managed {
+    fn start() -> Self {
+        let key = Secret::new();
+        let text = format!(
+            "{SIM}[[tenant]]\nid = \"uni\"\n[[tenant]]\nid = \"uni/a\"\n\
+             [[key]]\nid = \"ops\"\ntenant = \"uni/a\"\nrole = \"operator\"\nsha256 = \"{}\"\n",
+            key.digest()
+        );
+        let name = format!("managed-{:?}.toml", std::thread::current().id());
+        let config = file(&name, &text);
+        let mut child = hansa(&["serve", "--config", config.to_str().unwrap()])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        stdout.read_line(&mut line).unwrap();
+        let bound: Value = serde_json::from_str(&line).unwrap();
+        let admin = bound["admin"].as_str().unwrap().to_owned();
+        let server = Self { child, admin, key };
+        let body = r#"{"model":"sim","prompt":[1,2,3],"max_tokens":5}"#;
+        while !server
+            .ask(bound["listen"].as_str().unwrap(), body)
+            .starts_with("HTTP/1.1 200")
+        {
+            std::thread::yield_now();
+        }
+        // The answer may be here a moment before its record.
+        while !server.run(&["reservations"]).is_empty() {}
+        server
+    }
+
+    fn ask(&self, address: &str, body: &str) -> String {
+        let (key, length) = (self.key.reveal(), body.len());
+        let request = format!(
+            "POST /v1/completions HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\nx-request-id: first\r\n\
+             authorization: Bearer {key}\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
+        );
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    }
+
+    fn command(&self, args: &[&str]) -> Output {
+        let mut command = hansa(&[args, &["--admin", &self.admin]].concat());
+        command
+            .env("HANSA_ADMIN_KEY", self.key.reveal())
+            .output()
+            .unwrap()
+    }
+
+    fn run(&self, args: &[&str]) -> String {
+        let output = self.command(args);
+        assert!(output.status.success(), "{args:?}: {output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+}
+
+impl Drop for Managed {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn operators_manage_a_running_server_by_commands() {
+    let server = Managed::start();
+    let tenant = file("lab.json", &json!({"countries": ["FI"]}).to_string());
+    let made = server.run(&["tenants", "set", "lab", "--file", tenant.to_str().unwrap()]);
+    assert!(made.contains("\"countries\":[\"FI\"]"), "{made}");
+    assert_eq!(server.run(&["tenants", "list"]).lines().count(), 3);
+    let allocation = [
+        "allocations",
+        "set",
+        "lab-2026",
+        "--tenant",
+        "lab",
+        "--amount",
+        "5",
+    ];
+    let made = server.run(
+        &[
+            &allocation[..],
+            &["--currency", "money", "--end", "2027-01-01"],
+        ]
+        .concat(),
+    );
+    assert!(
+        made.contains("5000000") && made.contains("1798761600"),
+        "{made}"
+    );
+    let listed = server.run(&["allocations", "list"]);
+    assert_eq!(listed, "lab-2026  lab at any site  5 left of 5 money\n");
+    server.run(&["allocations", "remove", "lab-2026"]);
+    server.run(&["tenants", "remove", "lab"]);
+    let gone = server.command(&["tenants", "remove", "lab"]);
+    assert_eq!(gone.status.code(), Some(70), "{gone:?}");
+    let decisions = server.run(&["decisions", "first"]);
+    assert!(decisions.contains("\"decisions\""), "{decisions}");
+    let report = server.run(&["usage", "report", "--from", "2020-01-01"]);
+    assert_eq!(
+        report,
+        "uni/a  local  sim  1 requests  3 + 5 tokens  0 money\n"
+    );
+    assert_eq!(server.run(&["usage", "report", "--to", "2020-01-01"]), "");
+    let forgotten = server.run(&["usage", "forget", "first"]);
+    assert_eq!(forgotten, "first  forgotten in 1 records\n");
+}
+
+#[test]
+fn usage_is_exported_in_every_form() {
+    let server = Managed::start();
+    let folder = tempfile::tempdir().unwrap();
+    let export = |format: &str, name: &str| {
+        let out = folder.path().join(name);
+        server.run(&[
+            "usage",
+            "export",
+            "--format",
+            format,
+            "--out",
+            out.to_str().unwrap(),
+        ]);
+        fs::read(&out).unwrap()
+    };
+    let csv = String::from_utf8(export("csv", "usage.csv")).unwrap();
+    assert_eq!(csv.lines().count(), 2, "{csv}");
+    assert!(
+        csv.contains(",first,uni,uni/a,ops,sim,local,,3,0,5,"),
+        "{csv}"
+    );
+    let parquet = bytes::Bytes::from(export("parquet", "usage.parquet"));
+    let read = SerializedFileReader::new(parquet).unwrap();
+    let row = read.get_row_iter(None).unwrap().next().unwrap().unwrap();
+    let tokens = (row.get_ulong(8).unwrap(), row.get_ulong(10).unwrap());
+    assert_eq!(
+        (tokens, row.get_string(1).unwrap().as_str()),
+        ((3, 5), "first")
+    );
+    // Usage that nobody in Waldur would own is named, and no half file is left.
+    let waldur = ["usage", "export", "--format", "waldur"];
+    let refused = server.command(&waldur);
+    let told = String::from_utf8(refused.stderr).unwrap();
+    assert_eq!(refused.status.code(), Some(64), "{told}");
+    assert!(told.contains("--resource uni/a@local=UUID"), "{told}");
+    let resource = "uni/a@local=00000000-0000-0000-0000-000000000005";
+    let body = server.run(&[&waldur[..], &["--resource", resource]].concat());
+    let body: Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(body["resource"], "00000000-0000-0000-0000-000000000005");
+    assert_eq!(body["usages"][1]["type"], "prompt_tokens");
+    assert_eq!(body["usages"][1]["amount"], "3");
+    let names = fs::read_dir(folder.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name());
+    let mut names: Vec<_> = names.collect();
+    names.sort();
+    assert_eq!(
+        names.iter().map(Path::new).collect::<Vec<_>>(),
+        [Path::new("usage.csv"), Path::new("usage.parquet")]
+    );
 }

@@ -1,0 +1,223 @@
+//! Leases in the store: one transaction for each round, enlistment, goodbye, and end that the grantor judges.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tokio_postgres::types::Type;
+use tokio_postgres::{Client, Error, Transaction};
+use uuid::Uuid;
+
+use super::pools::{self, Pools, signed, subject_of, unsigned};
+use super::session::LEASE;
+use crate::quota::lease::grantor::Seen;
+use crate::quota::lease::pool::Round;
+use crate::quota::lease::{Answer, Line, Size, Subject};
+use crate::quota::ledger::Totals;
+
+/// What a round came to.
+#[derive(Debug)]
+pub(super) struct Told {
+    pub(super) answers: Vec<Answer>,
+    /// Number of changes to what operators set.
+    pub(super) revision: i64,
+}
+
+/// One round of `gateway`; `None` where its lease is over.
+pub(super) async fn exchange(
+    client: &mut Client,
+    gateway: Uuid,
+    lines: &[Line],
+) -> Result<Option<Told>, Error> {
+    let transaction = client.transaction().await?;
+    let renew = "UPDATE hansa.gateway g SET seen_ms = c.now_ms FROM hansa.clock c WHERE g.id = $1 \
+                 RETURNING c.now_ms, (SELECT count(*) FROM hansa.gateway), (SELECT number FROM hansa.revision)";
+    let renewed = transaction
+        .query_typed(renew, &[(&gateway, Type::UUID)])
+        .await?;
+    let Some(row) = renewed.first() else {
+        return Ok(None);
+    };
+    let round = Round {
+        now: Duration::from_millis(unsigned(row.get(0))),
+        gateways: unsigned(row.get(1)),
+    };
+    let revision = row.get(2);
+    let mut answers = Vec::with_capacity(lines.len());
+    if !lines.is_empty() {
+        let sizes = lines
+            .iter()
+            .map(|line| (line.subject.clone(), Some(line.size)));
+        let mut pools = pools::lock(&transaction, Some(gateway), &sizes.collect()).await?;
+        for line in lines {
+            if let Some(held) = pools.get_mut(&line.subject) {
+                answers.push(held.pool.exchange(line, &mut held.mine, round));
+            }
+        }
+        pools::save(&transaction, Some(gateway), &pools, true).await?;
+        let lacks =
+            |(line, answer): (&Line, &Answer)| answer.granted < line.need && answer.elsewhere > 0;
+        if lines.iter().zip(&answers).any(lacks) {
+            let call = "SELECT pg_notify($1, $2)";
+            let id = gateway.to_string();
+            transaction
+                .query_typed(call, &[(&LEASE, Type::TEXT), (&id, Type::TEXT)])
+                .await?;
+        }
+    }
+    transaction.commit().await?;
+    Ok(Some(Told { answers, revision }))
+}
+
+/// Ends the lease `before` and begins `gateway`'s with `holdings`.
+pub(super) async fn enlist(
+    client: &mut Client,
+    (before, gateway): (Option<Uuid>, Uuid),
+    ttl: Duration,
+    holdings: &BTreeMap<Subject, (Size, u64)>,
+) -> Result<(), Error> {
+    let transaction = client.transaction().await?;
+    if let Some(before) = before {
+        end(&transaction, before).await?;
+    }
+    let begin =
+        "INSERT INTO hansa.gateway (id, seen_ms, ttl_ms) SELECT $1, now_ms, $2 FROM hansa.clock";
+    let ttl_ms = i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX);
+    transaction
+        .execute_typed(begin, &[(&gateway, Type::UUID), (&ttl_ms, Type::INT8)])
+        .await?;
+    let sizes = holdings
+        .iter()
+        .map(|(subject, (size, _))| (subject.clone(), Some(*size)));
+    let mut pools = pools::lock(&transaction, Some(gateway), &sizes.collect()).await?;
+    for (subject, (size, amount)) in holdings {
+        if let Some(held) = pools.get_mut(subject) {
+            held.pool.adopt(*size, *amount, &mut held.mine);
+        }
+    }
+    pools::save(&transaction, Some(gateway), &pools, true).await?;
+    transaction.commit().await
+}
+
+/// Gives back all that `gateway` has on lease, and forgets it.
+pub(super) async fn leave(client: &mut Client, gateway: Uuid) -> Result<(), Error> {
+    let transaction = client.transaction().await?;
+    end(&transaction, gateway).await?;
+    transaction.commit().await
+}
+
+/// Settles what records draw, out of `gateway`'s leases where it still has them.
+pub(super) async fn post(
+    transaction: &Transaction<'_>,
+    gateway: Option<Uuid>,
+    drawn: &Totals,
+) -> Result<(), Error> {
+    let subject =
+        |(id, period): &(std::sync::Arc<str>, u64)| Subject::allocation(id.clone(), *period);
+    let sizes = drawn.keys().map(|key| (subject(key), None)).collect();
+    let mut pools = pools::lock(transaction, gateway, &sizes).await?;
+    for (key, total) in drawn {
+        if let Some(held) = pools.get_mut(&subject(key)) {
+            held.pool.post(total.posted, total.excess, &mut held.mine);
+        }
+    }
+    pools::save(transaction, gateway, &pools, false).await
+}
+
+/// The row of the store's time.
+pub(super) async fn clock(client: &Client) -> Result<Seen, Error> {
+    let read = "SELECT tenure, is_held, now_ms FROM hansa.clock";
+    let rows = client.query_typed(read, &[]).await?;
+    Ok(rows.first().map_or_else(Seen::default, |row| Seen {
+        tenure: unsigned(row.get(0)),
+        is_held: row.get(1),
+        now: Duration::from_millis(unsigned(row.get(2))),
+    }))
+}
+
+/// Takes the tenure over, if the row is still as it was `seen`; the new one's number.
+pub(super) async fn take_over(client: &Client, seen: Seen) -> Result<Option<u64>, Error> {
+    let take = "UPDATE hansa.clock SET tenure = tenure + 1, is_held = true \
+                WHERE tenure = $1 AND now_ms = $2 AND is_held = $3 RETURNING tenure";
+    let (tenure, now_ms) = (signed(seen.tenure), millis(seen.now));
+    let of = [
+        (
+            &tenure as &(dyn tokio_postgres::types::ToSql + Sync),
+            Type::INT8,
+        ),
+        (&now_ms, Type::INT8),
+        (&seen.is_held, Type::BOOL),
+    ];
+    let rows = client.query_typed(take, &of).await?;
+    Ok(rows.first().map(|row| unsigned(row.get(0))))
+}
+
+/// Counts `step` on; false where the tenure is another's.
+pub(super) async fn count(client: &Client, tenure: u64, step: Duration) -> Result<bool, Error> {
+    let count = "UPDATE hansa.clock SET now_ms = now_ms + $2 WHERE tenure = $1 AND is_held";
+    let (tenure, step_ms) = (signed(tenure), millis(step));
+    let counted = client
+        .execute_typed(count, &[(&tenure, Type::INT8), (&step_ms, Type::INT8)])
+        .await?;
+    Ok(counted == 1)
+}
+
+/// Gives the tenure up.
+pub(super) async fn resign(client: &Client, tenure: u64) -> Result<(), Error> {
+    let resign = "UPDATE hansa.clock SET is_held = false, tenure = tenure + 1 WHERE tenure = $1";
+    client
+        .execute_typed(resign, &[(&signed(tenure), Type::INT8)])
+        .await?;
+    Ok(())
+}
+
+/// Ends leases that have not been renewed for their ttl, as the grantor of `tenure` judges; how many.
+pub(super) async fn expire(client: &mut Client, tenure: u64) -> Result<usize, Error> {
+    let over = "SELECT g.id FROM hansa.gateway g, hansa.clock c WHERE c.tenure = $1 AND g.seen_ms + g.ttl_ms < c.now_ms";
+    let tenure = signed(tenure);
+    let found = client.query_typed(over, &[(&tenure, Type::INT8)]).await?;
+    for row in &found {
+        let gateway: Uuid = row.get(0);
+        let transaction = client.transaction().await?;
+        // It may have been renewed since.
+        let again = "SELECT 1 FROM hansa.gateway g, hansa.clock c \
+                     WHERE g.id = $2 AND c.tenure = $1 AND g.seen_ms + g.ttl_ms < c.now_ms FOR UPDATE OF g";
+        let still = transaction
+            .query_typed(again, &[(&tenure, Type::INT8), (&gateway, Type::UUID)])
+            .await?;
+        if !still.is_empty() {
+            end(&transaction, gateway).await?;
+        }
+        transaction.commit().await?;
+    }
+    Ok(found.len())
+}
+
+/// Takes back all that a gateway has on lease. What it has open is given up with it.
+async fn end(transaction: &Transaction<'_>, gateway: Uuid) -> Result<(), Error> {
+    let lock = "SELECT 1 FROM hansa.gateway WHERE id = $1 FOR UPDATE";
+    transaction
+        .query_typed(lock, &[(&gateway, Type::UUID)])
+        .await?;
+    let of = "SELECT kind, name, period FROM hansa.lease WHERE gateway = $1 AND amount > 0";
+    let rows = transaction
+        .query_typed(of, &[(&gateway, Type::UUID)])
+        .await?;
+    let sizes = rows
+        .iter()
+        .filter_map(subject_of)
+        .map(|subject| (subject, None));
+    let mut pools: Pools = pools::lock(transaction, Some(gateway), &sizes.collect()).await?;
+    for held in pools.values_mut() {
+        held.pool.take_back(held.mine, &mut held.mine);
+    }
+    pools::save(transaction, Some(gateway), &pools, false).await?;
+    let forget = "DELETE FROM hansa.gateway WHERE id = $1";
+    transaction
+        .execute_typed(forget, &[(&gateway, Type::UUID)])
+        .await?;
+    Ok(())
+}
+
+fn millis(time: Duration) -> i64 {
+    i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
+}
