@@ -301,7 +301,16 @@ async fn what_a_killed_gateway_left_open_is_charged_by_its_next_life_once() {
             }
         };
         timeout(PATIENCE, settled).await.unwrap();
-        let records = next.get("/admin/v1/records", &key).await.json();
+        // It is counted at once, and listed once it is on the disk.
+        let listed = async {
+            loop {
+                let records = next.get("/admin/v1/records", &key).await.json();
+                if records["data"] != json!([]) {
+                    return records;
+                }
+            }
+        };
+        let records = timeout(PATIENCE, listed).await.unwrap();
         assert_eq!(records["data"].as_array().unwrap().len(), 1, "{records}");
         assert_eq!(records["data"][0]["outcome"], "aborted");
         next.kill();
