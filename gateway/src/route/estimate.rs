@@ -30,6 +30,8 @@ pub(super) struct PrefillLine {
     /// Covariance of the two.
     p: [[f64; 2]; 2],
     learnt: bool,
+    /// It starts from what the candidate told.
+    told: bool,
 }
 
 impl Default for PrefillLine {
@@ -39,6 +41,7 @@ impl Default for PrefillLine {
             b: UNIT / PREFILL_TOKENS_PER_S,
             p: [[SPREAD, 0.0], [0.0, SPREAD]],
             learnt: false,
+            told: false,
         }
     }
 }
@@ -48,6 +51,7 @@ impl PrefillLine {
     pub(super) fn suppose(&mut self, figures: &Figures) {
         if !self.learnt && figures.prefill_tokens_per_s > 0.0 {
             self.b = UNIT / figures.prefill_tokens_per_s;
+            self.told = true;
         }
     }
 
@@ -56,10 +60,11 @@ impl PrefillLine {
         (self.a.max(0.0) + self.b.max(0.0) * tokens / UNIT).max(0.0)
     }
 
-    /// The same, or what is `usual` elsewhere where that is better and nothing was measured here.
+    /// The same, or what is `usual` elsewhere where that is better and nothing is known of this one.
     pub(super) fn or_usual(&self, tokens: f64, usual: f64) -> f64 {
         let own = self.seconds(tokens);
-        if self.learnt { own } else { own.min(usual) }
+        let known = self.learnt || self.told;
+        if known { own } else { own.min(usual) }
     }
 
     /// Prompt tokens a second.
@@ -102,12 +107,18 @@ pub(super) struct Mean {
     value: f64,
     /// Samples so far, up to those after which each counts the same.
     samples: u8,
+    /// It starts from what the candidate told.
+    told: bool,
 }
 
 impl Mean {
     /// A mean that stands at `value` until there is a sample.
     pub(super) const fn new(value: f64) -> Self {
-        Self { value, samples: 0 }
+        Self {
+            value,
+            samples: 0,
+            told: false,
+        }
     }
 
     /// The mean time per output token in seconds of a candidate that has told nothing.
@@ -119,10 +130,10 @@ impl Mean {
         self.value
     }
 
-    /// The mean, or what is `usual` elsewhere where that is better and nothing was measured here: who was never tried must
+    /// The mean, or what is `usual` elsewhere where that is better and nothing is known of this one: who was never tried must
     /// not look worse than all others for ever.
     pub(super) const fn or_usual(&self, usual: f64) -> f64 {
-        if self.samples == 0 {
+        if self.samples == 0 && !self.told {
             self.value.min(usual)
         } else {
             self.value
@@ -133,6 +144,7 @@ impl Mean {
     pub(super) fn suppose(&mut self, value: f64) {
         if self.samples == 0 && value.is_finite() && value > 0.0 {
             self.value = value;
+            self.told = true;
         }
     }
 

@@ -4,6 +4,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use hansa_gateway::route::facts::{CandidateId, Facts, Figures};
+use hansa_gateway::route::means::Means;
 use hansa_gateway::route::options::Options;
 use hansa_gateway::route::residency::Rules;
 use hansa_gateway::route::{End, Router, Ticket};
@@ -147,7 +148,10 @@ impl Entry {
         let sites = &self.sites;
         let allowed = |facts: &Facts| {
             let place = sites.iter().position(|site| site.name == facts.site);
-            place.is_none_or(|place| account.allows(place, hold))
+            match place.is_none_or(|place| account.allows(place, hold)) {
+                true => Means::Any,
+                false => Means::Nothing,
+            }
         };
         let ask = wish.ask(tried, 0, &allowed);
         let placed = self.router.place(&ask, Duration::from_nanos(now)).ok()?;
