@@ -60,7 +60,7 @@ pub const GRAMMAR_DEPTH_MAX: usize = 100; // levels; people write ten
 pub const SCHEMA_NODES_MAX: usize = 10_000; // values; counting is all that more of them cost
 
 /// Sum over the objects of a schema of their fields' number squared, which is what optional properties cost.
-pub const SCHEMA_SQUARES_MAX: usize = 160_000; // fields squared; an object of 400, or 16 of 100; about 100 ms
+pub const SCHEMA_SQUARES_MAX: usize = 90_000; // fields squared; an object of 300, or 9 of 100; 20 to 60 ms
 
 /// Objects of a schema that bound a number or name a format.
 pub const SCHEMA_RANGES_MAX: usize = 100; // objects; each costs about a millisecond

@@ -15,14 +15,21 @@ pub const GGUF_DIMS_MAX: u32 = 4;
 /// Alignment in bytes of tensor data; files use 32.
 pub const GGUF_ALIGNMENT_BYTES_MAX: u64 = 1 << 16;
 
+// Sizes of a model, of which lists are made before a tensor is looked at.
+
+/// Layers of a model; the deepest published ones have under 200.
+pub const LAYERS_MAX: u32 = 4_096;
+/// Numbers in a head; published models have up to 512.
+pub const HEAD_DIM_MAX: usize = 16_384;
+
 // Folders.
 
 /// Bytes of one JSON file of a model folder, `tokenizer.json` the largest: 33 MB for 262,144 tokens.
 pub const FOLDER_JSON_BYTES_MAX: u64 = 128 << 20;
 /// Files that an index names; the largest published models have some 200.
 pub const FOLDER_FILES_MAX: usize = 1_024; // files
-/// Bytes of a safetensors header: the format's own bound.
-pub const SAFETENSORS_HEADER_BYTES_MAX: u64 = 100_000_000;
+/// Bytes of a safetensors header: 60,000 tensors in one file; a hostile one is read within 100 ms.
+pub const SAFETENSORS_HEADER_BYTES_MAX: u64 = 8 << 20;
 
 /// Context positions that attention in plain operations gathers at once, padding included: 65,536 of 1,024 numbers are
 /// 256 MB of keys and as much of values.

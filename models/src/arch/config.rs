@@ -3,6 +3,7 @@
 use crate::causal_lm::LoadError;
 use crate::layers::attention::AttentionShape;
 use crate::layers::rope::RopeConfig;
+use crate::limits::{HEAD_DIM_MAX, LAYERS_MAX};
 use crate::spec::ModelSpec;
 
 /// Everything that the decoder must know of a model besides its weights and its [`super::variant::Variant`].
@@ -33,6 +34,22 @@ pub(crate) struct Windowed {
     pub(crate) rope: RopeConfig,
     /// Which layers they are, one for each.
     pub(crate) layers: Vec<bool>,
+}
+
+/// Refuses sizes that no model has, before a list is made of so many.
+///
+/// # Errors
+/// [`LoadError::Metadata`] names the size.
+pub(super) fn check_lists(layers: u32, head_dim: usize) -> Result<(), LoadError> {
+    let what = match (layers > LAYERS_MAX, head_dim > HEAD_DIM_MAX) {
+        (true, _) => "number of layers",
+        (_, true) => "size of a head",
+        _ => return Ok(()),
+    };
+    Err(LoadError::Metadata {
+        key: what.to_owned(),
+        why: "is more than any model has",
+    })
 }
 
 impl Config {

@@ -8,7 +8,7 @@ use std::f32::consts::PI;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::config::{Config, Windowed};
+use super::config::{Config, Windowed, check_lists};
 use super::variant::{Variant, Windows};
 use crate::causal_lm::LoadError;
 use crate::layers::attention::AttentionShape;
@@ -76,6 +76,7 @@ impl FolderConfig {
         let kv_heads = self.num_key_value_heads.unwrap_or(heads);
         let per_head = self.hidden_size.checked_div(heads).unwrap_or(0);
         let head_dim = self.head_dim.unwrap_or(per_head);
+        check_lists(self.num_hidden_layers, head_dim)?;
         Config {
             spec: ModelSpec {
                 architecture: variant.name.to_owned(),

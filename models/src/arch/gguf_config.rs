@@ -1,6 +1,6 @@
 //! A [`Config`] from the metadata of a GGUF file. Keys: <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>.
 
-use super::config::{Config, Windowed};
+use super::config::{Config, Windowed, check_lists};
 use super::variant::{Variant, Windows};
 use crate::causal_lm::LoadError;
 use crate::layers::attention::AttentionShape;
@@ -49,6 +49,7 @@ pub(super) fn read(
         kv_heads: kv_heads as u32,
         head_dim: head_dim as u32,
     };
+    check_lists(spec.layers, head_dim)?;
     let rope = rope(&keys, head_dim, spec.context_len, tensors)?;
     Config {
         windowed: windowed(&keys, variant.windows, &rope, spec.layers as usize)?,

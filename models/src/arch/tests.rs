@@ -3,6 +3,8 @@
 //!
 //! Configurations and results were written by `scripts/tiny-checkpoints`; the weights follow from their names.
 
+mod types;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -142,8 +144,18 @@ impl Case {
         assert!(distance < TOLERANCE, "{name}: {distance}");
     }
 
-    /// Largest distance of a log-probability from the reference, the prompt in two chunks.
-    fn distance(&self, mut model: Box<dyn CausalLm>, reference: &Reference) -> f32 {
+    /// Largest distance of a log-probability from the reference.
+    fn distance(&self, model: Box<dyn CausalLm>, reference: &Reference) -> f32 {
+        let rows = self.run(model, reference);
+        assert_eq!(rows.len(), self.log_probs.len());
+        let pairs = rows.concat().into_iter().zip(self.log_probs.concat());
+        pairs
+            .map(|(ours, theirs)| (ours - theirs).abs())
+            .fold(0.0, f32::max)
+    }
+
+    /// Log-probabilities at the reference's rows, the prompt in two chunks.
+    fn run(&self, mut model: Box<dyn CausalLm>, reference: &Reference) -> Vec<Vec<f32>> {
         let spec = model.spec().clone();
         let blocks = reference.tokens.len() as u32 / BLOCK + 1;
         let mut kv = PagedKv::new(&spec, blocks, BLOCK, KvType::F32, &Device::Cpu).unwrap();
@@ -164,11 +176,7 @@ impl Case {
             let log_probs = candle_nn::ops::log_softmax(&logits, 1).unwrap();
             rows.extend(log_probs.to_vec2::<f32>().unwrap());
         }
-        assert_eq!(rows.len(), self.log_probs.len());
-        let pairs = rows.concat().into_iter().zip(self.log_probs.concat());
-        pairs
-            .map(|(ours, theirs)| (ours - theirs).abs())
-            .fold(0.0, f32::max)
+        rows
     }
 
     fn write_folder(&self, dir: &Path, shards: usize) {

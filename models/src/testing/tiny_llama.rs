@@ -56,14 +56,22 @@ impl TinyLlama {
     /// The model's file, to which more keys may be added: a tokenizer, a template.
     #[must_use]
     pub fn writer(&self) -> GgufWriter {
-        let (width, kv_width) = (self.heads * HEAD_DIM, self.kv_heads * HEAD_DIM);
         let mut noise = Noise(self.seed);
-        let mut writer = self.metadata();
-        let mut matrix = |writer: GgufWriter, name: &str, rows: usize, columns: usize| {
-            let (type_id, data) = self.matrix_type.random(rows * columns, &mut noise);
+        self.writer_of(|_, rows, columns| self.matrix_type.random(rows * columns, &mut noise))
+    }
+
+    /// The same with matrices of the caller's: `matrix(name, rows, columns)` gives ggml's number of the type and the bytes.
+    #[must_use]
+    pub fn writer_of(
+        &self,
+        mut matrix: impl FnMut(&str, usize, usize) -> (u32, Vec<u8>),
+    ) -> GgufWriter {
+        let (width, kv_width) = (self.heads * HEAD_DIM, self.kv_heads * HEAD_DIM);
+        let mut add = |writer: GgufWriter, name: &str, rows: usize, columns: usize| {
+            let (type_id, data) = matrix(name, rows, columns);
             writer.tensor(name, &[rows, columns], type_id, &data)
         };
-        writer = matrix(writer, "token_embd.weight", self.vocab, width);
+        let mut writer = add(self.metadata(), "token_embd.weight", self.vocab, width);
         for layer in 0..self.layers {
             let name = |part: &str| format!("blk.{layer}.{part}.weight");
             for (part, rows, columns) in [
@@ -75,7 +83,7 @@ impl TinyLlama {
                 ("ffn_up", self.mlp_width, width),
                 ("ffn_down", width, self.mlp_width),
             ] {
-                writer = matrix(writer, &name(part), rows, columns);
+                writer = add(writer, &name(part), rows, columns);
             }
             writer = ones(writer, &name("attn_norm"), width);
             writer = ones(writer, &name("ffn_norm"), width);

@@ -232,3 +232,6 @@ impl Quantise {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

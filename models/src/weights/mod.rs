@@ -5,5 +5,6 @@ pub mod folder;
 pub mod gguf;
 #[cfg(feature = "candle")]
 mod heads;
+mod overlap;
 #[cfg(feature = "candle")]
 pub(crate) mod tensors;

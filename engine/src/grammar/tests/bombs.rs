@@ -23,7 +23,7 @@ fn bombs() -> Vec<(&'static str, GrammarSpec)> {
 fn schema_bombs() -> Vec<(&'static str, GrammarSpec)> {
     let joined = |parts: Vec<String>| parts.join(",");
     let nodes = format!("{{\"enum\":[{}]}}", vec!["1"; 100_000].join(","));
-    let properties = joined((0..390).map(|i| format!("\"p{i}\":{{}}")).collect());
+    let properties = joined((0..290).map(|i| format!("\"p{i}\":{{}}")).collect());
     let properties = format!("{{\"type\":\"object\",\"properties\":{{{properties}}}}}");
     let any_of = r#"{"anyOf":[{"type":"string","minLength":1},{"type":"number"},{"type":"object"},{"type":"array"}]}"#;
     let all_of = format!("{{\"allOf\":[{}]}}", [any_of; 12].join(","));

@@ -285,8 +285,36 @@ fn files_that_are_not_what_they_say_are_refused() {
     assert!(scaled.contains("longrope"), "{scaled}");
     let shape = why(tiny.writer().u32("llama.attention.key_length", 8));
     assert!(shape.contains("attn_"), "{shape}");
+    // No list is made of so many, before a tensor is missed.
+    let deep = why(GgufWriter::default()
+        .str("general.architecture", "llama")
+        .u32("llama.attention.head_count", 8)
+        .u32("llama.embedding_length", 128)
+        .u32("llama.context_length", 64)
+        .u32("llama.attention.sliding_window", 16)
+        .u32("llama.block_count", u32::MAX)
+        .tensor("token_embd.weight", &[4, 128], 0, &[0; 2048]));
+    assert!(deep.contains("number of layers"), "{deep}");
+    let wide = why(tiny
+        .writer()
+        .u32("llama.attention.key_length", 1 << 31)
+        .u32("llama.attention.value_length", 1 << 31));
+    assert!(wide.contains("size of a head"), "{wide}");
     let missing = why(GgufWriter::default().str("general.architecture", "llama"));
     assert!(missing.contains("llama."), "{missing}");
+}
+
+#[test]
+fn the_cache_takes_the_bytes_that_a_budget_counts() {
+    let spec = tiny(TinyType::F32).spec().clone();
+    for kv_type in [KvType::F32, KvType::F16] {
+        let kv = PagedKv::new(&spec, BLOCKS, BLOCK, kv_type, &Device::Cpu).unwrap();
+        let bytes = |cache: &Tensor| cache.elem_count() * cache.dtype().size_in_bytes();
+        let taken: usize = kv.keys.iter().chain(&kv.values).map(bytes).sum();
+        let slots = u64::from(BLOCKS * BLOCK);
+        assert_eq!(taken as u64, spec.kv_bytes_per_token(kv_type) * slots);
+        assert_eq!(kv.slot_count() as u64, slots);
+    }
 }
 
 /// The same on a real model, where `HANSA_TEST_MODEL` names its file.

@@ -13,6 +13,7 @@ use serde_json::Value;
 use super::FolderError;
 use crate::limits::SAFETENSORS_HEADER_BYTES_MAX;
 use crate::weights::gguf::TensorType;
+use crate::weights::overlap::first_overlap;
 
 /// An open file with its header parsed and checked.
 #[derive(Debug)]
@@ -55,12 +56,22 @@ impl SafetensorsFile {
         };
         let file = File::open(path).map_err(named)?;
         let file_bytes = file.metadata().map_err(named)?.len();
+        let cut = || {
+            let why = "is no safetensors file, or it is cut short; fetch it again";
+            FolderError::malformed(path, why)
+        };
+        if file_bytes < 8 {
+            return Err(cut());
+        }
         let mut len = [0; 8];
         file.read_exact_at(&mut len, 0).map_err(named)?;
         let header_bytes = u64::from_le_bytes(len);
         let data_start = header_bytes.saturating_add(8);
-        if header_bytes > SAFETENSORS_HEADER_BYTES_MAX || data_start > file_bytes {
-            let why = "is no safetensors file, or it is cut short; fetch it again";
+        if data_start > file_bytes {
+            return Err(cut());
+        }
+        if header_bytes > SAFETENSORS_HEADER_BYTES_MAX {
+            let why = format!("has a header of more than {SAFETENSORS_HEADER_BYTES_MAX} bytes");
             return Err(FolderError::malformed(path, why));
         }
         let mut header = vec![0; usize::try_from(header_bytes).unwrap_or(0)];
@@ -76,6 +87,10 @@ impl SafetensorsFile {
                 FolderError::malformed(path, format!("has tensor `{name}`, {why}"))
             })?;
             tensors.insert(name, entry);
+        }
+        if let Some(name) = overlapping(&tensors) {
+            let why = format!("has tensor `{name}`, whose data overlap with another one's");
+            return Err(FolderError::malformed(path, why));
         }
         Ok(Self {
             file,
@@ -93,6 +108,14 @@ impl SafetensorsFile {
             source,
         })
     }
+}
+
+/// A tensor that shares bytes with another one: a small file could stand for any amount of memory.
+fn overlapping(tensors: &BTreeMap<String, Entry>) -> Option<&str> {
+    let ranges = tensors
+        .iter()
+        .map(|(name, entry)| (entry.offset, entry.bytes as u64, name.as_str()));
+    first_overlap(ranges.collect())
 }
 
 fn entry(value: Value, data_start: u64, file_bytes: u64) -> Result<Entry, String> {
@@ -113,13 +136,14 @@ fn entry(value: Value, data_start: u64, file_bytes: u64) -> Result<Entry, String
     let inside = data_start
         .checked_add(end)
         .is_some_and(|end| end <= file_bytes);
-    if !inside || end.checked_sub(start) != bytes {
+    let length = end.checked_sub(start).filter(|_| inside);
+    let (true, Some(length)) = (length == bytes, length) else {
         return Err("whose data are not in the file; it is cut short, fetch it again".to_owned());
-    }
+    };
     Ok(Entry {
         tensor_type,
         shape: raw.shape,
         offset: data_start + start,
-        bytes: usize::try_from(end - start).map_err(|_| "too large for this machine")?,
+        bytes: usize::try_from(length).map_err(|_| "too large for this machine")?,
     })
 }

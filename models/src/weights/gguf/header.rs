@@ -10,6 +10,7 @@ use crate::limits::{
     GGUF_ALIGNMENT_BYTES_MAX, GGUF_ARRAY_LEN_MAX, GGUF_DIMS_MAX, GGUF_HEADER_BYTES_MAX,
     GGUF_KEYS_MAX, GGUF_STRING_BYTES_MAX, GGUF_TENSORS_MAX,
 };
+use crate::weights::overlap::first_overlap;
 
 /// Metadata and tensor directory.
 #[derive(Debug)]
@@ -76,7 +77,7 @@ fn place_tensors(
     file_bytes: u64,
 ) -> Result<(), GgufError> {
     let data_start = header_end.next_multiple_of(alignment);
-    for (name, info) in tensors {
+    for (name, info) in tensors.iter_mut() {
         let end = info
             .offset
             .checked_add(data_start)
@@ -94,7 +95,16 @@ fn place_tensors(
         }
         info.offset += data_start;
     }
-    Ok(())
+    let ranges = tensors
+        .iter()
+        .map(|(name, info)| (info.offset, info.bytes, name.as_str()));
+    match first_overlap(ranges.collect()) {
+        Some(name) => Err(malformed(
+            format!("tensor `{name}`"),
+            "its data overlap with another one's",
+        )),
+        None => Ok(()),
+    }
 }
 
 fn alignment(metadata: &BTreeMap<String, Value>) -> Result<u64, GgufError> {

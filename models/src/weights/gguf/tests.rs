@@ -1,5 +1,7 @@
 //! Good files are read as they were written; bad ones are refused with an error that names the place.
 
+use std::io::Read;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -88,6 +90,68 @@ fn lengths_are_bounded_before_memory_is_taken() {
     let mut array = 8u32.to_le_bytes().to_vec();
     array.extend((1u64 << 21).to_le_bytes());
     assert!(refusal(good().raw_key("k", 9, &array)).contains("cut short"));
+}
+
+/// A file of a terabyte, most of it zeros, that counts what is read of it.
+struct Endless<'a> {
+    bytes: &'a [u8],
+    read: &'a mut usize,
+}
+
+impl Read for Endless<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let count = self.bytes.read(buffer)?;
+        buffer[count..].fill(0);
+        *self.read += buffer.len();
+        Ok(buffer.len())
+    }
+}
+
+#[test]
+fn absurd_lengths_are_refused_before_more_is_read() {
+    let length = |value: u64| value.to_le_bytes().to_vec();
+    let array = |type_id: u32, len: u64| [&type_id.to_le_bytes()[..], &length(len)].concat();
+    for (type_id, value) in [
+        (8, length(u64::MAX)),
+        (8, length(1 << 30)),
+        (9, array(0, u64::MAX)),
+        (9, array(4, 1 << 40)),
+        (9, array(8, 1 << 40)),
+        (9, array(9, 1)),
+        (99, length(0)),
+    ] {
+        let (mut bytes, mut read) = (good().raw_key("k", type_id, &value).into_bytes(), 0);
+        // The number of tensors, then that of keys; some are absurd as well.
+        for at in [None, Some(8), Some(16)] {
+            if let Some(at) = at {
+                bytes[at..at + 8].fill(0xff);
+            }
+            let file = Endless {
+                bytes: &bytes,
+                read: &mut read,
+            };
+            assert!(Header::parse(file, 1 << 40).is_err(), "{type_id} {value:?}");
+            assert!(read <= bytes.len(), "{read} bytes were read");
+            read = 0;
+        }
+    }
+}
+
+#[test]
+fn tensors_that_share_bytes_are_refused() {
+    let mut bytes = good().into_bytes();
+    // The entry of `v` in the directory: name, one size, type; then its offset.
+    let mut entry = 1u64.to_le_bytes().to_vec();
+    entry.extend(b"v");
+    entry.extend(1u32.to_le_bytes());
+    entry.extend(1u64.to_le_bytes());
+    entry.extend(F32.to_le_bytes());
+    let at = bytes.windows(entry.len()).position(|w| w == entry);
+    let offset = at.expect("the tensor is there") + entry.len();
+    assert_eq!(bytes[offset..offset + 8], 32u64.to_le_bytes());
+    bytes[offset..offset + 8].fill(0);
+    let why = GgufFile::from_bytes(bytes).unwrap_err().to_string();
+    assert!(why.contains("overlap"), "{why}");
 }
 
 #[test]
