@@ -187,6 +187,10 @@ impl Ledger for PostgresLedger {
         })
     }
 
+    fn note(&self, line: AuditLine) -> Result<(), LedgerError> {
+        self.ask(move |mut client| async move { records::note(&mut client, &line).await }.boxed())
+    }
+
     fn change(&self, change: Change) -> Result<(), LedgerError> {
         self.ask(move |mut client| {
             async move { records::change(&mut client, &change).await }.boxed()

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use tokio_postgres::types::Type;
-use tokio_postgres::{Client, Error, Row};
+use tokio_postgres::{Client, Error, Row, Transaction};
 use uuid::Uuid;
 
 use super::leases;
@@ -104,7 +104,6 @@ pub(super) async fn revise(client: &mut Client, revisions: &[Revision]) -> Resul
 /// Makes a change, writes it into the audit trail and tells every gateway.
 pub(super) async fn change(client: &mut Client, change: &Change) -> Result<(), Error> {
     let (kind, id) = (change.kind.name(), change.id.as_str());
-    let line = serde_json::to_string(&audit_line(change)).unwrap_or_default();
     let transaction = client.transaction().await?;
     // First, so that changes come one after the other.
     let number = "UPDATE hansa.revision SET number = number + 1";
@@ -135,6 +134,23 @@ pub(super) async fn change(client: &mut Client, change: &Change) -> Result<(), E
             transaction.execute_typed(remove, &of).await?
         }
     };
+    write(&transaction, &audit_line(change)).await?;
+    let tell = "SELECT pg_notify($1, '')";
+    transaction
+        .query_typed(tell, &[(&SETTING, Type::TEXT)])
+        .await?;
+    transaction.commit().await
+}
+
+/// Writes a line into the audit trail alone.
+pub(super) async fn note(client: &mut Client, line: &AuditLine) -> Result<(), Error> {
+    let transaction = client.transaction().await?;
+    write(&transaction, line).await?;
+    transaction.commit().await
+}
+
+async fn write(transaction: &Transaction<'_>, line: &AuditLine) -> Result<(), Error> {
+    let line = serde_json::to_string(line).unwrap_or_default();
     let write = "INSERT INTO hansa.audit (line) VALUES ($1::text::json)";
     transaction
         .execute_typed(write, &[(&line, Type::TEXT)])
@@ -143,11 +159,7 @@ pub(super) async fn change(client: &mut Client, change: &Change) -> Result<(), E
     transaction
         .execute_typed(trim, &[(&(AUDIT_LINES_MAX as i64), Type::INT8)])
         .await?;
-    let tell = "SELECT pg_notify($1, '')";
-    transaction
-        .query_typed(tell, &[(&SETTING, Type::TEXT)])
-        .await?;
-    transaction.commit().await
+    Ok(())
 }
 
 /// Ids and JSON of one kind.
