@@ -70,10 +70,10 @@ pub(super) fn check(reader: &mut Reader) {
     }
     for (index, tenant) in config.tenants.iter().enumerate() {
         let is_open = tenant.rates.store_away == Some(StoreAway::Open);
-        if is_open != tenant.rates.open_tokens_per_minute.is_some() {
-            let help = "write both, store_away = \"open\" and open_tokens_per_minute, or neither";
-            let fault = Fault::new("has one of two keys that go together", help);
-            at(reader, &format!("tenant[{index}]"), fault);
+        if is_open && tenant.rates.open_tokens_per_minute.is_none() {
+            let help = "say how many with open_tokens_per_minute";
+            let fault = Fault::new("is open to no number of tokens", help);
+            at(reader, &format!("tenant[{index}].store_away"), fault);
         }
     }
     if config.quota.store.is_some() && config.quota.ledger.is_some() {

@@ -28,6 +28,7 @@ pub struct Limits {
     /// Requests that wait for their first content.
     pub queued_max: Option<u32>,
     /// What happens while the store that gateways share is away; as for its organisation, or `safe`, where left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub store_away: Option<StoreAway>,
 }
 

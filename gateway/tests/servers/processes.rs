@@ -218,13 +218,14 @@ async fn a_thousand_parallel_requests_at_three_gateways_get_a_budget_for_ten_exa
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn gateways_that_are_killed_under_load_lose_nothing_that_was_settled() {
-    let members = Members::start(3, 6_000).await;
-    const AMOUNT: u64 = 1_000_000;
+    const AMOUNT: u64 = 100_000_000;
+    let mut members = Members::start(3, 6_000).await;
     members.grant("tokens", AMOUNT).await;
-    let mut members = members;
-    let mut settled = String::new();
-    let mut served = 0;
-    for kill in 0..sample("HANSA_SOAK_GATEWAY_KILLS", KILLS) {
+    members
+        .store
+        .query("CREATE TABLE seen AS SELECT charge FROM hansa.record");
+    let (kills, mut served) = (sample("HANSA_SOAK_GATEWAY_KILLS", KILLS), 0);
+    for kill in 0..kills {
         served += loaded(&members, |members| {
             let victim = (kill % 3) as usize;
             // A different moment each time.
@@ -238,22 +239,28 @@ async fn gateways_that_are_killed_under_load_lose_nothing_that_was_settled() {
         })
         .await;
         // What was settled once is there after every kill.
-        let lost = match settled.is_empty() {
-            true => "0".to_owned(),
-            false => members.store.query(&format!(
-                "SELECT count(*) FROM unnest('{{{settled}}}'::uuid[]) AS u(charge) \
-                 WHERE NOT EXISTS (SELECT 1 FROM hansa.record r WHERE r.charge = u.charge)"
-            )),
-        };
-        assert_eq!(lost, "0", "after kill {kill}");
-        settled = members
+        let lost =
+            "SELECT count(*) FROM seen WHERE charge NOT IN (SELECT charge FROM hansa.record)";
+        assert_eq!(members.store.query(lost), "0", "after kill {kill}");
+        members
             .store
-            .query("SELECT string_agg(charge::text, ',') FROM hansa.record");
+            .query("TRUNCATE seen; INSERT INTO seen SELECT charge FROM hansa.record");
         members.audit(AMOUNT);
         let again = members.process().await;
         members.processes[(kill % 3) as usize] = again;
     }
-    assert!(served > 50, "{served}");
+    assert!(served > 10 * kills, "{served}");
+    // A kill forgets what its gateway had not settled yet: a few answers of each of its clients.
+    let records: u64 = members
+        .store
+        .query("SELECT count(*) FROM hansa.record")
+        .parse()
+        .unwrap();
+    let forgotten = served.saturating_sub(records);
+    assert!(
+        forgotten <= kills * 8 * CLIENTS as u64,
+        "{records} of {served}"
+    );
     // What the dead had on lease comes back, and nothing else.
     let back = async {
         while members.store.query("SELECT count(*) FROM hansa.gateway") != "3" {
