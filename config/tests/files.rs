@@ -86,7 +86,7 @@ fn every_key_stands_in_the_reference_with_a_description_and_bounds_in_the_schema
     let keys = schema_keys();
     assert_eq!(
         keys.len(),
-        98 + 15 + 14 + 11 + 5 + 8 + 7 + 4 + 3 + 6 + 12 + 6 + 5
+        98 + 17 + 14 + 11 + 5 + 8 + 7 + 4 + 3 + 6 + 12 + 6 + 5
     );
     for (section, key, schema) in keys {
         let (_, rest) = reference
