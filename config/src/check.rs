@@ -9,7 +9,7 @@ mod tenancy;
 
 use std::net::SocketAddr;
 
-use crate::keys::{self, Key, MODEL, RESERVED};
+use crate::keys::{self, Key, MODEL};
 use crate::problems::{Fault, quote};
 use crate::read::Reader;
 use crate::schema::{Choice, Model, Runner};
@@ -37,12 +37,10 @@ pub(crate) fn config(reader: &mut Reader) {
 }
 
 fn something_to_serve(reader: &mut Reader) {
-    let mut reserved = RESERVED.iter();
-    let elsewhere = reserved.any(|section| reader.offset(section).is_some());
     let config = &reader.config;
     let serves = config.models.len() + config.nodes.len() + config.sites.len() > 0;
     let serves = serves || reader.offset("agent").is_some() || !config.jobs.is_empty();
-    if elsewhere || serves || !reader.sound(&["model", "node", "site"]) {
+    if serves || !reader.sound(&["model", "node", "site"]) {
         return;
     }
     let help = "add [[model]] with id = \"smollm2-135m-instruct\", \

@@ -5,6 +5,7 @@
 //! It must not know TOML or JSON.
 
 pub(crate) mod agent;
+mod energy;
 pub(crate) mod issuer;
 mod route;
 pub(crate) mod tenancy;
@@ -22,6 +23,7 @@ use crate::schema::{
 use crate::secret::SecretSource;
 use crate::units::Range;
 
+pub(crate) use energy::ENERGY;
 pub(crate) use route::ROUTE;
 pub(crate) use upstream::{PEER, UPSTREAM};
 
@@ -107,9 +109,6 @@ pub(crate) enum Slot<'a> {
     StoreAway(&'a mut Option<StoreAway>),
 }
 
-/// Sections that later versions have; using one is refused by name.
-pub(crate) const RESERVED: [&str; 1] = ["energy"];
-
 /// Every section, in the order of the reference.
 pub(crate) fn sections() -> impl Iterator<Item = &'static Section> {
     SECTIONS
@@ -117,7 +116,13 @@ pub(crate) fn sections() -> impl Iterator<Item = &'static Section> {
         .chain(&tenancy::SECTIONS)
         .chain(&agent::SECTIONS)
         .chain(&issuer::SECTIONS)
+        .chain(&[ENERGY_SECTION])
 }
+
+const ENERGY_SECTION: Section = section(
+    "energy",
+    "What the work of this process takes, so that each answer can say it and routing can go by it.",
+);
 
 const SECTIONS: [Section; 9] = [
     section("server", "The listener for clients."),
@@ -481,7 +486,8 @@ impl<S> Key<S> {
 /// All keys of the sections that are there once.
 pub(crate) fn root() -> impl Iterator<Item = &'static Key<Config>> {
     let sections = ROOT.iter().chain(ROUTE).chain(PEER);
-    sections.chain(&tenancy::QUOTA).chain(agent::ROOT)
+    let sections = sections.chain(&tenancy::QUOTA).chain(agent::ROOT);
+    sections.chain(ENERGY)
 }
 
 /// Paths of all keys from the root of the file: `"model.sim.context_tokens"`.

@@ -56,6 +56,17 @@ pub const SOURCE_BYTES_MAX: usize = 4_096;
 /// Largest ordinal of a CUDA device: twice the GPUs of the largest machines sold as one.
 pub const CUDA_ORDINAL_MAX: u32 = 63;
 
+/// Of energies of a token: the largest models take some joules.
+pub const MILLIJOULES: Range = Range::new(1, 1_000_000, "millijoules");
+/// Of `energy.watts`: a rack of accelerators.
+pub const WATTS: Range = Range::new(1, 1_000_000, "watts");
+/// Of `energy.pue_percent`: no building takes less than its machines.
+pub const PUE_PERCENT: Range = Range::new(100, 1_000, "percent");
+/// Of carbon of electricity: the dirtiest plants emit some 1,200.
+pub const GRAMS_PER_KWH: Range = Range::new(0, 5_000, "grams");
+/// Of `energy.grid_keep_s`: after a week no figure of a grid says anything.
+pub const GRID_KEEP_S: Range = Range::new(1, 7 * 86_400, "seconds");
+
 /// Of `server.connections_max`: each takes a descriptor and some tens of kilobytes.
 pub const CONNECTIONS: Range = Range::new(1, 1_000_000, "connections");
 /// Of the times a client may take to send: under 10 ms no network makes it, over an hour nobody

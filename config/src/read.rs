@@ -96,16 +96,11 @@ impl Reader {
             if self.repeated(text, value, &mut config) {
                 continue;
             }
-            if keys::RESERVED.contains(&text) {
-                self.mark(text, value.span(), false);
-                self.fault(name.span().start, text, not_yet(text));
-            } else {
-                let place = Place {
-                    parent: "",
-                    below: "",
-                };
-                self.entry(place, &root, (name, value), &mut config);
-            }
+            let place = Place {
+                parent: "",
+                below: "",
+            };
+            self.entry(place, &root, (name, value), &mut config);
         }
         self.config = config;
     }
@@ -283,13 +278,6 @@ fn syntax_error(error: &toml::de::Error, end: usize) -> Placed {
         path: String::new(),
         fault: Fault::new(message, help),
     }
-}
-
-fn not_yet(section: &str) -> Fault {
-    Fault::new(
-        "this version does not have this section yet",
-        format!("remove [{section}], or use a version of Hansa that has it"),
-    )
 }
 
 /// The fault of a key that `section` does not have, with the best hint there is.

@@ -3,6 +3,7 @@
 //! What the keys are called, allow and mean stands in `keys.rs`; these types must not know TOML.
 
 pub mod agent;
+mod energy;
 pub mod issuer;
 mod route;
 pub mod tenancy;
@@ -12,6 +13,7 @@ use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
+pub use energy::Energy;
 pub use route::{Policy, Route};
 pub use upstream::{Discover, Kind, ModelName, Peer, Upstream};
 
@@ -50,6 +52,8 @@ pub struct Config {
     pub claims: Vec<issuer::Claim>,
     /// `[quota]`: the ledger, and what is reserved.
     pub quota: tenancy::Quota,
+    /// `[energy]`: what the work of this process takes.
+    pub energy: Energy,
     /// `[dial]`: whom this server calls to be called back.
     pub dial: agent::Dial,
     /// `[agent]`: jobs that serve.
@@ -380,6 +384,7 @@ impl Default for Config {
             issuers: Vec::new(),
             claims: Vec::new(),
             quota: tenancy::Quota::default(),
+            energy: Energy::default(),
             dial: agent::Dial::default(),
             agent: agent::Agent::default(),
             jobs: Vec::new(),

@@ -333,22 +333,6 @@ fn issuers_and_claims_are_refused_with_what_would_do() {
 }
 
 #[test]
-fn sections_of_later_versions_are_refused_by_name() {
-    let refused = |text: &str, line, column| {
-        let problem = (
-            line,
-            column,
-            "energy",
-            "does not have this section yet",
-            "remove",
-        );
-        check(text, &[problem]);
-    };
-    refused(&format!("{MODEL}[energy]\nx = 1\n"), 3, 2);
-    refused("[[energy]]\nid = \"x\"\n", 1, 3);
-}
-
-#[test]
 fn a_file_that_serves_nothing_is_refused_with_a_way_out() {
     for text in [
         "",

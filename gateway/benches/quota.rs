@@ -217,6 +217,7 @@ fn record(number: u64) -> Record {
             tokens: tokens.total(),
             ..Amounts::default()
         },
+        micrograms: 0,
         estimated: false,
         outcome: Outcome::Finished,
         began_s: 1_700_000_000,

@@ -12,6 +12,7 @@ use std::time::Duration;
 use hansa_gateway::clock::Clock;
 use hansa_gateway::route::decision::Attempt;
 use hansa_gateway::route::facts::{CandidateId, Facts, Figures};
+use hansa_gateway::route::means::Means;
 use hansa_gateway::route::options::Options;
 use hansa_gateway::route::residency::{Rules, allow_list};
 use hansa_gateway::route::{Ask, End, Router, Served};
@@ -107,7 +108,8 @@ fn measure(what: &str, mut router: Router, ids: &[CandidateId]) {
             hops: 0,
             tried: &[],
             numerics: None,
-            allocation: &|_| true,
+            allocation: &|_| Means::Any,
+            time_left: None,
         };
         let began = clock.now();
         let mut placed = black_box(router.place(&ask, now).unwrap());

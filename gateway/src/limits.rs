@@ -114,6 +114,12 @@ pub const COMPILE_QUEUE_MAX: usize = 256;
 /// Words of one `choice`; they make one grammar.
 pub const CHOICE_WORDS_MAX: usize = 256;
 
+/// Bytes of another server's answer with vectors: as many texts as may be, each with some thousand numbers in words.
+pub const EMBED_ANSWER_BYTES_MAX: usize = 128 << 20;
+
+/// Numbers of one vector of another server; the longest in use have 8,192.
+pub const EMBED_LENGTH_MAX: usize = 65_536;
+
 /// Texts of one request for vectors; OpenAI's own bound, and the engine's.
 pub const EMBED_INPUTS_MAX: usize = 2048;
 
@@ -376,6 +382,35 @@ pub const PURPOSE_BYTES_MAX: usize = 64;
 /// Time in which an upstream must tell what a cancelled request used; then it is charged with all that it had reserved.
 /// Longer than the longest step.
 pub const USAGE_DRAIN_MAX: Duration = Duration::from_secs(30);
+
+/// Time for which usage of a request that is over is kept for whoever asks, and asked for: a gateway restarts, or a wide
+/// line comes back, in less. Until then what was reserved stays reserved.
+pub const USAGE_KEPT: Duration = Duration::from_secs(600);
+
+/// Requests whose usage is kept, of those that were told it and of those that were not each; some 500 bytes of each.
+pub const USAGE_KEPT_MAX: usize = 8_192;
+
+/// First and longest wait before usage is asked for again: at once after a short break, rarely while a server is away.
+pub const USAGE_ASK: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(15));
+
+/// Time after a charge was settled until its usage need not be kept any more: by then its record is on the disk.
+pub const ACKNOWLEDGE_AFTER: Duration = Duration::from_secs(2);
+
+/// Time between two looks at counters of energy and at the grid's file: the counters of large machines begin anew after
+/// a minute or so.
+pub const ENERGY_PERIOD: Duration = Duration::from_secs(1);
+
+/// Zones of a processor's counters that are looked at; the largest machines have some tens.
+pub const RAPL_ZONES_MAX: usize = 256;
+
+/// Bytes of a file that holds one number.
+pub const SMALL_FILE_BYTES_MAX: u64 = 4_096;
+
+/// Requests in one page of usage.
+pub const USAGE_PAGE_MAX: usize = 1_024;
+
+/// Bytes of such a page, or of the ids of one.
+pub const USAGE_ANSWER_BYTES_MAX: usize = 4 << 20;
 
 /// Time after which a request that should stop is cancelled once more.
 pub const CANCEL_AGAIN_AFTER: Duration = Duration::from_millis(100);

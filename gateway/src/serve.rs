@@ -22,7 +22,10 @@ use crate::agent::keep::Keeper;
 use crate::agent::turn::DiallerError;
 use crate::agent::welcome::{self, Callers};
 use crate::clock::Clock;
+use crate::collect::collect;
 use crate::drain::{Drain, DrainTimes, Drained, Phase};
+use crate::energy::{self, Energy};
+use crate::federation::kept::Kept;
 use crate::federation::{self, Control};
 use crate::fleet::Fleet;
 use crate::health::Health;
@@ -68,6 +71,9 @@ struct Core {
     tls: Option<Acceptor>,
     peers: Peers,
     tenants: Tenants,
+    /// What peers' requests used that are over.
+    kept: Kept,
+    energy: Energy,
     /// Servers that call this one.
     callers: Callers,
     /// When this machine is taken away.
@@ -154,9 +160,11 @@ impl App {
         let links = LinkTasks::default();
         let tenants = Tenants::open(&config, quota::open::open(&config, &clock)?)?;
         tenants.quota().replay()?;
+        let energy = Energy::here(&config.energy);
         let ends = walltime::find(&config.server, &clock).await;
         let starter = Starter::new(metrics.clone(), clock.clone());
         let starter = starter.routed_by(&config.route).ending(ends);
+        let starter = starter.with_energy(&energy);
         let prepared = starter.prepare(&config, &links)?;
         let keeper = Keeper::of(&config, &clock)?;
         let clients = bind(config.server.listen).await?;
@@ -166,6 +174,8 @@ impl App {
         };
         let core = Core {
             config,
+            kept: Kept::new(clock.clone()),
+            energy,
             clock,
             metrics,
             models: Arc::new(prepared.models),
@@ -218,6 +228,8 @@ impl App {
         core.keep_metrics();
         core.share_quota();
         core.keep_retention();
+        core.keep_energy();
+        core.collect();
         let ledger_failed = core.tenants.quota().failed();
         tokio::select! {
             () = ledger_failed => {
@@ -256,6 +268,7 @@ impl Core {
         let control = Control {
             models: Arc::clone(&self.models),
             drain: self.drain.watch(),
+            kept: self.kept.clone(),
         };
         let calls = welcome::router(self.callers.clone());
         let api = self.api().router();
@@ -288,6 +301,8 @@ impl Core {
         .metered(Metering {
             quota: self.tenants.quota().clone(),
             tasks: self.tasks.clone(),
+            links: self.links.clone(),
+            kept: self.kept.clone(),
         })
     }
 
@@ -332,6 +347,19 @@ impl Core {
             write_timeout: Duration::from_millis(server.write_timeout_ms),
         };
         Listener::new(service, options, self.drain.watch(), self.tasks.clone())
+    }
+
+    /// Settles what an earlier life of this server left open.
+    fn collect(&self) {
+        let quota = self.tenants.quota().clone();
+        self.links.spawn(collect(Arc::clone(&self.models), quota));
+    }
+
+    fn keep_energy(&self) {
+        let (config, clock) = (self.config.energy.clone(), self.clock.clone());
+        let (energy, models) = (self.energy.clone(), Arc::clone(&self.models));
+        self.links
+            .spawn(energy::watch(energy, config, models, clock));
     }
 
     fn keep_metrics(&self) {

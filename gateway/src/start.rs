@@ -8,6 +8,7 @@ use hansa_config::{Config, schema};
 
 use crate::agent::welcome::Callers;
 use crate::clock::Clock;
+use crate::energy::Energy;
 use crate::route::decisions::Decisions;
 use crate::route::facts::{CandidateId, Facts};
 use crate::route::options::Options;
@@ -53,6 +54,7 @@ pub struct Starter {
     metrics: Metrics,
     clock: Clock,
     route: schema::Route,
+    energy: Energy,
     decisions: Arc<Decisions>,
     /// When this machine is taken away.
     ends: Option<Duration>,
@@ -84,7 +86,7 @@ pub struct Started {
 const OWNER: &str = "hansa";
 
 /// Name of the site of models of this process where the config gives none.
-const HERE: &str = "local";
+pub(crate) const HERE: &str = "local";
 
 /// What a section of the config lists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,6 +105,7 @@ impl Starter {
             metrics,
             clock,
             route: schema::Route::default(),
+            energy: Energy::default(),
             decisions: Arc::default(),
             ends: None,
             #[cfg(feature = "engine")]
@@ -115,6 +118,13 @@ impl Starter {
     pub fn routed_by(self, route: &schema::Route) -> Self {
         let route = route.clone();
         Self { route, ..self }
+    }
+
+    /// The same one, where work of this process takes `energy`.
+    #[must_use]
+    pub fn with_energy(self, energy: &Energy) -> Self {
+        let energy = energy.clone();
+        Self { energy, ..self }
     }
 
     /// The same one, on a machine that is taken away at `ends` on its clock.
@@ -203,7 +213,8 @@ impl Starter {
         for name in &upstream.models {
             let (metrics, clock) = (self.metrics.clone(), self.clock.clone());
             let id = Arc::from(name.ours.as_str());
-            let model = Measured::new(group.model(name.clone()), id, metrics, clock).until(ends);
+            let model = Measured::new(group.model(name.clone()), id, metrics, clock);
+            let model = model.until(ends).taking(Energy::there(upstream));
             let facts = self.there(place, upstream, &name.ours);
             let Some(id) = roster.add(facts, Arc::new(model)) else {
                 added.into_iter().for_each(|id| roster.remove(id));
@@ -299,7 +310,8 @@ impl Starter {
         };
         let id = Arc::from(model.id.as_str());
         let (metrics, clock) = (self.metrics.clone(), self.clock.clone());
-        let measured = Measured::new(local, id, metrics, clock).until(self.ends);
+        let measured = Measured::new(local, id, metrics, clock);
+        let measured = measured.until(self.ends).taking(self.energy.clone());
         Ok((Arc::new(measured), Box::pin(load)))
     }
 

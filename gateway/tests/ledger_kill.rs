@@ -43,6 +43,7 @@ fn quota(file: &Path) -> Quota {
     let ledger = Arc::new(EmbeddedLedger::open(file).unwrap());
     let options = Options {
         site: "here".into(),
+        home: "here".into(),
         default_max_tokens: 16,
     };
     let quota = Quota::new(book, ledger, Clock::system(), options);

@@ -1,5 +1,6 @@
 //! The command line: what can be asked for. [`crate::plan`] checks what arguments mean together.
 
+mod faults;
 mod sim;
 
 use std::num::NonZeroU32;
@@ -8,6 +9,7 @@ use std::time::Duration;
 
 use clap::{ArgGroup, Args, Parser, Subcommand};
 
+pub use self::faults::{AbuseArgs, MockArgs, ProxyArgs};
 use crate::compare::Gate;
 use crate::drive::prompt::Endpoint;
 use crate::limits::{
@@ -62,6 +64,14 @@ pub enum Command {
     Compare(CompareArgs),
     /// Checks a scenario file and says what it would do; sends nothing. Exit code 2 for a bad one.
     Check(CheckArgs),
+    /// Runs mock sites of known speed, and says where in one line of JSON, until it is told to end.
+    Mock(MockArgs),
+    /// Runs a proxy before a real server, which does to its connections what --fault says, until it is told to end.
+    Proxy(ProxyArgs),
+    /// Behaves badly towards a server of your own, kind by kind, and says what was to be expected and what was seen.
+    ///
+    /// Exit codes: 0 all as expected, 1 something was not, 2 wrong arguments.
+    Abuse(AbuseArgs),
     /// Simulates a federation of sites, with the gateway's own routing, to answer "what if".
     Sim(Box<SimArgs>),
 }
@@ -191,7 +201,8 @@ pub struct DriveArgs {
     #[arg(long, value_name = "URL")]
     pub metrics: Option<String>,
     /// Short requests for one token beside the load, this many per second: what the load does to others (vllm:
-    /// --probe-request-rate). They are reported apart, beside a few sent before the load.
+    /// --probe-request-rate). They are reported apart, beside a few sent before the load, and may have objectives:
+    /// 'probe.ttft.p99 < 200ms'.
     #[arg(long, alias = "probe-request-rate", value_name = "PER_SECOND", value_parser = probe_rate)]
     pub probe_rate: Option<f64>,
     /// Shows progress in plain lines on a terminal too.

@@ -3,7 +3,7 @@
 //! gateway's own routing.
 //!
 //! Reading order: [`workload`] says what is asked, [`drive`] makes load and takes stamps, [`drive::verdict`] says what is good, [`drive::record`] defines
-//! the metrics, [`stats`] folds them, [`self_check`] doubts the client, [`report`] tells people and machines.
+//! the metrics, [`stats`] folds them, [`self_check`] doubts the client, [`report`] tells people and machines, [`faults`] breaks things meanwhile.
 
 pub mod cli;
 pub mod clock;
@@ -11,6 +11,7 @@ pub mod command;
 pub mod compare;
 pub mod drive;
 pub mod extras;
+pub mod faults;
 pub mod groups;
 pub mod limits;
 pub mod os;

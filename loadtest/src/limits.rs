@@ -198,6 +198,91 @@ pub const MAX_PROBES: usize = 60;
 /// Lowest rate of a search, in requests per second: one request an hour or so.
 pub const MIN_RATE: f64 = 0.000_3;
 
+/// Most faults of one plan, and most at work on one target at a time; each is looked at for every piece of bytes.
+pub const MAX_FAULTS: usize = 64;
+
+/// Most mock sites and proxies of one scenario; each has a listener.
+pub const MAX_TARGETS: usize = 64;
+
+/// Most connections that one proxy or mock carries; further ones wait in the kernel. Two descriptors each.
+pub const MAX_CARRIED: usize = 4_096;
+
+/// Bytes on their way in one direction of a proxied connection; beyond it the sender is not read, as in a full network.
+/// Room for 100 ms at 10 MB/s.
+pub const FLOW_BUFFER_BYTES: usize = 1 << 20;
+
+/// Bytes read at once from a proxied connection.
+pub const FLOW_PIECE_BYTES: usize = 16 << 10;
+
+/// Bytes of an answer's beginning that slow headers slow down at most: the heads of servers have some 300.
+pub const SLOW_HEAD_BYTES: usize = 1_024;
+
+/// Longest text that a proxy looks out for, in bytes; so many are kept from one piece to the next.
+pub const MAX_MARKER_BYTES: usize = 256;
+
+/// How long a proxy tries to get back the port that it gave up.
+pub const REBIND_WITHIN: Duration = Duration::from_secs(5);
+
+/// Pause between two tries to get it back.
+pub const REBIND_PAUSE: Duration = Duration::from_millis(20);
+
+/// Bytes of a request that are read and thrown away when it is answered with an error, so that the answer arrives.
+pub const REFUSED_BYTES: usize = 4 << 20;
+
+/// How long a connection that only answers errors may take to end once there are none to answer any more.
+pub const ERRORS_LINGER: Duration = Duration::from_secs(1);
+
+/// Largest request of a mock site, in bytes.
+pub const MOCK_BODY_BYTES: usize = 4 << 20;
+
+/// Most requests at work in a mock site.
+pub const MOCK_SLOTS: u32 = 65_536;
+
+/// Most requests that wait for a slot of a mock site.
+pub const MOCK_QUEUE: u32 = 1_000_000;
+
+/// Tokens of an answer where the request names no number, as in the API's older endpoint.
+pub const MOCK_TOKENS: u32 = 16;
+
+/// Bytes of an answer that an abusive client looks at.
+pub const ABUSE_ANSWER_BYTES: usize = 16 << 10;
+
+/// Time within which others must be answered while a server is abused.
+pub const ABUSE_OTHERS_WITHIN: Duration = Duration::from_secs(2);
+
+/// Pause between two requests of the well-behaved client.
+pub const ABUSE_WITNESS_PAUSE: Duration = Duration::from_millis(200);
+
+/// Pause between two bytes of a slow client: quick enough that no timer for idle connections helps.
+pub const ABUSE_BYTE_PAUSE: Duration = Duration::from_millis(500);
+
+/// How long a slow reader reads nothing.
+pub const ABUSE_READER_PAUSE: Duration = Duration::from_secs(5);
+
+/// Tokens of a stream that is not read or not read to its end, some 500 KB as events.
+pub const ABUSE_READER_TOKENS: u32 = 2_000;
+
+/// Receive buffer of a slow reader, in bytes, as small as systems allow.
+pub const ABUSE_READER_BUFFER: u32 = 4 << 10;
+
+/// Requests of a flood for each connection of the other abuses.
+pub const ABUSE_FLOOD_FACTOR: usize = 4;
+
+/// Most connections of one abuse, times the factor of a flood: a machine has 65,536 ports.
+pub const ABUSE_CONNECTIONS: u64 = 4_096;
+
+/// Bytes of an oversized body.
+pub const ABUSE_BODY_BYTES: usize = 64 << 20;
+
+/// Bytes of an oversized header.
+pub const ABUSE_HEADER_BYTES: usize = 1 << 20;
+
+/// Headers of a request with too many.
+pub const ABUSE_HEADERS: usize = 10_000;
+
+/// Depth of a JSON that is too deep.
+pub const ABUSE_DEPTH: usize = 100_000;
+
 /// Most nodes of a simulation; each holds some kilobytes, and a router has places for as many candidates.
 pub const MAX_SIM_NODES: usize = 16_384;
 

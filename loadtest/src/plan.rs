@@ -9,6 +9,7 @@ use crate::clock::nanos;
 use crate::drive::Load;
 use crate::drive::arrival::{Arrival, Schedule, ScheduleError, Until};
 use crate::drive::target::{Target, TargetError};
+use crate::faults::plan::FaultPlan;
 use crate::limits::{MAX_IN_FLIGHT, MAX_OBJECTIVES};
 use crate::problems::Problems;
 use crate::scenario::Scenario;
@@ -44,6 +45,8 @@ pub struct Plan {
     pub check_sim_tokens: bool,
     /// What must be met.
     pub objectives: Vec<Objective>,
+    /// Servers to start for the run, and what goes wrong.
+    pub faults: FaultPlan,
     /// The server's metrics page.
     pub metrics: Option<scrape::Plan>,
     /// Probe requests per second.
@@ -77,6 +80,11 @@ pub enum PlanError {
     /// Neither the command line nor the scenario names a server.
     #[error("where to? --url, or url in [target] of the scenario")]
     NoUrl,
+    /// An objective of requests that nobody sends.
+    #[error(
+        "an objective of probe requests needs --probe-rate, or [probe_requests] in the scenario"
+    )]
+    NoProbes,
     /// Probe requests ask for a token.
     #[error("probe requests need an endpoint that streams")]
     ProbesNeedStreams,
@@ -115,6 +123,10 @@ impl Plan {
             return Err(PlanError::ProbesNeedStreams);
         }
         plan.objectives.extend(args.slo.iter().cloned());
+        let of_probes = |objective: &Objective| matches!(objective, Objective::Probe { .. });
+        if plan.probe_rate.is_none() && plan.objectives.iter().any(of_probes) {
+            return Err(PlanError::NoProbes);
+        }
         if plan.objectives.len() > MAX_OBJECTIVES {
             return Err(PlanError::TooManyObjectives);
         }
@@ -136,6 +148,7 @@ impl Plan {
             warmup: scenario.warmup,
             check_sim_tokens: false,
             objectives: scenario.objectives,
+            faults: scenario.faults,
             metrics: scenario.metrics,
             probe_rate: scenario.probe_rate,
         })
@@ -173,6 +186,7 @@ impl Plan {
             warmup: args.warmup,
             check_sim_tokens: args.check_sim_tokens,
             objectives: Vec::new(),
+            faults: FaultPlan::default(),
             metrics: None,
             probe_rate: None,
         })
@@ -286,6 +300,17 @@ mod tests {
         assert!(matches!(
             plan("--rate 1 --arrival gamma --shape 0"),
             Err(PlanError::Schedule(ScheduleError::Shape(_)))
+        ));
+    }
+
+    #[test]
+    fn an_objective_of_probe_requests_needs_some() {
+        let with = |more: &str| plan(&format!("--rate 1 --slo probe.ttft.p99<1s {more}"));
+        assert!(matches!(with(""), Err(PlanError::NoProbes)));
+        assert_eq!(with("--probe-rate 2").unwrap().probe_rate, Some(2.0));
+        assert!(matches!(
+            with("--probe-rate 2 --endpoint embeddings"),
+            Err(PlanError::ProbesNeedStreams)
         ));
     }
 

@@ -88,6 +88,8 @@ pub struct Stats {
     pub itl: Distribution,
     /// What the server told beyond the protocol.
     pub extras: Sums,
+    /// The same of the probe requests that were sent beside the load.
+    pub probes: Option<Box<Self>>,
     /// Lateness of all sends.
     pub lag: Distribution,
     /// Time to get a connection.
@@ -278,6 +280,7 @@ impl Default for Stats {
             tpot: Distribution::default(),
             itl: Distribution::default(),
             extras: Sums::default(),
+            probes: None,
             lag: Distribution::default(),
             connect: Distribution::default(),
         }

@@ -69,7 +69,21 @@ impl Client {
     /// # Errors
     /// As [`Client::get`].
     pub async fn send(&self, method: &str, path: &str, body: Bytes) -> Result<Reply> {
-        let stream = self.open(method, path, body).await?;
+        self.send_with(method, path, &[], body).await
+    }
+
+    /// The same with further headers.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub async fn send_with(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Bytes,
+    ) -> Result<Reply> {
+        let stream = self.open(method, path, headers, body).await?;
         let Stream {
             status,
             headers,
@@ -90,22 +104,31 @@ impl Client {
     /// # Errors
     /// As [`Client::get`].
     pub async fn stream(&self, path: &str, body: &Value) -> Result<Stream> {
-        self.open("POST", path, body.to_string().into()).await
+        self.open("POST", path, &[], body.to_string().into()).await
     }
 
-    async fn open(&self, method: &str, path: &str, body: Bytes) -> Result<Stream> {
+    async fn open(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Bytes,
+    ) -> Result<Stream> {
         let io = TokioIo::new(TcpStream::connect(self.address).await?);
         let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await?;
         let mut task = JoinSet::new();
         task.spawn(async move {
             let _ = connection.await;
         });
-        let request = http::Request::builder()
+        let mut request = http::Request::builder()
             .method(method)
             .uri(path)
             .header("host", self.address.to_string())
-            .header("content-type", "application/json")
-            .body(Full::new(body))?;
+            .header("content-type", "application/json");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(Full::new(body))?;
         let (head, body) = sender.send_request(request).await?.into_parts();
         Ok(Stream {
             status: head.status.as_u16(),

@@ -1,11 +1,14 @@
 //! The harness: real `hansa` processes on free ports, an HTTP client, and a Python with the SDK under test.
 //!
 //! A test asks for what it needs and gets it made: the binary is built before it is spawned, the virtual environment
-//! lies under `target/`, the model in the user's own cache. Nothing has to be prepared by hand.
+//! lies under `target/`, the model in the user's own cache. Nothing has to be prepared by hand. A [`federation`] of sites is
+//! such processes with fault proxies between them, and [`load`] is what its users do.
 #![forbid(unsafe_code)]
 
 mod build;
 pub mod client;
+pub mod federation;
+pub mod load;
 mod python;
 mod server;
 pub mod source_tree;

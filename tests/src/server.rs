@@ -125,6 +125,16 @@ impl Server {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
+    /// Kills the process, as a machine that loses its power does.
+    ///
+    /// # Errors
+    /// Where the system refuses.
+    pub fn kill(&mut self) -> Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
     /// Sends SIGTERM.
     ///
     /// # Errors
@@ -180,13 +190,21 @@ impl Server {
     /// # Errors
     /// Where the metrics cannot be read or have no such name.
     pub async fn metric(&self, name: &str) -> Result<f64> {
+        self.metric_with(name, "").await
+    }
+
+    /// As [`Server::metric`], of the samples alone whose labels hold `label`.
+    ///
+    /// # Errors
+    /// As [`Server::metric`].
+    pub async fn metric_with(&self, name: &str, label: &str) -> Result<f64> {
         let reply = self.admin_client().get("/metrics").await?;
         let samples: Vec<f64> = reply
             .text()
             .lines()
             .filter(|line| {
                 line.strip_prefix(name)
-                    .is_some_and(|rest| rest.starts_with(['{', ' ']))
+                    .is_some_and(|rest| rest.starts_with(['{', ' ']) && rest.contains(label))
             })
             .filter_map(|line| line.rsplit(' ').next()?.parse().ok())
             .collect();

@@ -106,6 +106,18 @@ pub(crate) const UPSTREAM: &[Key<Upstream>] = &[
         |u: &mut Upstream| Slot::MaybeU32(&mut u.rtt_ms, limits::RTT_MS),
     )
     .example("20"),
+    key(
+        "millijoules_per_token",
+        "Energy of a token that it produces, overheads of the building included, where it does not tell itself.",
+        |u: &mut Upstream| Slot::MaybeU64(&mut u.millijoules_per_token, limits::MILLIJOULES),
+    )
+    .example("400"),
+    key(
+        "grams_per_kwh",
+        "Carbon of the electricity there, in grams of CO2 for a kilowatt-hour, where it does not tell itself.",
+        |u: &mut Upstream| Slot::MaybeU64(&mut u.grams_per_kwh, limits::GRAMS_PER_KWH),
+    )
+    .example("79"),
 ];
 
 /// Keys of `[peer]`.

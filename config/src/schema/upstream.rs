@@ -40,6 +40,10 @@ pub struct Upstream {
     pub ends_at_s: Option<i64>,
     /// Round-trip time to assume before one was measured.
     pub rtt_ms: Option<u32>,
+    /// Energy of a token where it does not tell.
+    pub millijoules_per_token: Option<u64>,
+    /// Carbon of a kilowatt-hour where it does not tell.
+    pub grams_per_kwh: Option<u64>,
 }
 
 /// A model as clients name it, and as the upstream does.
@@ -116,6 +120,8 @@ impl Default for Upstream {
             experimental: false,
             ends_at_s: None,
             rtt_ms: None,
+            millijoules_per_token: None,
+            grams_per_kwh: None,
         }
     }
 }

@@ -36,8 +36,14 @@ pub const RESUME: HeaderName = HeaderName::from_static("x-hansa-resume");
 /// What the request is for. Of tenants, too.
 pub const PURPOSE: HeaderName = HeaderName::from_static("x-hansa-purpose");
 
+/// What the first server will settle the request under, opaque to all others; they keep its usage beside this.
+pub const CHARGE: HeaderName = HeaderName::from_static("x-hansa-charge");
+/// In an error answer to a peer: what the request used, as JSON.
+pub const USAGE: HeaderName = HeaderName::from_static("x-hansa-usage");
+
 /// The headers that only a peer may send.
-pub const OF_PEERS: [HeaderName; 6] = [
+pub const OF_PEERS: [HeaderName; 7] = [
+    CHARGE,
     DEADLINE_MS,
     TENANT,
     POOL,
@@ -59,6 +65,8 @@ pub struct Said {
     pub flow: u64,
     /// Id of the tenant.
     pub tenant: Option<Arc<str>>,
+    /// What the first server will settle it under.
+    pub charge: Option<Arc<str>>,
     /// Sites that it may go to.
     pub allow_sites: AllowList,
     /// Countries that it may go to.
@@ -78,6 +86,7 @@ impl Said {
             pool: number(headers, &POOL)?.unwrap_or(0),
             flow: number(headers, &FLOW)?.unwrap_or(0),
             tenant: text(headers, &TENANT)?.map(Arc::from),
+            charge: text(headers, &CHARGE)?.map(Arc::from),
             allow_sites: list(headers, &ALLOW_SITES)?,
             allow_countries: list(headers, &ALLOW_COUNTRIES)?,
         })

@@ -5,6 +5,7 @@
 pub mod control;
 pub mod follow;
 pub mod headers;
+pub mod kept;
 pub mod publish;
 pub mod status;
 mod wire;
@@ -21,6 +22,10 @@ pub fn router(control: Control) -> Router {
     Router::new()
         .route("/hansa/v1/status", get(publish::status))
         .route("/hansa/v1/cancel", post(control::cancel))
+        .route(
+            "/hansa/v1/usage",
+            get(control::usage).post(control::settled),
+        )
         .method_not_allowed_fallback(async || ApiError::method_not_allowed())
         .with_state(control)
 }

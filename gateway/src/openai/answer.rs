@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::response::{IntoResponse, Response};
 use futures::StreamExt as _;
-use http::{HeaderValue, header};
+use http::{HeaderMap, HeaderValue, header};
 use serde::Serialize;
 
 use super::error::ApiError;
@@ -62,11 +62,25 @@ pub(super) async fn respond(mut run: Run, head: &Head) -> Result<Response, ApiEr
             Event::Finished { choice, reason } => at(&mut choices, choice).reason = Some(reason),
             Event::Done(usage) => {
                 let shown = best(choices, head);
-                return Ok(json(&body(head, &shown, usage.into())));
+                let mut response = json(&body(head, &shown, usage.into()));
+                tell_energy(&usage, response.headers_mut());
+                return Ok(response);
             }
         }
     }
     Err(ApiError::internal())
+}
+
+/// Tells what the request took beside the answer, for those who look at no body.
+fn tell_energy(usage: &upstream::Usage, headers: &mut HeaderMap) {
+    let said = UsageExtension::of(usage);
+    let (joules, grams) = said.map_or((None, None), |said| (said.joules, said.grams));
+    for (name, figure) in [("x-hansa-joules", joules), ("x-hansa-grams", grams)] {
+        let value = figure.and_then(|figure| HeaderValue::try_from(figure.to_string()).ok());
+        if let Some(value) = value {
+            headers.insert(name, value);
+        }
+    }
 }
 
 #[derive(Default)]
@@ -269,6 +283,39 @@ pub(super) struct Usage {
     total_tokens: u64,
     prompt_tokens_details: PromptDetails,
     completion_tokens_details: CompletionDetails,
+    /// What OpenAI has no words for, where there is any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hansa: Option<UsageExtension>,
+}
+
+#[derive(Debug, Serialize)]
+struct UsageExtension {
+    /// Whether the figures were counted from events, since whoever served told none.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    estimated: bool,
+    /// Energy, overheads of the building included.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    joules: Option<f64>,
+    /// Grams of CO2.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    grams: Option<f64>,
+}
+
+impl UsageExtension {
+    fn of(usage: &upstream::Usage) -> Option<Self> {
+        let upstream::Usage {
+            estimated,
+            millijoules,
+            micrograms,
+            ..
+        } = *usage;
+        let says = estimated || millijoules.is_some() || micrograms.is_some();
+        says.then_some(Self {
+            estimated,
+            joules: millijoules.map(|units| f64::from(units) / 1e3),
+            grams: micrograms.map(|units| f64::from(units) / 1e6),
+        })
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -292,6 +339,7 @@ impl From<upstream::Usage> for Usage {
             completion_tokens_details: CompletionDetails {
                 reasoning_tokens: 0,
             },
+            hansa: UsageExtension::of(&usage),
         }
     }
 }

@@ -20,6 +20,7 @@ use crate::limits;
 use crate::quota::amount::Tokens;
 use crate::quota::charge::Spent;
 use crate::quota::ledger::Outcome;
+use crate::upstream::purse::Purse;
 use crate::upstream::{EmbedInput, EmbedRequest, Embeddings};
 
 /// `POST /v1/embeddings`
@@ -41,7 +42,7 @@ pub(super) async fn serve(State(api): State<Api>, request: Request) -> Result<Re
         ..Tokens::default()
     };
     let held = match &client {
-        Some(client) => Some(client.hold(&id, &model, bound).await?),
+        Some(client) => Some(Arc::new(client.hold(&id, &model, bound).await?)),
         None => None,
     };
     let time = api.time_for(&said);
@@ -53,6 +54,7 @@ pub(super) async fn serve(State(api): State<Api>, request: Request) -> Result<Re
         deadline: Some(started + time),
         hops: said.hops,
         wishes,
+        purse: held.clone().map(|held| held as Arc<dyn Purse>),
     });
     let left = (started + time).saturating_sub(api.shared.clock.now());
     let made = match timeout(left, upstream.embed(request)).await {

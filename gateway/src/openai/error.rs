@@ -267,6 +267,7 @@ impl From<UpstreamError> for ApiError {
             UpstreamErrorKind::Overloaded => Self::overloaded(),
             UpstreamErrorKind::NotReady => Self::not_ready(),
             UpstreamErrorKind::NoSiteAllowed => Self::no_site_allowed(),
+            UpstreamErrorKind::NothingLeft => Self::quota_exhausted(),
             UpstreamErrorKind::Unreachable => Self::unreachable(),
             UpstreamErrorKind::ShuttingDown => Self::shutting_down(),
             UpstreamErrorKind::DeadlineExceeded => Self::deadline_exceeded(),

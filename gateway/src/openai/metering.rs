@@ -1,25 +1,26 @@
-//! Puts requests on their tenants' account: what they may use is reserved before they wait for anything, and what they
-//! used is settled when they are over, however that happens.
+//! Puts requests on their tenants' account: what they may use is reserved before they wait for anything. `meter.rs` settles
+//! it when they are over.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::response::Response;
-use futures::StreamExt as _;
 use http::{HeaderMap, HeaderName, HeaderValue};
-use tokio::runtime::Handle;
 use tokio_util::task::TaskTracker;
 
 use super::error::ApiError;
-use crate::limits::{CANCEL_AGAIN_AFTER, PURPOSE_BYTES_MAX, USAGE_DRAIN_MAX};
+use super::meter::{Meter, Payer};
+use crate::federation::kept::Kept;
+use crate::limits::PURPOSE_BYTES_MAX;
 use crate::quota::Quota;
 use crate::quota::amount::Tokens;
-use crate::quota::charge::{Refusal, Spent};
-use crate::quota::ledger::Outcome;
+use crate::quota::charge::Refusal;
 use crate::quota::reservation::{Reservation, Slip};
 use crate::quota::standing::Level;
 use crate::tenant::principal::Principal;
-use crate::upstream::{Event, EventStream, GenerateRequest, Upstream, Usage};
+use crate::upstream::link::LinkTasks;
+use crate::upstream::purse::Purse;
+use crate::upstream::{GenerateRequest, Upstream};
 
 /// What metering needs of the server.
 #[derive(Debug, Clone)]
@@ -28,6 +29,10 @@ pub struct Metering {
     pub quota: Quota,
     /// Where the usage of aborted requests is awaited; the drain waits for it.
     pub tasks: TaskTracker,
+    /// Where usage that a stream could not tell is asked for; the drain ends it.
+    pub links: LinkTasks,
+    /// What peers' requests used that are over.
+    pub kept: Kept,
 }
 
 /// One client's request as its account sees it.
@@ -79,7 +84,7 @@ impl Client {
         self.metering.quota.options().default_max_tokens
     }
 
-    /// Holds what `requests` may use at most, all of them or nothing.
+    /// Holds what `requests` may use at most, all of them or nothing, and gives them the charge that they go under.
     ///
     /// # Errors
     /// 429 where there is not enough left; what the upstream says where it cannot count a prompt.
@@ -87,29 +92,34 @@ impl Client {
         &self,
         request: &Arc<str>,
         upstream: &Arc<dyn Upstream>,
-        requests: &[Arc<GenerateRequest>],
+        requests: &mut [Arc<GenerateRequest>],
     ) -> Result<Meter, ApiError> {
-        let Some(model) = requests.first().map(|request| &request.model) else {
+        let Some(model) = requests.first().map(|request| Arc::clone(&request.model)) else {
             return Err(ApiError::internal());
         };
         let (quota, account) = (&self.metering.quota, &self.principal.account);
         // Counting a prompt is work: who has nothing left does not get even that.
-        quota.check(account, model).map_err(refused)?;
+        quota.check(account, &model).map_err(refused)?;
         let mut bound = Tokens::default();
-        for request in requests {
+        for request in &*requests {
             let prompt = upstream.count_tokens(Arc::clone(request)).await?;
             let of_choice = request.max_tokens.unwrap_or(self.default_max_tokens());
             let completion = u64::from(request.n) * u64::from(of_choice);
             bound.prompt = bound.prompt.saturating_add(prompt.into());
             bound.completion = bound.completion.saturating_add(completion);
         }
-        Ok(Meter {
-            reservation: self.hold(request, model, bound).await?,
-            upstream: Arc::clone(upstream),
-            ids: requests.iter().map(|r| Arc::clone(&r.id)).collect(),
-            tasks: self.metering.tasks.clone(),
-            started: false,
-        })
+        let reservation = Arc::new(self.hold(request, &model, bound).await?);
+        let kept = upstream.keeps_usage();
+        if requests.len() > 1 {
+            reservation.has_several_parts();
+        }
+        for (request, part) in requests.iter_mut().zip(0..) {
+            let request = Arc::make_mut(request);
+            request.purse = Some(Arc::clone(&reservation) as Arc<dyn Purse>);
+            request.charge = if kept { reservation.tag(part) } else { None };
+        }
+        let payer = Payer::Tenant(reservation);
+        Ok(Meter::new(&self.metering, payer, upstream, requests))
     }
 
     /// Holds what is bounded already.
@@ -222,87 +232,6 @@ fn reset(time: Duration) -> String {
         (0, ms) => format!("{}s", ms as f64 / 1_000.0),
         (minutes, ms) => format!("{minutes}m{}s", ms as f64 / 1_000.0),
     }
-}
-
-/// The hold of one request, carried by its run.
-pub(super) struct Meter {
-    reservation: Reservation,
-    upstream: Arc<dyn Upstream>,
-    /// Of the parts, as the upstream knows them.
-    ids: Vec<Arc<str>>,
-    tasks: TaskTracker,
-    started: bool,
-}
-
-impl Meter {
-    /// The first content is there.
-    pub(super) fn started(&mut self) {
-        if !std::mem::replace(&mut self.started, true) {
-            self.reservation.started();
-        }
-    }
-
-    /// Settles what is over, and what the streams that are still `open` come to once they are stopped.
-    pub(super) fn settle(self, used: Usage, open: Vec<EventStream>, outcome: Outcome) {
-        // Without a runtime the process is ending: then the guard keeps its debit.
-        if !open.is_empty() && Handle::try_current().is_ok() {
-            let tasks = self.tasks.clone();
-            tasks.spawn(self.stop(used, open, outcome));
-        } else if open.is_empty() {
-            self.finish(used, outcome);
-        }
-    }
-
-    /// Cancels the streams and reads each to its last word, which says what it used.
-    async fn stop(self, mut used: Usage, open: Vec<EventStream>, outcome: Outcome) {
-        // Again and again: a request that its upstream is only about to start is not yet there to be cancelled.
-        let cancelling = async {
-            loop {
-                self.ids.iter().for_each(|id| self.upstream.cancel(id));
-                tokio::time::sleep(CANCEL_AGAIN_AFTER).await;
-            }
-        };
-        let draining = async {
-            for events in open {
-                used.add(last_word(events).await?);
-            }
-            Some(used)
-        };
-        // Where nobody tells, the guard is dropped open, and keeps its debit.
-        let told = async {
-            tokio::select! {
-                told = draining => told,
-                () = cancelling => None,
-            }
-        };
-        if let Ok(Some(used)) = tokio::time::timeout(USAGE_DRAIN_MAX, told).await {
-            self.finish(used, outcome);
-        }
-    }
-
-    fn finish(&self, used: Usage, outcome: Outcome) {
-        if used == Usage::default() && outcome != Outcome::Finished {
-            self.reservation.void();
-            return;
-        }
-        let spent = Spent {
-            tokens: used.into(),
-            ..Spent::default()
-        };
-        self.reservation.settle(spent, outcome);
-    }
-}
-
-/// What a stream used, by the last thing that it says.
-async fn last_word(mut events: EventStream) -> Option<Usage> {
-    while let Some(event) = events.next().await {
-        match event {
-            Ok(Event::Done(usage)) => return Some(usage),
-            Ok(_) => {}
-            Err(error) => return error.usage,
-        }
-    }
-    None
 }
 
 #[cfg(test)]

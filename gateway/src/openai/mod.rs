@@ -17,6 +17,7 @@ mod fields;
 mod json;
 mod logprobs;
 mod messages;
+mod meter;
 pub mod metering;
 mod models;
 mod params;
@@ -53,6 +54,7 @@ use uuid::Uuid;
 use self::answer::Head;
 use self::error::ApiError;
 use self::fault::ParamFault;
+use self::meter::{Meter, Payer};
 use self::metering::{Client, Metering};
 use self::params::{Ask, Params};
 pub use self::rules::Passed;
@@ -223,14 +225,30 @@ impl Api {
         upstream: &Arc<dyn Upstream>,
         ask: Ask,
     ) -> Result<Run, ApiError> {
-        let requests = work.split(ask);
+        let mut requests = work.split(ask);
         let meter = match &work.client {
-            Some(client) => Some(client.reserve(&work.id, upstream, &requests).await?),
-            None => None,
+            Some(client) => Some(client.reserve(&work.id, upstream, &mut requests).await?),
+            None => self.meter_of_peer(work, upstream, &requests),
         };
         let time_left = work.deadline.saturating_sub(self.shared.clock.now());
         let run = Run::start(Arc::clone(&work.id), upstream, requests, time_left);
         Ok(run.metered(meter))
+    }
+
+    /// Keeps what a peer's request uses, where somebody will settle it.
+    fn meter_of_peer(
+        &self,
+        work: &Work,
+        upstream: &Arc<dyn Upstream>,
+        requests: &[Arc<GenerateRequest>],
+    ) -> Option<Meter> {
+        let metering = self.metering.as_ref()?;
+        let payer = Payer::Peer {
+            kept: metering.kept.clone(),
+            id: Arc::clone(&work.id),
+            charge: work.said.charge.clone()?,
+        };
+        Some(Meter::new(metering, payer, upstream, requests))
     }
 
     async fn parse(&self, endpoint: Endpoint, body: Bytes, peer: bool) -> Result<Ask, ApiError> {
@@ -411,6 +429,8 @@ impl Work {
             tenant: client
                 .map(Client::tenant)
                 .or_else(|| self.said.tenant.clone()),
+            charge: self.said.charge.clone(),
+            purse: None,
             wishes: Arc::clone(&wishes),
         };
         let requests = prompts.into_iter().enumerate().map(request);

@@ -16,7 +16,7 @@ use tokio::time::Sleep;
 
 use super::calls::Calls;
 use super::error::ApiError;
-use super::metering::Meter;
+use super::meter::{Meter, Rest};
 use crate::quota::ledger::Outcome;
 use crate::upstream::{Event, EventStream, GenerateRequest, Upstream, UpstreamError, Usage};
 
@@ -39,6 +39,8 @@ pub(super) struct Run {
     over: bool,
     /// On whose account it goes, until that is settled.
     meter: Option<Meter>,
+    /// What it came to, once it is over and that is known.
+    total: Option<Usage>,
 }
 
 /// One prompt's share.
@@ -98,6 +100,7 @@ impl Run {
             tells_ids: false,
             over: false,
             meter: None,
+            total: None,
         }
     }
 
@@ -115,23 +118,27 @@ impl Run {
         self
     }
 
+    /// What it came to, once it is over; `None` where that is still to be found out.
+    pub(super) const fn total(&self) -> Option<Usage> {
+        self.total
+    }
+
     /// Settles the account: with what is known, and with what the streams that are still open come to.
     fn settle(&mut self, outcome: Outcome) {
-        let parts = std::mem::take(&mut self.parts);
-        let Some(meter) = self.meter.take() else {
-            return;
-        };
-        let mut open = Vec::new();
-        for part in parts.into_iter().filter(|part| !part.done) {
+        let mut rest = Rest::default();
+        let parts = std::mem::take(&mut self.parts).into_iter().enumerate();
+        for (number, part) in parts.filter(|(_, part)| !part.done) {
             match part.source {
-                Source::Open(events) => open.push(events),
+                Source::Open(events) => rest.open.push((number, events)),
                 // What was not accepted did nothing.
                 Source::Opening(_) | Source::Failed { unknown: false } => {}
-                // The guard is dropped open, and keeps its debit.
-                Source::Failed { unknown: true } => return,
+                Source::Failed { unknown: true } => rest.lost.push(number),
             }
         }
-        meter.settle(self.usage, open, outcome);
+        self.total = rest.is_nothing().then_some(self.usage);
+        if let Some(meter) = self.meter.take() {
+            meter.settle(self.usage, rest, outcome);
+        }
     }
 
     /// Takes `event` of the part at `index`; `None` where there is nothing to tell.

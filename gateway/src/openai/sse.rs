@@ -12,7 +12,7 @@ use super::logprobs::{Logprobs, characters_of};
 use super::params::StreamOptions;
 use crate::limits;
 use crate::upstream::tools::{CallHead, ToolSyntax, WireSyntax};
-use crate::upstream::{Endpoint, Event, TokenLogprob};
+use crate::upstream::{self, Endpoint, Event, TokenLogprob};
 
 /// Writes the events of one stream into a buffer.
 #[derive(Debug)]
@@ -106,10 +106,25 @@ impl Encoder {
     }
 
     /// Writes an error. No `[DONE]` follows: a client that stops there would take half an answer for a whole one.
-    pub(super) fn error(&mut self, error: &ApiError) {
+    /// A peer learns what was used until then, where that is known.
+    pub(super) fn error(&mut self, error: &ApiError, used: Option<upstream::Usage>) {
+        let json = error.to_json();
         self.buffer.extend_from_slice(b"data: ");
-        self.buffer.extend_from_slice(&error.to_json());
+        match (used.filter(|_| self.peer), json.strip_suffix(b"}")) {
+            (Some(used), Some(open)) => {
+                self.buffer.extend_from_slice(open);
+                self.buffer.extend_from_slice(br#","hansa":{"usage":"#);
+                self.json(&used);
+                self.buffer.extend_from_slice(b"}}");
+            }
+            _ => self.buffer.extend_from_slice(&json),
+        }
         self.buffer.extend_from_slice(b"\n\n");
+    }
+
+    /// Whether a peer reads the stream.
+    pub(super) const fn is_for_peer(&self) -> bool {
+        self.peer
     }
 
     /// Writes a comment, which clients skip and middlemen count as life.

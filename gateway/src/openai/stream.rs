@@ -22,8 +22,9 @@ use tokio::time::Sleep;
 use super::error::ApiError;
 use super::run::Run;
 use super::sse::Encoder;
+use crate::federation::headers;
 use crate::limits;
-use crate::upstream::Event;
+use crate::upstream::{Event, Usage};
 
 /// Answers with a stream as soon as there is content, or the silence is too long.
 ///
@@ -39,7 +40,9 @@ pub(super) async fn respond(
     let quiet = first.is_err();
     match first {
         // `Done` is never the first: each choice ends before.
-        Ok(Some(event)) => encoder.event(&event?),
+        Ok(Some(Ok(event))) => encoder.event(&event),
+        Ok(Some(Err(error))) if encoder.is_for_peer() => return Ok(refusal(error, run.total())),
+        Ok(Some(Err(error))) => return Err(error),
         Ok(None) => return Err(ApiError::internal()),
         Err(_elapsed) => encoder.ping(),
     }
@@ -51,7 +54,7 @@ pub(super) async fn respond(
         quiet,
         over: false,
     };
-    let headers = [
+    let names = [
         (
             header::CONTENT_TYPE,
             HeaderValue::from_static("text/event-stream"),
@@ -60,7 +63,17 @@ pub(super) async fn respond(
         // nginx would hold events back otherwise.
         (X_ACCEL_BUFFERING, HeaderValue::from_static("no")),
     ];
-    Ok((headers, Body::new(body)).into_response())
+    Ok((names, Body::new(body)).into_response())
+}
+
+/// An error answer to a peer, which pays for what was used until then.
+fn refusal(error: ApiError, used: Option<Usage>) -> Response {
+    let mut response = error.into_response();
+    let used = used.and_then(|used| serde_json::to_string(&used).ok());
+    if let Some(used) = used.and_then(|used| HeaderValue::try_from(used).ok()) {
+        response.headers_mut().insert(headers::USAGE, used);
+    }
+    response
 }
 
 const X_ACCEL_BUFFERING: header::HeaderName = header::HeaderName::from_static("x-accel-buffering");
@@ -120,7 +133,7 @@ impl EventBody {
     }
 
     fn fail(&mut self, error: &ApiError) {
-        self.encoder.error(error);
+        self.encoder.error(error, self.run.total());
         self.over = true;
     }
 

@@ -17,6 +17,7 @@ use super::charge::{
 use super::draw::choose_one;
 use super::meter::{Limits, Meter};
 use crate::limits::RESERVATIONS_MAX;
+use crate::route::means::Means;
 
 /// The state.
 #[derive(Debug, Default)]
@@ -43,12 +44,13 @@ impl Book {
         let scopes = self.metered(claim.scopes());
         self.check_meters(&scopes, claim.bound, at.now)?;
         let price = self.price(&claim.model, &claim.site);
-        let bound = Amounts {
-            tokens: claim.bound.total(),
-            money_micros: price.bound(claim.bound),
-            ..Amounts::default()
+        let need = bound(&claim, price);
+        let holds = self.choose(&claim.account, &claim.site, need, at.unix_s);
+        let placed = holds.is_ok();
+        let holds = match holds {
+            Err(refusal) if !self.is_good_elsewhere(&claim, at) => return Err(refusal),
+            holds => holds.unwrap_or_default(),
         };
-        let holds = self.choose(&claim.account, &claim.site, bound, at.unix_s)?;
         let pending = Pending {
             claim,
             scopes,
@@ -56,6 +58,7 @@ impl Book {
             price,
             taken: at,
             started: false,
+            placed,
         };
         self.begin(id, pending);
         Ok(())
@@ -70,6 +73,24 @@ impl Book {
             }
         }
         self.pending.insert(id, pending);
+    }
+
+    /// Opens a charge that an earlier life let in: nothing is refused, and only what is left is held. It is to be posted at
+    /// once.
+    pub fn recover(&mut self, id: ChargeId, claim: Claim, at: Moment) {
+        self.roll(at);
+        let price = self.price(&claim.model, &claim.site);
+        let holds = self.owed(&claim, bound(&claim, price), at.unix_s);
+        let pending = Pending {
+            scopes: Vec::new(),
+            holds,
+            price,
+            taken: at,
+            started: true,
+            placed: true,
+            claim,
+        };
+        self.begin(id, pending);
     }
 
     /// Whether a request of this account would be refused whatever it asks: what a server looks at before it does any
@@ -88,7 +109,40 @@ impl Book {
             ..Amounts::default()
         };
         let holds = self.choose(&claim.account, &claim.site, least, at.unix_s);
-        holds.map(|_| ())
+        match holds {
+            Err(refusal) if !self.is_good_elsewhere(claim, at) => Err(refusal),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether some site that the account has an allocation for has room for the claim, and so a pick may find it.
+    fn is_good_elsewhere(&mut self, claim: &Claim, at: Moment) -> bool {
+        self.sites_of(&claim.account).into_iter().any(|site| {
+            let price = self.price(&claim.model, &site);
+            let need = bound(claim, price);
+            let holds = self.choose(&claim.account, &site, need, at.unix_s);
+            holds.is_ok()
+        })
+    }
+
+    /// The sites that the account has allocations for, each once.
+    fn sites_of(&self, account: &Account) -> Vec<Arc<str>> {
+        let ids = account
+            .tenants()
+            .filter_map(|tenant| self.granted.get(tenant));
+        let found = ids.flatten().filter_map(|id| self.allocations.get(id));
+        let mut sites: Vec<Arc<str>> = found
+            .filter_map(|found| found.grant().site.clone())
+            .collect();
+        sites.sort_unstable();
+        sites.dedup();
+        sites
+    }
+
+    /// Whether it matters to the account at which site a request is served.
+    #[must_use]
+    pub fn depends_on_site(&self, account: &Account) -> bool {
+        !self.sites_of(account).is_empty()
     }
 
     /// A charge got its first content.
@@ -140,12 +194,38 @@ impl Book {
         true
     }
 
-    /// Moves an open charge to another site, as a retry or a resume does: the one site's share is given up and the
-    /// other's held. Rates of the first site stay taken: its work was done.
+    /// What an open charge would be paid from at `site`, its own hold not counted. Changes nothing.
+    pub fn means(&mut self, id: ChargeId, site: &Arc<str>, at: Moment) -> Means {
+        let Some(pending) = self.pending.remove(&id) else {
+            return Means::Any;
+        };
+        self.release(&pending.holds);
+        let found = self.moved(&pending, site, at);
+        self.hold(&pending.holds);
+        self.pending.insert(id, pending);
+        let Ok(found) = found else {
+            return Means::Nothing;
+        };
+        let mut grants = found.holds.iter().filter_map(|hold| {
+            let allocation = self.allocations.get(&hold.allocation)?;
+            allocation.grant().site.as_ref()
+        });
+        match grants.any(|of| of == site) {
+            true => Means::Own,
+            false => Means::Any,
+        }
+    }
+
+    /// Moves an open charge to another site, as a pick, a retry or a resume does: the one site's share is given up and the
+    /// other's held. Rates of a site that did some of it stay taken.
     ///
     /// # Errors
     /// [`Refusal`], and the charge stays where it is. A charge that is not open has nothing to move.
     pub fn move_to(&mut self, id: ChargeId, site: &Arc<str>, at: Moment) -> Result<(), Refusal> {
+        let stays = |pending: &Pending| pending.placed && pending.claim.site == *site;
+        if self.pending.get(&id).is_none_or(stays) {
+            return Ok(());
+        }
         let Some(pending) = self.pending.remove(&id) else {
             return Ok(());
         };
@@ -157,13 +237,36 @@ impl Book {
         self.release(&pending.holds);
         let moved = self.moved(&pending, site, at);
         let (pending, result) = match moved {
-            Ok(moved) => (moved, Ok(())),
+            Ok(moved) => (self.change_meters(&pending, moved, at), Ok(())),
             Err(refusal) => (pending, Err(refusal)),
         };
         // Nobody came between: what was released above is still there.
         self.hold(&pending.holds);
         self.pending.insert(id, pending);
         result
+    }
+
+    /// Takes a charge from the meter of the one site to that of the other.
+    fn change_meters(&mut self, before: &Pending, mut moved: Pending, at: Moment) -> Pending {
+        if before.claim.site == moved.claim.site {
+            return moved;
+        }
+        let left = Scope::Site(Arc::clone(&before.claim.site));
+        if let Some(place) = moved.scopes.iter().position(|scope| *scope == left) {
+            moved.scopes.swap_remove(place);
+            if let Some(meter) = self.meters.get_mut(&left) {
+                meter.leave(before.started);
+            }
+        }
+        let entered = Scope::Site(Arc::clone(&moved.claim.site));
+        if let Some(meter) = self.meters.get_mut(&entered) {
+            meter.begin(moved.claim.bound, at.now);
+            if moved.started {
+                meter.started();
+            }
+            moved.scopes.push(entered);
+        }
+        moved
     }
 
     fn moved(
@@ -176,17 +279,18 @@ impl Book {
             site: Arc::clone(site),
             ..pending.claim.clone()
         };
+        if claim.site != pending.claim.site {
+            let scope = self.metered(std::iter::once(Scope::Site(Arc::clone(site))));
+            self.check_meters(&scope, claim.bound, at.now)?;
+        }
         let price = self.price(&claim.model, site);
-        let bound = Amounts {
-            tokens: claim.bound.total(),
-            money_micros: price.bound(claim.bound),
-            ..Amounts::default()
-        };
-        let holds = self.choose(&claim.account, site, bound, at.unix_s)?;
+        let need = bound(&claim, price);
+        let holds = self.choose(&claim.account, site, need, at.unix_s)?;
         Ok(Pending {
             claim,
             holds,
             price,
+            placed: true,
             ..pending.clone()
         })
     }
@@ -278,6 +382,12 @@ impl Book {
         found.collect()
     }
 
+    /// What an open charge asked for.
+    #[must_use]
+    pub fn claim(&self, id: ChargeId) -> Option<&Claim> {
+        self.pending.get(&id).map(Pending::claim)
+    }
+
     /// Every open charge.
     pub fn pending(&self) -> impl ExactSizeIterator<Item = (ChargeId, &Pending)> {
         self.pending.iter().map(|(id, pending)| (*id, pending))
@@ -367,6 +477,30 @@ impl Book {
         Ok(holds)
     }
 
+    /// As [`Book::choose`], where there is enough or not: what is left of each.
+    fn owed(&self, claim: &Claim, need: Amounts, unix_s: i64) -> Vec<Hold> {
+        let of_tenant = |tenant| self.granted.get(tenant).into_iter().flatten();
+        let mut holds = Vec::new();
+        for tenant in claim.account.tenants() {
+            for currency in Currency::ALL {
+                let open = of_tenant(tenant).filter_map(|id| self.allocations.get(id));
+                let open = open.filter(|found| {
+                    let grant = found.grant();
+                    let there = grant.site.as_ref().is_none_or(|site| *site == claim.site);
+                    there && grant.currency == currency && found.is_open(unix_s)
+                });
+                // The site's own before those for any.
+                let drawn = open.max_by_key(|found| found.grant().site.is_some());
+                holds.extend(drawn.map(|found| Hold {
+                    allocation: Arc::clone(&found.grant().id),
+                    currency,
+                    amount: need.of(currency).min(found.left()),
+                }));
+            }
+        }
+        holds
+    }
+
     fn hold(&mut self, holds: &[Hold]) {
         for hold in holds {
             if let Some(allocation) = self.allocations.get_mut(&hold.allocation) {
@@ -397,6 +531,15 @@ impl Book {
                 self.granted.remove(tenant);
             }
         }
+    }
+}
+
+/// The most that a claim can come to at this price, as far as that can be known ahead.
+fn bound(claim: &Claim, price: Price) -> Amounts {
+    Amounts {
+        tokens: claim.bound.total(),
+        money_micros: price.bound(claim.bound),
+        ..Amounts::default()
     }
 }
 

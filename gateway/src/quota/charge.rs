@@ -8,6 +8,7 @@ use uuid::Uuid;
 use super::allocation::Total;
 use super::amount::{Amounts, Currency, Price, Tokens};
 use super::meter::Short;
+use crate::upstream::Usage;
 
 /// Id of a charge, made by this server and by nobody else: what is settled under it is settled once.
 pub type ChargeId = Uuid;
@@ -148,6 +149,9 @@ pub struct Pending {
     pub(super) price: Price,
     pub(super) taken: Moment,
     pub(super) started: bool,
+    /// Whether the share of its site is held. Until it is, the site is but the one that it came to, and it cannot be
+    /// served: it waits for a pick.
+    pub(super) placed: bool,
 }
 
 impl Pending {
@@ -173,6 +177,22 @@ pub struct Spent {
     pub gpu_us: u64,
     /// Thousandths of a joule, as far as told.
     pub millijoules: u64,
+    /// Millionths of a gram of CO2, as far as told.
+    pub micrograms: u64,
+    /// Whether the tokens were counted from events, because whoever served told none.
+    pub estimated: bool,
+}
+
+impl From<Usage> for Spent {
+    fn from(usage: Usage) -> Self {
+        Self {
+            tokens: usage.into(),
+            gpu_us: 0,
+            millijoules: usage.millijoules.unwrap_or_default().into(),
+            micrograms: usage.micrograms.unwrap_or_default().into(),
+            estimated: usage.estimated,
+        }
+    }
 }
 
 /// What a settled charge came to.

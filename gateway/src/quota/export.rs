@@ -28,7 +28,7 @@ pub(crate) enum Value {
 }
 
 /// Every column, in the order of the files. A new one goes to the end: what reads the files may count on places.
-pub const COLUMNS: [Column; 18] = [
+pub const COLUMNS: [Column; 19] = [
     text("charge", |record| record.charge.to_string().into()),
     text("request", |record| (&*record.request).into()),
     text("organisation", |record| (&*record.organisation).into()),
@@ -53,6 +53,7 @@ pub const COLUMNS: [Column; 18] = [
         value: Value::Second(|record| record.began_s),
     },
     count("took_ms", |record| record.took_ms),
+    count("micrograms", |record| record.micrograms),
 ];
 
 const fn text(name: &'static str, of: fn(&Record) -> Cow<'_, str>) -> Column {
@@ -119,6 +120,7 @@ pub(crate) mod tests {
                 money_micros: 4 * count,
                 millijoules: 5 * count,
             },
+            micrograms: 6 * count,
             estimated: number % 2 == 1,
             outcome: Outcome::Finished,
             began_s,

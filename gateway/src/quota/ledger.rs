@@ -10,6 +10,7 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
+use uuid::Uuid;
 
 use super::allocation::Total;
 use super::amount::{Amounts, Tokens};
@@ -52,7 +53,10 @@ pub struct Record {
     pub tokens: Tokens,
     /// What these came to.
     pub amounts: Amounts,
-    /// Whether the tokens are an upper bound and not a count.
+    /// Millionths of a gram of CO2, as far as told.
+    #[serde(default)]
+    pub micrograms: u64,
+    /// Whether the tokens are an upper bound, or counted from events, and not what whoever served says.
     pub estimated: bool,
     /// How it ended.
     pub outcome: Outcome,
@@ -257,6 +261,12 @@ pub trait Ledger: Send + Sync + fmt::Debug {
 
     /// Records that were taken and are not safe yet.
     fn unsettled(&self) -> usize;
+
+    /// Its id, the same in every life of the one server that writes it; `None` where it ends with the process, or where
+    /// several servers write it.
+    fn owner(&self) -> Option<Uuid> {
+        None
+    }
 
     /// Sums of all records.
     ///

@@ -213,6 +213,14 @@ impl Meter {
         self.concurrent.now = self.concurrent.now.saturating_sub(1);
     }
 
+    /// A request goes on elsewhere; what it took of the rates stays taken.
+    pub const fn leave(&mut self, started: bool) {
+        self.concurrent.now = self.concurrent.now.saturating_sub(1);
+        if !started {
+            self.started();
+        }
+    }
+
     /// The rates that are bounded.
     pub fn rates(&self) -> impl Iterator<Item = (Bound, &Rate)> {
         let rates = Bound::RATES.into_iter().zip(&self.rates);

@@ -12,6 +12,7 @@ pub mod book;
 pub mod charge;
 mod draw;
 pub mod export;
+mod found;
 pub mod invariants;
 pub mod lease;
 pub mod ledger;
@@ -38,6 +39,7 @@ use self::ledger::{Drawn, Ledger, Outcome, Record};
 use self::reservation::{Reservation, Slip};
 use crate::clock::Clock;
 use crate::limits::RESERVATIONS_MAX;
+use crate::route::means::Means;
 
 /// The quota of one server. Clones share it.
 #[derive(Clone)]
@@ -53,6 +55,8 @@ struct Shared {
     options: Options,
     /// Where other gateways spend from the same.
     rounds: Option<Rounds>,
+    /// The ledger's id, where it has one, and this life of the server.
+    lives: (Option<Uuid>, Uuid),
 }
 
 /// What quota needs to know of its server.
@@ -60,6 +64,8 @@ struct Shared {
 pub struct Options {
     /// The site that this server is.
     pub site: Arc<str>,
+    /// The name that routing has for it.
+    pub home: Arc<str>,
     /// Tokens that a choice may have where the client names no number.
     pub default_max_tokens: u32,
 }
@@ -91,6 +97,7 @@ impl Quota {
         options: Options,
         rounds: Option<Rounds>,
     ) -> Self {
+        let lives = (ledger.owner(), Uuid::new_v4());
         Self {
             shared: Arc::new(Shared {
                 book: Mutex::new(book),
@@ -98,6 +105,7 @@ impl Quota {
                 clock,
                 options,
                 rounds,
+                lives,
             }),
         }
     }
@@ -169,16 +177,6 @@ impl Quota {
         self.with_book(|book, at| book.check(&claim, at))
     }
 
-    /// Whether this account has anything left to be served at `site`: what routing filters sites by.
-    #[must_use]
-    pub fn has_left(&self, account: &Arc<Account>, model: &Arc<str>, site: &Arc<str>) -> bool {
-        let claim = Claim {
-            site: Arc::clone(site),
-            ..self.claim(account, model, Tokens::default())
-        };
-        self.with_book(|book, at| book.check(&claim, at)).is_ok()
-    }
-
     /// Holds what a request may use at most, at this server's own site.
     ///
     /// # Errors
@@ -191,17 +189,19 @@ impl Quota {
         slip: Slip,
     ) -> Result<Reservation, Refusal> {
         let claim = self.claim(account, model, bound);
-        let charge = self.with_book(|book, at| {
+        let reserved = self.with_book(|book, at| {
             // Every open charge becomes a record at most once, so that the ledger's queue always has room for it.
             if book.pending().len() + self.shared.ledger.unsettled() >= RESERVATIONS_MAX {
                 return Err(Refusal::Busy);
             }
-            let charge = new_charge(at);
+            let (charge, by_site) = (new_charge(at), book.depends_on_site(account));
             book.admit(charge, claim, at)?;
             self.hurry_for(book);
-            Ok(charge)
-        })?;
-        Ok(Reservation::new(self.clone(), charge, slip, bound))
+            Ok((charge, by_site))
+        });
+        let (charge, by_site) = reserved?;
+        let quota = self.clone();
+        Ok(Reservation::new(quota, charge, slip, bound, by_site))
     }
 
     /// Runs `work` on the book at this moment. It must be short, and must not call quota again.
@@ -216,6 +216,19 @@ impl Quota {
 
     fn started(&self, charge: ChargeId) {
         self.book().started(charge);
+    }
+
+    /// The site that routing calls `site`, by its name in allocations.
+    fn known(&self, site: &Arc<str>) -> Arc<str> {
+        let options = &self.shared.options;
+        match *site == options.home {
+            true => Arc::clone(&options.site),
+            false => Arc::clone(site),
+        }
+    }
+
+    fn means(&self, charge: ChargeId, site: &Arc<str>) -> Means {
+        self.with_book(|book, at| book.means(charge, site, at))
     }
 
     fn move_to(&self, charge: ChargeId, site: &Arc<str>) -> Result<(), Refusal> {
@@ -261,7 +274,8 @@ impl Quota {
                 purpose: slip.purpose.clone(),
                 tokens: spent.tokens,
                 amounts: posted.amounts,
-                estimated: outcome == Outcome::Abandoned,
+                estimated: spent.estimated || outcome == Outcome::Abandoned,
+                micrograms: spent.micrograms,
                 outcome,
                 began_s: taken.unix_s,
                 took_ms: u64::try_from(took_ms).unwrap_or(u64::MAX),

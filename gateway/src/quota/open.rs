@@ -20,6 +20,7 @@ use super::store::memory::MemoryLedger;
 use super::store::postgres::PostgresLedger;
 use super::{Options, Quota};
 use crate::clock::Clock;
+use crate::start::HERE;
 use crate::tls::{self, TlsError};
 
 /// The quota that `config` describes, with its ledger.
@@ -45,6 +46,7 @@ pub fn open(config: &Config, clock: &Clock) -> Result<Quota, OpenError> {
     }
     let options = Options {
         site: config.quota.site.as_str().into(),
+        home: config.route.home_site.as_deref().unwrap_or(HERE).into(),
         default_max_tokens: config.quota.default_max_tokens,
     };
     Ok(match lessor {

@@ -4,13 +4,15 @@
 //! nobody could tell what was used: then all that was reserved is charged, and nothing silently given back.
 
 use std::fmt;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use super::Quota;
 use super::amount::Tokens;
 use super::charge::{ChargeId, Refusal, Spent};
 use super::ledger::Outcome;
+use crate::route::means::Means;
+use crate::upstream::purse::Purse;
 
 /// The hold.
 pub struct Reservation {
@@ -19,6 +21,18 @@ pub struct Reservation {
     slip: Slip,
     bound: Tokens,
     state: AtomicU8,
+    steering: Steering,
+}
+
+/// How the account has a say in where the request goes.
+#[derive(Debug, Default)]
+struct Steering {
+    /// Whether it matters at which site it is served.
+    by_site: bool,
+    /// Whether its parts go their ways one by one: then all go where the first one goes.
+    several: AtomicBool,
+    /// Where that was.
+    placed: OnceLock<Arc<str>>,
 }
 
 /// What the record will say beside figures.
@@ -36,14 +50,30 @@ const VOIDED: u8 = 2;
 const ABANDONED: u8 = 3;
 
 impl Reservation {
-    pub(super) const fn new(quota: Quota, charge: ChargeId, slip: Slip, bound: Tokens) -> Self {
+    pub(super) fn new(
+        quota: Quota,
+        charge: ChargeId,
+        slip: Slip,
+        bound: Tokens,
+        by_site: bool,
+    ) -> Self {
+        let steering = Steering {
+            by_site,
+            ..Steering::default()
+        };
         Self {
             quota,
             charge,
             slip,
             bound,
             state: AtomicU8::new(OPEN),
+            steering,
         }
+    }
+
+    /// Says that the request has several parts. They are one charge, which is at one site.
+    pub fn has_several_parts(&self) {
+        self.steering.several.store(true, Ordering::Relaxed);
     }
 
     /// Its charge.
@@ -62,7 +92,17 @@ impl Reservation {
     /// # Errors
     /// [`Refusal`], and the hold stays where it is: pick another site.
     pub fn move_to(&self, site: &Arc<str>) -> Result<(), Refusal> {
-        self.quota.move_to(self.charge, site)
+        let site = self.quota.known(site);
+        self.quota.move_to(self.charge, &site)?;
+        let _ = self.steering.placed.set(site);
+        Ok(())
+    }
+
+    /// Whether a part of several must not go to `site`, since another has gone elsewhere.
+    fn is_bound_elsewhere(&self, site: &Arc<str>) -> bool {
+        let several = self.steering.several.load(Ordering::Relaxed);
+        let placed = self.steering.placed.get().filter(|_| several);
+        placed.is_some_and(|placed| placed != site)
     }
 
     /// Charges what was used; false where the hold was closed before, which changes nothing.
@@ -83,16 +123,8 @@ impl Reservation {
         first
     }
 
-    fn close(&self, to: u8) -> bool {
-        let closed = self
-            .state
-            .compare_exchange(OPEN, to, Ordering::AcqRel, Ordering::Acquire);
-        closed.is_ok()
-    }
-}
-
-impl Drop for Reservation {
-    fn drop(&mut self) {
+    /// Charges all that was reserved, where the hold is still open: nobody will say any more what was used.
+    pub fn abandon(&self) {
         if self.close(ABANDONED) {
             tracing::warn!(request_id = %self.slip.request, "nobody said what a request used; it is charged in full");
             let spent = Spent {
@@ -102,6 +134,46 @@ impl Drop for Reservation {
             let abandoned = Outcome::Abandoned;
             self.quota.post(self.charge, &self.slip, spent, abandoned);
         }
+    }
+
+    /// What part `part` of the request is to be kept beside wherever it is served: see [`Quota::settle_found`].
+    #[must_use]
+    pub fn tag(&self, part: u32) -> Option<Arc<str>> {
+        self.quota.stub(self.charge, &self.slip, part)
+    }
+
+    fn close(&self, to: u8) -> bool {
+        let closed = self
+            .state
+            .compare_exchange(OPEN, to, Ordering::AcqRel, Ordering::Acquire);
+        closed.is_ok()
+    }
+}
+
+impl Purse for Reservation {
+    fn at(&self, site: &Arc<str>) -> Means {
+        if !self.steering.by_site {
+            return Means::Any;
+        }
+        let site = self.quota.known(site);
+        match self.is_bound_elsewhere(&site) {
+            true => Means::Nothing,
+            false => self.quota.means(self.charge, &site),
+        }
+    }
+
+    fn move_to(&self, site: &Arc<str>) -> bool {
+        if self.is_bound_elsewhere(&self.quota.known(site)) {
+            // Where it matters, `at` has kept it away; elsewhere the first part's site stands for all.
+            return !self.steering.by_site;
+        }
+        Self::move_to(self, site).is_ok()
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        self.abandon();
     }
 }
 

@@ -5,14 +5,19 @@ use std::thread;
 use super::allocation::tests::grant;
 use super::amount::Currency;
 use super::book::tests::account;
+use super::store::embedded::EmbeddedLedger;
 use super::store::memory::MemoryLedger;
 use super::*;
+use crate::upstream::Usage;
+use crate::upstream::purse::Purse;
+use crate::upstream::usage::Finished;
 
 fn quota(tokens: u64) -> Quota {
     let mut book = Book::default();
     book.set_grant(grant("a", "acme", tokens));
     let options = Options {
         site: "here".into(),
+        home: "home".into(),
         default_max_tokens: 16,
     };
     let ledger = Arc::new(MemoryLedger::default());
@@ -120,18 +125,90 @@ fn a_void_leaves_no_trace() {
 }
 
 #[test]
-fn sites_without_enough_left_are_told_apart() {
+fn a_request_is_paid_where_it_goes_and_its_parts_go_together() {
     let quota = quota(1_000);
     let of_there = allocation::Grant {
         site: Some("there".into()),
-        ..grant("there", "other", 10)
+        ..grant("there", "acme", 100)
     };
     quota.with_book(|book, _| book.set_grant(of_there));
-    let has_left =
-        |tenant: &str, site: &str| quota.has_left(&account(tenant), &"m".into(), &site.into());
-    assert!(has_left("acme", "here") && has_left("acme", "there"));
-    assert!(has_left("other", "there") && !has_left("other", "here"));
-    assert!(has_left("nobody", "here"));
+    let reservation = reserve(&quota, tokens(30, 70)).unwrap();
+    reservation.has_several_parts();
+    // Routing has its own name for this server's site.
+    assert_eq!(reservation.at(&"home".into()), Means::Any);
+    assert_eq!(reservation.at(&"there".into()), Means::Own);
+    assert!(Purse::move_to(&reservation, &"there".into()));
+    assert_eq!(left(&quota), 1_000);
+    assert_eq!(reservation.at(&"home".into()), Means::Nothing);
+    assert_eq!(reservation.at(&"there".into()), Means::Own);
+    reservation.settle(spent(30, 5), Outcome::Finished);
+    let record = records(&quota).pop().unwrap();
+    assert_eq!(&*record.site, "there");
+    assert_eq!(&*record.drawn[0].allocation, "there");
+}
+
+#[test]
+fn what_a_life_left_open_is_settled_by_the_next_one_once() {
+    let ledger = Arc::new(EmbeddedLedger::on(redb::backends::InMemoryBackend::new()).unwrap());
+    let live = || {
+        let mut book = Book::default();
+        book.set_grant(grant("a", "acme", 100));
+        let options = Options {
+            site: "here".into(),
+            home: "home".into(),
+            default_max_tokens: 16,
+        };
+        let ledger = Arc::clone(&ledger) as Arc<dyn Ledger>;
+        let quota = Quota::new(book, ledger, Clock::manual(1_700_000_000), options);
+        quota.replay().unwrap();
+        quota
+    };
+    let usage = |completion_tokens| Usage {
+        prompt_tokens: 10,
+        completion_tokens,
+        ..Usage::default()
+    };
+    let found = |charge: &Arc<str>, completion| Finished {
+        id: "r".into(),
+        charge: Arc::clone(charge),
+        usage: usage(completion),
+        site: Some("there".into()),
+    };
+    let first = live();
+    let (settled, open) = (
+        reserve(&first, tokens(10, 10)).unwrap(),
+        reserve(&first, tokens(10, 10)).unwrap(),
+    );
+    let tags = [&settled, &open].map(|reservation| reservation.tag(0).unwrap());
+    let (owner, run) = first.lives().unwrap();
+    assert!(tags[0].starts_with(&format!("{owner}.{run}.")));
+    settled.settle(spent(10, 3), Outcome::Finished);
+    first.ledger().flush().unwrap();
+    // It dies with one open.
+    std::mem::forget(open);
+    for _ in 0..2 {
+        let next = live();
+        assert_ne!(next.lives().unwrap().1, run);
+        assert!(next.settle_found(&found(&tags[0], 9)).unwrap());
+        assert!(next.settle_found(&found(&tags[1], 4)).unwrap());
+        next.ledger().flush().unwrap();
+        assert_eq!(left(&next), 100 - 13 - 14);
+        assert_eq!(next.with_book(|book, _| invariants::all(book)), Ok(()));
+    }
+    let all = records(&first);
+    assert_eq!(all.len(), 2);
+    let late = all.iter().find(|record| record.outcome == Outcome::Aborted);
+    assert_eq!(&*late.unwrap().site, "there");
+    assert!(!first.settle_found(&found(&"nonsense".into(), 1)).unwrap());
+    // More than is left is charged all the same, and recorded as excess.
+    let other = reserve(&first, tokens(10, 10)).unwrap();
+    let next = live();
+    assert!(
+        next.settle_found(&found(&other.tag(1).unwrap(), 1_000))
+            .unwrap()
+    );
+    assert_eq!(left(&next), 0);
+    assert_eq!(next.with_book(|book, _| invariants::all(book)), Ok(()));
 }
 
 #[test]
@@ -192,6 +269,7 @@ fn kept_in(file: &std::path::Path, clock: &Clock) -> Quota {
     let ledger = store::embedded::EmbeddedLedger::open(file).unwrap();
     let options = Options {
         site: "here".into(),
+        home: "here".into(),
         default_max_tokens: 16,
     };
     let quota = Quota::new(book, Arc::new(ledger), clock.clone(), options);

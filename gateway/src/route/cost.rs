@@ -37,6 +37,10 @@ pub(super) struct Load {
     pub(super) sequences: f64,
     /// Tokens of an average answer of this model.
     pub(super) usual_output: f64,
+    /// Seconds of a token of this model, over all candidates.
+    pub(super) usual_tpot: f64,
+    /// Seconds of this prompt, over all candidates of this model.
+    pub(super) usual_prefill: f64,
 }
 
 /// The terms of a cost, in seconds.
@@ -81,11 +85,11 @@ impl Terms {
 impl Candidate {
     /// The terms of `load` here and now.
     pub(super) fn terms(&self, load: &Load, options: &Options, now: Duration, ramp: f64) -> Terms {
-        let tpot = self.tpot.get() * self.slowdown(load);
+        let tpot = self.tpot.or_usual(load.usual_tpot) * self.slowdown(load);
         Terms {
             rtt: self.rtt().as_secs_f64(),
             wait: self.wait(load, tpot),
-            prefill: self.prefill.seconds(load.uncached),
+            prefill: self.prefill.or_usual(load.uncached, load.usual_prefill),
             decode: load.output * tpot,
             pressure: self.pressure(load),
             carbon: self.carbon(load) * options.carbon_s_per_gram,
@@ -100,7 +104,9 @@ impl Candidate {
         let (figures, unseen) = (&self.figures, self.credits.unseen());
         let queued = figures.queued_tokens.saturating_add(unseen.prefill_tokens);
         // One prompt is computed by one node, however many a site has; a line is worked off by all of them.
-        let together = figures.prefill_tokens_per_s.max(self.prefill.tokens_per_s());
+        let together = figures
+            .prefill_tokens_per_s
+            .max(self.prefill.tokens_per_s());
         let prompts = queued as f64 / together;
         if figures.waiting == 0 {
             return prompts;

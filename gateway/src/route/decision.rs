@@ -107,10 +107,14 @@ pub enum Reason {
     Allocation,
     /// It has had its share of retries.
     Budget,
+    /// Its answer would come too late, and that of another would not.
+    Late,
+    /// Another site has an allocation of the tenant's own.
+    NotOwn,
 }
 
 impl Reason {
-    const ALL: [(Self, &'static str); 11] = [
+    const ALL: [(Self, &'static str); 13] = [
         (Self::Residency, "residency"),
         (Self::Experimental, "experimental"),
         (Self::Purpose, "purpose"),
@@ -122,6 +126,8 @@ impl Reason {
         (Self::Walltime, "walltime"),
         (Self::Allocation, "allocation"),
         (Self::Budget, "budget"),
+        (Self::Late, "late"),
+        (Self::NotOwn, "not_own"),
     ];
 }
 

@@ -30,6 +30,8 @@ pub(super) struct PrefillLine {
     /// Covariance of the two.
     p: [[f64; 2]; 2],
     learnt: bool,
+    /// It starts from what the candidate told.
+    told: bool,
 }
 
 impl Default for PrefillLine {
@@ -39,6 +41,7 @@ impl Default for PrefillLine {
             b: UNIT / PREFILL_TOKENS_PER_S,
             p: [[SPREAD, 0.0], [0.0, SPREAD]],
             learnt: false,
+            told: false,
         }
     }
 }
@@ -48,12 +51,20 @@ impl PrefillLine {
     pub(super) fn suppose(&mut self, figures: &Figures) {
         if !self.learnt && figures.prefill_tokens_per_s > 0.0 {
             self.b = UNIT / figures.prefill_tokens_per_s;
+            self.told = true;
         }
     }
 
     /// Seconds that a prompt with so many uncached tokens takes.
     pub(super) fn seconds(&self, tokens: f64) -> f64 {
         (self.a.max(0.0) + self.b.max(0.0) * tokens / UNIT).max(0.0)
+    }
+
+    /// The same, or what is `usual` elsewhere where that is better and nothing is known of this one.
+    pub(super) fn or_usual(&self, tokens: f64, usual: f64) -> f64 {
+        let own = self.seconds(tokens);
+        let known = self.learnt || self.told;
+        if known { own } else { own.min(usual) }
     }
 
     /// Prompt tokens a second.
@@ -94,14 +105,20 @@ impl PrefillLine {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Mean {
     value: f64,
-    learnt: bool,
+    /// Samples so far, up to those after which each counts the same.
+    samples: u8,
+    /// It starts from what the candidate told.
+    told: bool,
 }
 
 impl Mean {
     /// A mean that stands at `value` until there is a sample.
     pub(super) const fn new(value: f64) -> Self {
-        let learnt = false;
-        Self { value, learnt }
+        Self {
+            value,
+            samples: 0,
+            told: false,
+        }
     }
 
     /// The mean time per output token in seconds of a candidate that has told nothing.
@@ -113,20 +130,31 @@ impl Mean {
         self.value
     }
 
-    /// Starts from a guess, as long as nothing was measured.
-    pub(super) fn suppose(&mut self, value: f64) {
-        if !self.learnt && value.is_finite() && value > 0.0 {
-            self.value = value;
+    /// The mean, or what is `usual` elsewhere where that is better and nothing is known of this one: who was never tried must
+    /// not look worse than all others for ever.
+    pub(super) const fn or_usual(&self, usual: f64) -> f64 {
+        if self.samples == 0 && !self.told {
+            self.value.min(usual)
+        } else {
+            self.value
         }
     }
 
-    /// Takes a sample in; the first one counts like several, since it replaces a guess.
+    /// Starts from a guess, as long as nothing was measured.
+    pub(super) fn suppose(&mut self, value: f64) {
+        if self.samples == 0 && value.is_finite() && value > 0.0 {
+            self.value = value;
+            self.told = true;
+        }
+    }
+
+    /// Takes a sample in. The first one replaces the guess, and the next ones count the same as those before.
     pub(super) fn learn(&mut self, sample: f64) {
         if !sample.is_finite() || sample < 0.0 {
             return;
         }
-        let weight = if self.learnt { MEAN_WEIGHT } else { 0.5 };
-        self.learnt = true;
+        self.samples = self.samples.saturating_add(1);
+        let weight = MEAN_WEIGHT.max(1.0 / f64::from(self.samples));
         self.value += weight * (sample - self.value);
     }
 }

@@ -8,6 +8,7 @@ pub mod cost;
 pub mod decision;
 pub mod decisions;
 pub mod facts;
+pub mod means;
 pub mod options;
 pub mod prefix;
 pub mod residency;
@@ -32,10 +33,11 @@ use self::candidate::Candidate;
 use self::cost::Load;
 use self::decision::{Attempt, Decision, Filtered, Reason, Scored};
 use self::draw::Draw;
-use self::estimate::Mean;
+use self::estimate::{Mean, PrefillLine};
 use self::facts::{CandidateId, Facts, Figures};
 use self::health::Standing;
 use self::load::{Credit, Work};
+use self::means::Means;
 use self::options::Options;
 use self::policy::{Eligible, Habit};
 use self::prefix::PrefixIndex;
@@ -72,6 +74,9 @@ struct Model {
     candidates: Vec<CandidateId>,
     /// Tokens of an answer.
     output: Mean,
+    /// Seconds of a token and of a prompt, over all candidates.
+    tpot: Mean,
+    prefill: PrefillLine,
     bytes_per_token: Mean,
     habit: Habit,
 }
@@ -101,8 +106,10 @@ pub struct Ask<'a> {
     pub tried: &'a [Arc<str>],
     /// The digest that a candidate must have, and no other.
     pub numerics: Option<&'a str>,
-    /// Whether something is left of the tenant's allocation at a candidate.
-    pub allocation: &'a (dyn Fn(&Facts) -> bool + Sync),
+    /// What is left of the tenant's allocation at a candidate.
+    pub allocation: &'a (dyn Fn(&Facts) -> Means + Sync),
+    /// Time until nobody waits for the answer any more.
+    pub time_left: Option<Duration>,
 }
 
 /// A request's place.
@@ -257,15 +264,32 @@ impl Router {
         }
         // An answer that may outlast its candidate goes there only where no other has the time; most are shorter than they
         // may be, and the rest goes on elsewhere.
-        if self.eligible.iter().any(|eligible| eligible.to_the_end) {
-            self.eligible.retain(|eligible| {
-                eligible.to_the_end || {
-                    filtered.count(Reason::Walltime);
-                    false
-                }
-            });
-        }
+        self.prefer(&mut filtered, Reason::Walltime, |eligible| {
+            eligible.to_the_end
+        });
+        // No price, and no carbon, is worth an answer that comes too late.
+        self.prefer(&mut filtered, Reason::Late, |eligible| !eligible.late);
+        self.prefer(&mut filtered, Reason::NotOwn, |eligible| eligible.own);
         filtered
+    }
+
+    /// Keeps those that are `good` alone, where there are any.
+    fn prefer(
+        &mut self,
+        filtered: &mut Filtered,
+        others: Reason,
+        good: impl Fn(&Eligible) -> bool,
+    ) {
+        if !self.eligible.iter().any(&good) {
+            return;
+        }
+        self.eligible.retain(|eligible| {
+            let stays = good(eligible);
+            if !stays {
+                filtered.count(others);
+            }
+            stays
+        });
     }
 
     /// A candidate's score, or why it may not serve.
@@ -280,6 +304,11 @@ impl Router {
         if let Some(reason) = candidate.barred(ask) {
             return Err(reason);
         }
+        let own = match (ask.allocation)(&candidate.facts) {
+            Means::Own => true,
+            Means::Any => false,
+            Means::Nothing => return Err(Reason::Allocation),
+        };
         let ramp = match candidate.health.standing(now, &self.options.ejection) {
             Standing::In(ramp) => ramp,
             Standing::Probe => 1.0,
@@ -292,7 +321,8 @@ impl Router {
         }
         let load = model.load(ask, depth);
         let terms = candidate.terms(&load, &self.options, now, ramp);
-        if candidate.ends_before(terms.first_content() + terms.decode, now) {
+        let takes_s = terms.first_content() + terms.decode;
+        if candidate.ends_before(takes_s, now) {
             return Err(Reason::Walltime);
         }
         let cached = load.prompt - load.uncached;
@@ -301,9 +331,13 @@ impl Router {
             .map_or(load.output, f64::from)
             .max(load.output);
         let longest = terms.decode * longest / load.output.max(1.0);
+        let late = |left: Duration| takes_s > left.as_secs_f64();
+        let eligible = candidate.eligible(terms, load.prompt, cached, &self.options.home);
         Ok(Eligible {
+            own,
+            late: ask.time_left.is_some_and(late),
             to_the_end: !candidate.ends_before(terms.first_content() + longest, now),
-            ..candidate.eligible(terms, load.prompt, cached, &self.options.home)
+            ..eligible
         })
     }
 
@@ -410,6 +444,8 @@ impl Model {
         Self {
             candidates: Vec::new(),
             output: Mean::new(OUTPUT_TOKENS),
+            tpot: Mean::tpot(),
+            prefill: PrefillLine::default(),
             bytes_per_token: Mean::new(BYTES_PER_TOKEN),
             habit: Habit::default(),
         }
@@ -421,14 +457,17 @@ impl Model {
         let seen = u64::from(depth) * PREFIX_BLOCK_BYTES as u64;
         let unseen = ask.prompt_bytes.saturating_sub(seen);
         let usual_output = self.output.get().max(1.0);
+        let uncached = unseen as f64 / bytes_per_token;
         Load {
-            uncached: unseen as f64 / bytes_per_token,
+            uncached,
             prompt: ask.prompt_bytes as f64 / bytes_per_token,
             output: ask
                 .max_tokens
                 .map_or(usual_output, |max| usual_output.min(f64::from(max))),
             sequences: f64::from(ask.n),
             usual_output,
+            usual_tpot: self.tpot.get(),
+            usual_prefill: self.prefill.seconds(uncached),
         }
     }
 }

@@ -91,6 +91,9 @@ impl Router {
         let prefill = took - ticket.promised_s;
         candidate.prefill.learn(ticket.uncached, prefill);
         candidate.health.succeeded(now);
+        if let Some(model) = self.models.get_mut(&candidate.facts.model) {
+            model.prefill.learn(ticket.uncached, prefill);
+        }
     }
 
     /// The request is over.
@@ -135,6 +138,9 @@ impl Router {
             return;
         };
         model.output.learn(served.output_tokens);
+        if let Some(tpot) = served.tpot_s {
+            model.tpot.learn(tpot);
+        }
         if served.prompt_tokens > 0 {
             let bytes = served.prompt_bytes as f64 / f64::from(served.prompt_tokens);
             model.bytes_per_token.learn(bytes);

@@ -35,6 +35,10 @@ pub(super) struct Eligible {
     pub(super) load: f64,
     pub(super) weight: u32,
     pub(super) at_home: bool,
+    /// Whether its site has an allocation of the tenant's that is good there alone.
+    pub(super) own: bool,
+    /// Whether its answer is expected after its time.
+    pub(super) late: bool,
     /// Whether the longest answer that may come is over before the candidate ends.
     pub(super) to_the_end: bool,
 }
@@ -150,6 +154,8 @@ impl Candidate {
             load: self.company() / f64::from(self.facts.weight.max(1)),
             weight: self.facts.weight,
             at_home: home.as_ref().is_some_and(|home| **home == *self.facts.site),
+            own: false,
+            late: false,
             to_the_end: true,
         }
     }
@@ -195,6 +201,8 @@ mod tests {
             load: *cost,
             weight: 1,
             at_home: false,
+            own: false,
+            late: false,
             to_the_end: true,
         };
         costs.iter().enumerate().map(one).collect()

@@ -51,6 +51,9 @@ pub(super) fn outgoing(request: &GenerateRequest, model: &str, ours: bool) -> Op
             default_max_tokens: request.default_max_tokens,
         };
         patches.push(("hansa", json(&extension)?));
+    } else if let (None, Some(default)) = (request.max_tokens, request.default_max_tokens) {
+        // As many are reserved, and another make has a default of its own.
+        patches.push(("max_tokens", default.to_string()));
     }
     patched(text, &fields, &patches)
 }

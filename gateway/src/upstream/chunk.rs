@@ -11,7 +11,7 @@ use self::wire::{CallDelta, Choice, Chunk, Logprobs, WireUsage};
 use crate::upstream::refusal::{self, WireError};
 use crate::upstream::tools::CallHead;
 use crate::upstream::{
-    Endpoint, Event, FinishReason, GenerateRequest, UpstreamError, UpstreamErrorKind, Usage,
+    Endpoint, Event, FinishReason, GenerateRequest, Prompt, UpstreamError, UpstreamErrorKind, Usage,
 };
 
 /// What ends a stream before its time.
@@ -30,10 +30,12 @@ pub(super) struct Decoder {
     ours: bool,
     /// For each choice whether it ended.
     finished: Vec<bool>,
-    /// Events with text or tokens.
-    deltas: u32,
+    /// Tokens as far as events show them: one each, or as many as they name.
+    seen: u32,
     told: Option<WireUsage>,
     prompt_max: u32,
+    /// Tokens of the prompt where the server never tells.
+    prompt_guess: u32,
     completion_max: u32,
 }
 
@@ -45,11 +47,11 @@ impl Decoder {
             endpoint: request.endpoint,
             ours,
             finished: vec![false; n as usize],
-            deltas: 0,
+            seen: 0,
             told: None,
             prompt_max: prompt_max(request.body.len()),
-            completion_max: request
-                .max_tokens
+            prompt_guess: prompt_guess(request),
+            completion_max: (request.max_tokens.or(request.default_max_tokens))
                 .unwrap_or(COMPLETION_MAX)
                 .saturating_mul(n),
         }
@@ -59,14 +61,18 @@ impl Decoder {
     pub(super) fn chunk(&mut self, data: &[u8], events: &mut VecDeque<Event>) -> Result<(), Fault> {
         let chunk: Chunk<'_> =
             serde_json::from_slice(data).map_err(|_| Fault::Nonsense("a chunk is not JSON"))?;
+        let extension = chunk.hansa.filter(|_| self.ours).unwrap_or_default();
         if let Some(error) = chunk.error {
-            return Err(Fault::Told(Box::new(in_stream(&error, self.ours))));
+            let error = in_stream(&error, self.ours);
+            return Err(Fault::Told(Box::new(match extension.usage {
+                Some(usage) => error.after(self.believed(usage)),
+                None => error,
+            })));
         }
         if let Some(usage) = chunk.usage {
             self.told = Some(usage);
         }
-        let syntax = chunk.hansa.and_then(|hansa| hansa.tool_syntax);
-        if let Some(syntax) = syntax.filter(|_| self.ours) {
+        if let Some(syntax) = extension.tool_syntax {
             events.push_back(Event::ToolSyntax(syntax.into()));
         }
         for choice in chunk.choices.unwrap_or_default() {
@@ -105,7 +111,8 @@ impl Decoder {
         let (text, logprobs) = (text.unwrap_or_default(), logprobs.unwrap_or_default());
         let token_ids = hansa.token_ids;
         if !text.is_empty() || !logprobs.is_empty() || !token_ids.is_empty() {
-            self.deltas = self.deltas.saturating_add(1);
+            let named = token_ids.len().max(logprobs.len()).max(1);
+            self.saw(u32::try_from(named).unwrap_or(u32::MAX));
             events.push_back(Event::Delta {
                 choice: index,
                 text: text.into_owned(),
@@ -114,7 +121,7 @@ impl Decoder {
             });
         }
         for call in calls.unwrap_or_default() {
-            self.deltas = self.deltas.saturating_add(1);
+            self.saw(1);
             events.push_back(call_event(index, call));
         }
         if let Some(reason) = choice.finish_reason {
@@ -140,27 +147,46 @@ impl Decoder {
 
     /// What the server tells where that can be; counted from the events otherwise.
     pub(super) fn usage(&self) -> Usage {
-        let told = self.told.as_ref().map(WireUsage::read);
-        let possible = |usage: &Usage| {
-            usage.prompt_tokens <= self.prompt_max
-                && usage.cached_tokens <= usage.prompt_tokens
-                && usage.completion_tokens <= self.completion_max
-                && (usage.completion_tokens > 0 || self.deltas == 0 || self.completion_max == 0)
-        };
-        match told {
-            Some(usage) if possible(&usage) => usage,
-            told => Usage {
-                prompt_tokens: told.map_or(0, |usage| usage.prompt_tokens.min(self.prompt_max)),
-                cached_tokens: 0,
-                completion_tokens: self.deltas.min(self.completion_max),
-                estimated: true,
+        match self.told.as_ref().map(|told| told.read(self.ours)) {
+            Some(told) => self.believed(told),
+            None => Usage {
+                prompt_tokens: self.prompt_guess,
+                ..self.counted()
             },
         }
     }
 
+    /// `told` where that can be; counted from the events otherwise.
+    pub(super) fn believed(&self, told: Usage) -> Usage {
+        let possible = told.prompt_tokens <= self.prompt_max
+            && told.cached_tokens <= told.prompt_tokens
+            && told.completion_tokens <= self.completion_max
+            && (told.completion_tokens > 0 || self.seen == 0 || self.completion_max == 0);
+        match possible {
+            true => told,
+            false => Usage {
+                prompt_tokens: told.prompt_tokens.min(self.prompt_max),
+                ..self.counted()
+            },
+        }
+    }
+
+    fn counted(&self) -> Usage {
+        Usage {
+            completion_tokens: self.seen.min(self.completion_max),
+            estimated: true,
+            ..Usage::default()
+        }
+    }
+
+    fn saw(&mut self, tokens: u32) {
+        self.seen = self.seen.saturating_add(tokens);
+    }
+
     /// Whether the server tells a usage that cannot be.
     pub(super) fn usage_is_impossible(&self) -> bool {
-        self.told.is_some() && self.usage().estimated
+        let told = self.told.as_ref().map(|told| told.read(self.ours));
+        told.is_some_and(|told| self.believed(told) != told)
     }
 }
 
@@ -179,6 +205,16 @@ fn call_event(choice: u32, call: CallDelta<'_>) -> Event {
         head,
         arguments: arguments.unwrap_or_default().into_owned(),
     }
+}
+
+/// Tokens of a prompt whose server never tells: in most languages one for every four bytes.
+fn prompt_guess(request: &GenerateRequest) -> u32 {
+    let tokens = match &request.prompt {
+        Prompt::Tokens(ids) => ids.len(),
+        Prompt::Text(text) => text.len().div_ceil(4),
+        Prompt::Chat(_) => request.body.len().div_ceil(4),
+    };
+    u32::try_from(tokens).unwrap_or(u32::MAX)
 }
 
 /// Tokens of the largest context there is.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::upstream::Wishes;
+use crate::upstream::purse::Purse;
 
 /// A request for vectors as every upstream takes it: parsed and checked against the limits.
 #[derive(Debug, Clone)]
@@ -22,6 +23,8 @@ pub struct EmbedRequest {
     pub hops: u8,
     /// Where it may go.
     pub wishes: Arc<Wishes>,
+    /// What it is paid from, where that has a say in its way.
+    pub purse: Option<Arc<dyn Purse>>,
 }
 
 /// One text.

@@ -13,14 +13,18 @@ use bytes::Bytes;
 use futures::Stream;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
+use tokio::task::spawn_blocking;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
+use crate::federation::headers;
 use crate::limits;
 use crate::upstream::chunk::{Decoder, Fault};
 use crate::upstream::link::{AnswerBody, Link, LinkError, Target};
 use crate::upstream::sse::Reader;
+use crate::upstream::stops::{Ending, Stops};
 use crate::upstream::{
-    Event, EventStream, GenerateRequest, UpstreamError, UpstreamErrorKind, body, refusal,
+    EmbedRequest, Embeddings, Event, EventStream, GenerateRequest, UpstreamError,
+    UpstreamErrorKind, Usage, body, refusal, vectors,
 };
 
 /// One other server.
@@ -33,6 +37,8 @@ pub(crate) struct Forward {
     ours: bool,
     /// Ends what still runs when a drain's grace is over.
     closing: CancellationToken,
+    /// The requests in flight there. One to a server of another make is stopped by its connection alone.
+    stops: Stops,
 }
 
 impl Forward {
@@ -50,6 +56,7 @@ impl Forward {
             link,
             ours,
             closing,
+            stops: Stops::default(),
         }
     }
 
@@ -61,6 +68,16 @@ impl Forward {
     /// Requests in flight.
     pub(crate) fn in_flight(&self) -> u32 {
         self.link.in_flight()
+    }
+
+    /// Closes the connection of the request with this id at once; its stream ends with what was read by then.
+    pub(crate) fn stop(&self, request_id: &str) {
+        self.stops.stop(request_id);
+    }
+
+    /// Whether the request with this id is in flight there.
+    pub(crate) fn serves(&self, request_id: &str) -> bool {
+        self.stops.has(request_id)
     }
 
     /// Sends `request` for the model that the server knows as `model`, with `headers` beside the usual ones.
@@ -80,15 +97,69 @@ impl Forward {
         let body = body.ok_or(UpstreamErrorKind::Internal)?;
         headers.insert(header::ACCEPT, HeaderValue::from_static(EVENT_STREAM));
         let path = request.endpoint.path();
-        let answer = self.send(Method::POST, path, headers, body).await;
-        let answer = answer.map_err(|error| self.failed(&request.id, &error))?;
+        let ending = self.stops.enter(&request.id, &self.closing);
+        let stopped = ending.token.clone();
+        let sending = self.send(Method::POST, path, headers, body);
+        let answer = tokio::select! {
+            answer = sending => answer.map_err(|error| self.failed(&request.id, &error))?,
+            () = stopped.cancelled(), if !self.ours => return Err(self.ended(Usage::default())),
+        };
         if answer.status() != StatusCode::OK {
-            return Err(self.refused(&request.id, answer).await);
+            let used = self.used(&request, answer.headers());
+            let error = self.refused(&request.id, answer).await;
+            return Err(match used {
+                Some(used) => error.after(used),
+                None => error,
+            });
         }
         if !is_event_stream(answer.headers()) {
             return Err(self.broken(&request.id, "answered with something else than a stream"));
         }
-        Ok(Box::pin(self.events(&request, answer.into_body())))
+        Ok(Box::pin(self.events(&request, answer.into_body(), ending)))
+    }
+
+    /// What a server of ours says in an error answer that the request used.
+    fn used(&self, request: &GenerateRequest, head: &HeaderMap) -> Option<Usage> {
+        let told = head.get(headers::USAGE).filter(|_| self.ours)?;
+        let told = serde_json::from_slice(told.as_bytes()).ok()?;
+        Some(Decoder::new(request, self.ours).believed(told))
+    }
+
+    /// Asks for vectors of the model that the server knows as `model`.
+    ///
+    /// # Errors
+    /// Whatever happens before there are all of them.
+    pub(crate) async fn embed(
+        &self,
+        request: Arc<EmbedRequest>,
+        model: &str,
+        headers: HeaderMap,
+    ) -> Result<Embeddings, UpstreamError> {
+        if self.closing.is_cancelled() {
+            return Err(UpstreamErrorKind::ShuttingDown.into());
+        }
+        let body = vectors::outgoing(&request, model, self.ours);
+        let body = body.ok_or(UpstreamErrorKind::Internal)?;
+        let sending = self.send(Method::POST, "/v1/embeddings", headers, body);
+        let failed = |error: LinkError| self.failed(&request.id, &error);
+        let answer = sending.await.map_err(failed)?;
+        if answer.status() != StatusCode::OK {
+            return Err(self.refused(&request.id, answer).await);
+        }
+        let whole = answer.into_body().whole(limits::EMBED_ANSWER_BYTES_MAX);
+        let whole = whole.await.map_err(failed)?;
+        let asked = Arc::clone(&request);
+        // Megabytes of numbers are nothing for the event loop.
+        let reading = spawn_blocking(move || vectors::read(&whole, &asked)).await;
+        match reading {
+            Ok(read) => read.map_err(|what| self.broken(&request.id, what)),
+            Err(_panicked) => Err(UpstreamErrorKind::Internal.into()),
+        }
+    }
+
+    /// Why a request was ended from here that had used `usage`.
+    fn ended(&self, usage: Usage) -> UpstreamError {
+        ended(self.closing.is_cancelled(), usage)
     }
 
     /// Sends anything to the server; `path` begins with a slash.
@@ -112,7 +183,7 @@ impl Forward {
         self.link.send(request).await
     }
 
-    fn events(&self, request: &GenerateRequest, body: AnswerBody) -> Events {
+    fn events(&self, request: &GenerateRequest, body: AnswerBody, ending: Ending) -> Events {
         Events {
             name: Arc::clone(&self.name),
             id: Arc::clone(&request.id),
@@ -123,7 +194,9 @@ impl Forward {
             decoder: Decoder::new(request, self.ours),
             ready: VecDeque::new(),
             end: None,
-            closing: Box::pin(self.closing.clone().cancelled_owned()),
+            closing: self.closing.clone(),
+            ended: Box::pin(ending.token.clone().cancelled_owned()),
+            ending,
         }
     }
 
@@ -204,7 +277,11 @@ struct Events {
     ready: VecDeque<Event>,
     /// How the stream ends once `ready` is empty.
     end: Option<Result<Event, UpstreamError>>,
-    closing: Pin<Box<WaitForCancellationFutureOwned>>,
+    /// Whether the drain's grace is over.
+    closing: CancellationToken,
+    /// Resolves where the request is ended from here.
+    ended: Pin<Box<WaitForCancellationFutureOwned>>,
+    ending: Ending,
 }
 
 impl Stream for Events {
@@ -219,6 +296,10 @@ impl Stream for Events {
                 self.body = None;
                 return Poll::Ready(Some(end));
             }
+            // A server that never pauses is stopped all the same.
+            if !self.ours && self.was_stopped() {
+                continue;
+            }
             let Some(body) = self.body.as_mut() else {
                 return Poll::Ready(None);
             };
@@ -229,8 +310,8 @@ impl Stream for Events {
                     let reason = error.to_string();
                     self.end_by(&reason, of_link(&error));
                 }
-                Poll::Pending if self.closing.as_mut().poll(cx).is_ready() => {
-                    self.end = Some(Err(UpstreamErrorKind::ShuttingDown.into()));
+                Poll::Pending if self.ended.as_mut().poll(cx).is_ready() => {
+                    self.end = Some(Err(self.ended()));
                 }
                 Poll::Pending => return Poll::Pending,
             }
@@ -239,6 +320,24 @@ impl Stream for Events {
 }
 
 impl Events {
+    /// Whether it was ended from here, which is noted then.
+    fn was_stopped(&mut self) -> bool {
+        let ends = self.body.is_some() && self.ending.token.is_cancelled();
+        if ends {
+            self.end = Some(Err(self.ended()));
+        }
+        ends
+    }
+
+    /// Why it was ended from here. A server of ours says itself what it did.
+    fn ended(&self) -> UpstreamError {
+        let closing = self.closing.is_cancelled();
+        match self.ours {
+            true => UpstreamErrorKind::ShuttingDown.into(),
+            false => ended(closing, self.decoder.usage()),
+        }
+    }
+
     fn read(&mut self, bytes: &[u8]) {
         self.bytes += bytes.len() as u64;
         if self.bytes > limits::ANSWER_BYTES_MAX {
@@ -305,6 +404,14 @@ impl Events {
         );
         self.end = Some(Err(error));
     }
+}
+
+fn ended(closing: bool, usage: Usage) -> UpstreamError {
+    let kind = match closing {
+        true => UpstreamErrorKind::ShuttingDown,
+        false => UpstreamErrorKind::Cancelled,
+    };
+    UpstreamError::from(kind).after(usage)
 }
 
 /// What one event of the stream means: chunks are added to `ready`, the end is told.

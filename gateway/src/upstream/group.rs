@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, join_all};
 use hansa_config::schema::{self, Discover, Kind, ModelName};
 use hansa_config::secret::{Secret, SecretError};
 use rustls::ClientConfig;
@@ -24,9 +24,10 @@ use crate::upstream::forward::Forward;
 use crate::upstream::link::{Link, LinkTasks, Target, Times};
 use crate::upstream::openai::Foreign;
 use crate::upstream::remote::Remote;
+use crate::upstream::usage::{Finished, Wanted};
 use crate::upstream::{
-    EventStream, GenerateRequest, Readiness, Upstream, UpstreamError, UpstreamErrorKind,
-    UpstreamStatus,
+    EmbedRequest, Embeddings, EventStream, GenerateRequest, Readiness, Upstream, UpstreamError,
+    UpstreamErrorKind, UpstreamStatus,
 };
 
 /// Why an upstream of the config cannot be called.
@@ -231,11 +232,16 @@ impl GroupModel {
         least.map(|(_, instance)| Arc::clone(instance))
     }
 
-    async fn start(&self, request: Arc<GenerateRequest>) -> Result<EventStream, UpstreamError> {
+    /// Who takes the next request.
+    fn ready(&self) -> Result<Arc<Instance>, UpstreamError> {
         if self.group.shared.draining.load(Ordering::Acquire) {
             return Err(UpstreamErrorKind::ShuttingDown.into());
         }
-        let instance = self.pick().ok_or(UpstreamErrorKind::NotReady)?;
+        Ok(self.pick().ok_or(UpstreamErrorKind::NotReady)?)
+    }
+
+    async fn start(&self, request: Arc<GenerateRequest>) -> Result<EventStream, UpstreamError> {
+        let instance = self.ready()?;
         match &instance.kind {
             Speaker::Ours(remote) => remote.generate(request, &self.name.theirs).await,
             Speaker::Foreign(foreign) => foreign.generate(request, &self.name.theirs).await,
@@ -244,6 +250,14 @@ impl GroupModel {
 }
 
 impl Instance {
+    /// The server where it is one of ours.
+    const fn ours(&self) -> Option<&Remote> {
+        match &self.kind {
+            Speaker::Ours(remote) => Some(remote),
+            Speaker::Foreign(_) => None,
+        }
+    }
+
     fn status(&self, model: &str) -> UpstreamStatus {
         match &self.kind {
             Speaker::Ours(remote) => remote.status(model),
@@ -267,11 +281,46 @@ impl Upstream for GroupModel {
         Box::pin(self.start(request))
     }
 
-    /// Asks every server of ours; others stop when their stream is dropped.
+    fn embed(
+        &self,
+        request: Arc<EmbedRequest>,
+    ) -> BoxFuture<'_, Result<Embeddings, UpstreamError>> {
+        Box::pin(async move {
+            let instance = self.ready()?;
+            match &instance.kind {
+                Speaker::Ours(remote) => remote.embed(request, &self.name.theirs).await,
+                Speaker::Foreign(foreign) => foreign.embed(request, &self.name.theirs).await,
+            }
+        })
+    }
+
+    /// Asks every server of ours, and closes the connection to any other.
     fn cancel(&self, request_id: &str) {
         for instance in &**self.group.shared.instances.load() {
-            if let Speaker::Ours(remote) = &instance.kind {
-                remote.cancel(request_id);
+            match &instance.kind {
+                Speaker::Ours(remote) => remote.cancel(request_id),
+                Speaker::Foreign(foreign) => foreign.cancel(request_id),
+            }
+        }
+    }
+
+    fn keeps_usage(&self) -> bool {
+        self.group.shared.config.kind == Kind::Hansa
+    }
+
+    fn finished(&self, wanted: Wanted) -> BoxFuture<'_, Vec<Finished>> {
+        Box::pin(async move {
+            let instances = self.group.shared.instances.load_full();
+            let ours = instances.iter().filter_map(|i| i.ours());
+            let found = join_all(ours.map(|remote| remote.finished(&wanted)));
+            found.await.concat()
+        })
+    }
+
+    fn acknowledge(&self, request_ids: &[Arc<str>]) {
+        for instance in &**self.group.shared.instances.load() {
+            if let Some(remote) = instance.ours() {
+                remote.acknowledge(request_ids);
             }
         }
     }

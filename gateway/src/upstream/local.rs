@@ -524,7 +524,7 @@ fn used(usage: &api::Usage) -> Usage {
         prompt_tokens: usage.prompt_tokens,
         cached_tokens: usage.cached_tokens,
         completion_tokens: usage.completion_tokens,
-        estimated: false,
+        ..Usage::default()
     }
 }
 

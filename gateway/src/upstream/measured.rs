@@ -1,4 +1,5 @@
-//! What every upstream has alike: the wait for the first text, which is timed, and the end of its machine.
+//! What every upstream has alike: the wait for the first text, which is timed, what its work takes, and the end of its
+//! machine.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,7 +8,9 @@ use futures::future::BoxFuture;
 use futures::stream::StreamExt;
 
 use crate::clock::Clock;
+use crate::energy::Energy;
 use crate::telemetry::Metrics;
+use crate::upstream::usage::{Finished, Wanted};
 use crate::upstream::{
     EmbedRequest, Embeddings, Event, EventStream, GenerateRequest, Resident, Upstream,
     UpstreamError, UpstreamStatus, UpstreamTotals,
@@ -19,6 +22,7 @@ pub struct Measured<U> {
     model: Arc<str>,
     metrics: Metrics,
     clock: Clock,
+    energy: Energy,
     /// When its machine is taken away.
     ends: Option<Duration>,
 }
@@ -32,6 +36,7 @@ impl<U> Measured<U> {
             metrics,
             clock,
             ends: None,
+            energy: Energy::default(),
         }
     }
 
@@ -41,19 +46,32 @@ impl<U> Measured<U> {
         Self { ends, ..self }
     }
 
+    /// The same, where work takes `energy`.
+    #[must_use]
+    pub fn taking(self, energy: Energy) -> Self {
+        Self { energy, ..self }
+    }
+
     fn watch(&self, events: EventStream, began: Duration) -> EventStream {
         let (model, metrics, clock) = (
             Arc::clone(&self.model),
             self.metrics.clone(),
             self.clock.clone(),
         );
+        let energy = self.energy.clone();
         let mut waiting = true;
         events
-            .inspect(move |event| {
-                if waiting && is_text(event) {
+            .map(move |mut event| {
+                if waiting && is_text(&event) {
                     waiting = false;
                     metrics.first_token(&model, clock.now().saturating_sub(began));
                 }
+                match &mut event {
+                    Ok(Event::Done(usage)) => energy.fill(usage),
+                    Err(error) => error.usage.iter_mut().for_each(|usage| energy.fill(usage)),
+                    Ok(_) => {}
+                }
+                event
             })
             .boxed()
     }
@@ -94,8 +112,21 @@ impl<U: Upstream> Upstream for Measured<U> {
         self.inner.cancel(request_id);
     }
 
+    fn keeps_usage(&self) -> bool {
+        self.inner.keeps_usage()
+    }
+
+    fn finished(&self, wanted: Wanted) -> BoxFuture<'_, Vec<Finished>> {
+        self.inner.finished(wanted)
+    }
+
+    fn acknowledge(&self, request_ids: &[Arc<str>]) {
+        self.inner.acknowledge(request_ids);
+    }
+
     fn status(&self) -> UpstreamStatus {
         let mut status = self.inner.status();
+        self.energy.tell(&mut status);
         if let Some(ends) = self.ends {
             let left = ends.saturating_sub(self.clock.now());
             status.walltime_left = Some(status.walltime_left.map_or(left, |told| told.min(left)));

@@ -9,6 +9,7 @@ pub mod discover;
 #[cfg(feature = "engine")]
 mod echo;
 pub mod embedding;
+mod error;
 mod figures;
 pub(crate) mod forward;
 pub mod group;
@@ -20,6 +21,7 @@ pub mod measured;
 mod openai;
 #[cfg(feature = "engine")]
 mod pool;
+pub mod purse;
 mod refusal;
 pub mod registry;
 mod remote;
@@ -29,12 +31,15 @@ mod retry;
 mod room;
 pub mod routed;
 pub(crate) mod sse;
+mod stops;
 mod sums;
 #[cfg(test)]
 mod testing;
 #[cfg(feature = "engine")]
 mod tokenise;
 pub mod tools;
+pub mod usage;
+mod vectors;
 mod wishes;
 
 use std::sync::{Arc, OnceLock};
@@ -45,10 +50,14 @@ use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 
 pub use self::embedding::{EmbedInput, EmbedRequest, Embeddings};
+pub use self::error::{Origin, Refusal, Retry, UpstreamError, UpstreamErrorKind};
 pub use self::figures::{Readiness, Resident, UpstreamStatus, UpstreamTotals};
+use self::purse::Purse;
 #[cfg(test)]
 pub(crate) use self::testing::test_request;
 use self::tools::{CallHead, ToolSyntax, Tools};
+pub use self::usage::Usage;
+use self::usage::{Finished, Wanted};
 pub use self::wishes::Wishes;
 
 /// A request as every upstream takes it: parsed, checked against the limits, and fixed where chance or time enter.
@@ -112,6 +121,10 @@ pub struct GenerateRequest {
     pub want_token_ids: bool,
     /// Id of the tenant, as the first server found it.
     pub tenant: Option<Arc<str>>,
+    /// What the first server will settle it under; whoever serves keeps its usage beside this, unread.
+    pub charge: Option<Arc<str>>,
+    /// What it is paid from, where that has a say in its way.
+    pub purse: Option<Arc<dyn Purse>>,
     /// Where it may go, and what its client wants of the way.
     pub wishes: Arc<Wishes>,
 }
@@ -306,34 +319,6 @@ pub enum FinishReason {
     ToolCalls,
 }
 
-/// Tokens that a request really used.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Usage {
-    /// Tokens of the prompt, counted once.
-    pub prompt_tokens: u32,
-    /// Of these, taken from a prefix cache.
-    pub cached_tokens: u32,
-    /// Tokens produced over all choices.
-    pub completion_tokens: u32,
-    /// Whether these figures were counted from events because the upstream gave none, or none that can be.
-    pub estimated: bool,
-}
-
-impl Usage {
-    /// Adds what another part of the same request used.
-    pub fn add(&mut self, other: Self) {
-        let sums = [
-            (&mut self.prompt_tokens, other.prompt_tokens),
-            (&mut self.cached_tokens, other.cached_tokens),
-            (&mut self.completion_tokens, other.completion_tokens),
-        ];
-        for (sum, more) in sums {
-            *sum = sum.saturating_add(more);
-        }
-        self.estimated |= other.estimated;
-    }
-}
-
 /// Events of one request. Dropping it cancels the request.
 pub type EventStream = BoxStream<'static, Result<Event, UpstreamError>>;
 
@@ -371,8 +356,24 @@ pub trait Upstream: Send + Sync {
         Box::pin(std::future::ready(Err(error)))
     }
 
-    /// Stops a request by id; one that is unknown or over is no error.
+    /// Stops a request by id; one that is unknown or over is no error. Its stream then says what it used.
     fn cancel(&self, request_id: &str);
+
+    /// Whether what a request used can be asked for when its stream did not say: see [`Upstream::finished`].
+    fn keeps_usage(&self) -> bool {
+        false
+    }
+
+    /// What is kept there of requests that are over, until it is acknowledged or too old.
+    fn finished(&self, wanted: Wanted) -> BoxFuture<'_, Vec<Finished>> {
+        let _ = wanted;
+        Box::pin(std::future::ready(Vec::new()))
+    }
+
+    /// Lets go what is kept of these requests: it is settled. Nobody waits for an answer.
+    fn acknowledge(&self, request_ids: &[Arc<str>]) {
+        let _ = request_ids;
+    }
 
     /// Figures of this moment.
     fn status(&self) -> UpstreamStatus;
@@ -403,180 +404,4 @@ pub trait Upstream: Send + Sync {
     fn resident(&self) -> Resident {
         Resident::default()
     }
-}
-
-/// Why an upstream did not serve a request.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{kind}")]
-pub struct UpstreamError {
-    /// What happened.
-    pub kind: UpstreamErrorKind,
-    /// Whose fault it is.
-    pub origin: Origin,
-    /// Whether another upstream may be tried, provided no content has reached the client.
-    pub retry: Retry,
-    /// What the request used until then; `None` where the upstream does not tell, or did nothing.
-    pub usage: Option<Usage>,
-}
-
-impl UpstreamError {
-    /// The error of a request that had used `usage` by then.
-    #[must_use]
-    pub fn after(self, usage: Usage) -> Self {
-        Self {
-            usage: Some(usage),
-            ..self
-        }
-    }
-}
-
-impl From<UpstreamErrorKind> for UpstreamError {
-    /// The error as a server sees it that does the work itself. One that forwards may know better whose fault it is.
-    fn from(kind: UpstreamErrorKind) -> Self {
-        use UpstreamErrorKind as Kind;
-        let (origin, retry) = match kind {
-            Kind::ContextLength { .. }
-            | Kind::CompletionLength { .. }
-            | Kind::InvalidRequest { .. }
-            | Kind::Refused(_)
-            | Kind::TooManyHops
-            | Kind::NoSiteAllowed
-            | Kind::Cancelled => (Origin::Client, Retry::Never),
-            Kind::DeadlineExceeded => (Origin::Upstream, Retry::Never),
-            Kind::Overloaded
-            | Kind::NotReady
-            | Kind::Unreachable
-            | Kind::TimedOut
-            | Kind::ShuttingDown
-            | Kind::Internal => (Origin::Upstream, Retry::Elsewhere),
-        };
-        Self {
-            kind,
-            origin,
-            retry,
-            usage: None,
-        }
-    }
-}
-
-/// What happened.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum UpstreamErrorKind {
-    /// The prompt leaves no room to answer.
-    #[error(
-        "This model's maximum context length is {context} tokens, but the prompt has {prompt} tokens."
-    )]
-    ContextLength {
-        /// Tokens of the prompt.
-        prompt: u32,
-        /// Tokens of the context.
-        context: u32,
-    },
-    /// The prompt leaves room, but not for the completion that was asked for.
-    #[error(
-        "This model's maximum context length is {context} tokens, but {prompt} of the prompt and {completion} of the completion were asked for."
-    )]
-    CompletionLength {
-        /// Tokens of the prompt.
-        prompt: u32,
-        /// Tokens asked for.
-        completion: u32,
-        /// Tokens of the context.
-        context: u32,
-    },
-    /// The request is one that this upstream cannot serve; the text names the parameter.
-    #[error("{message}")]
-    InvalidRequest {
-        /// The parameter at fault, as the client named it.
-        param: Option<&'static str>,
-        /// What is wrong and what to do.
-        message: String,
-    },
-    /// Another server refused the request, for a reason that is its client's to know.
-    #[error("another server refused the request")]
-    Refused(Refusal),
-    /// The request went through more servers than any honest route has.
-    #[error("the request crossed too many servers")]
-    TooManyHops,
-    /// No room in the queue.
-    #[error("the model is overloaded; try again shortly")]
-    Overloaded,
-    /// No site that its tenant and its purpose allow serves the model.
-    #[error("no site that the request may go to serves the model")]
-    NoSiteAllowed,
-    /// The connection to the upstream could not be made, or died.
-    #[error("the upstream cannot be reached")]
-    Unreachable,
-    /// Loading, draining or failed.
-    #[error("the model is not ready")]
-    NotReady,
-    /// The server is shutting down and the grace period is over.
-    #[error("the server is shutting down")]
-    ShuttingDown,
-    /// The deadline passed.
-    #[error("the request's deadline passed")]
-    DeadlineExceeded,
-    /// The upstream says nothing.
-    #[error("the upstream did not answer in time")]
-    TimedOut,
-    /// Cancelled by the client.
-    #[error("the request was cancelled")]
-    Cancelled,
-    /// Anything else; details are in the log, never in an answer.
-    #[error("the upstream failed")]
-    Internal,
-}
-
-/// What another server says of a request that it refuses, within bounds and without control characters.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refusal {
-    /// Its code for the fault, perhaps one that is unknown here.
-    pub code: String,
-    /// The parameter at fault.
-    pub param: Option<String>,
-    /// Its words.
-    pub message: String,
-}
-
-impl UpstreamErrorKind {
-    /// `model` generates text and makes no vectors.
-    #[must_use]
-    pub fn no_embedder(model: &str) -> Self {
-        let message = format!(
-            "The model '{model}' generates text and makes no embeddings; send this to an embedding model."
-        );
-        let param = Some("model");
-        Self::InvalidRequest { param, message }
-    }
-
-    /// `model` makes vectors and generates no text.
-    #[must_use]
-    pub fn no_generator(model: &str) -> Self {
-        let message = format!(
-            "The model '{model}' makes embeddings and generates no text; send it to /v1/embeddings."
-        );
-        let param = Some("model");
-        Self::InvalidRequest { param, message }
-    }
-}
-
-/// Whose fault an error is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Origin {
-    /// The client's.
-    Client,
-    /// This server's.
-    Gateway,
-    /// The upstream's.
-    Upstream,
-}
-
-/// Whether an error may be tried again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Retry {
-    /// Never: the answer would be the same.
-    Never,
-    /// On another upstream.
-    Elsewhere,
 }

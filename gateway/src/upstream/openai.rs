@@ -15,7 +15,10 @@ use crate::limits;
 use crate::upstream::forward::Forward;
 use crate::upstream::link::LinkTasks;
 use crate::upstream::remote::{common, sensitive};
-use crate::upstream::{EventStream, GenerateRequest, Readiness, UpstreamError, UpstreamStatus};
+use crate::upstream::{
+    EmbedRequest, Embeddings, EventStream, GenerateRequest, Readiness, UpstreamError,
+    UpstreamStatus,
+};
 
 /// One server of another make.
 #[derive(Debug)]
@@ -46,8 +49,23 @@ impl Foreign {
         model: &str,
     ) -> Result<EventStream, UpstreamError> {
         let mut headers = credentials(self.key.as_ref());
-        common(&mut headers, &request);
+        common(&mut headers, &request.id, request.hops);
         self.forward.generate(request, model, headers).await
+    }
+
+    pub(super) async fn embed(
+        &self,
+        request: Arc<EmbedRequest>,
+        model: &str,
+    ) -> Result<Embeddings, UpstreamError> {
+        let mut headers = credentials(self.key.as_ref());
+        common(&mut headers, &request.id, request.hops);
+        self.forward.embed(request, model, headers).await
+    }
+
+    /// Stops a request: it knows no message for that, but the end of a connection.
+    pub(super) fn cancel(&self, request_id: &str) {
+        self.forward.stop(request_id);
     }
 
     /// What is known: whether it is there, and what we sent.

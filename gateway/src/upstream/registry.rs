@@ -8,9 +8,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use futures::future::join_all;
 
 use crate::limits::MODELS_MAX;
 use crate::route::decisions::Decisions;
+use crate::upstream::usage::{Finished, Wanted};
 use crate::upstream::{Readiness, Upstream, UpstreamStatus, UpstreamTotals};
 
 /// The models of this server, those of the config first, in its order.
@@ -161,6 +163,22 @@ impl Models {
     pub fn cancel(&self, request_id: &str) {
         for entry in self.entries.load().iter() {
             entry.upstream.cancel(request_id);
+        }
+    }
+
+    /// What upstreams have kept of requests that are over.
+    pub async fn finished(&self, wanted: Wanted) -> Vec<Finished> {
+        let entries = self.entries.load_full();
+        let asked = entries
+            .iter()
+            .map(|entry| entry.upstream.finished(wanted.clone()));
+        join_all(asked).await.concat()
+    }
+
+    /// Lets upstreams forget what is settled.
+    pub fn acknowledge(&self, request_ids: &[Arc<str>]) {
+        for entry in self.entries.load().iter() {
+            entry.upstream.acknowledge(request_ids);
         }
     }
 

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hansa_config::secret::Secret;
-use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use serde::Deserialize;
 
 use crate::clock::Clock;
 use crate::federation::follow::{self, Picture};
@@ -16,7 +17,10 @@ use crate::limits;
 use crate::route::residency::{AllowList, Purpose};
 use crate::upstream::forward::Forward;
 use crate::upstream::link::LinkTasks;
-use crate::upstream::{EventStream, GenerateRequest, UpstreamError, UpstreamStatus, Wishes};
+use crate::upstream::usage::{Finished, Wanted};
+use crate::upstream::{
+    EmbedRequest, Embeddings, EventStream, GenerateRequest, UpstreamError, UpstreamStatus, Wishes,
+};
 
 /// One server of ours.
 #[derive(Debug)]
@@ -26,6 +30,12 @@ pub(super) struct Remote {
     picture: Arc<Picture>,
     clock: Clock,
     tasks: LinkTasks,
+}
+
+/// A page of usage that a server has kept.
+#[derive(Deserialize)]
+struct Page {
+    data: Vec<Finished>,
 }
 
 impl Remote {
@@ -65,6 +75,18 @@ impl Remote {
         self.forward.generate(request, model, headers).await
     }
 
+    pub(super) async fn embed(
+        &self,
+        request: Arc<EmbedRequest>,
+        model: &str,
+    ) -> Result<Embeddings, UpstreamError> {
+        let mut headers = self.credentials();
+        common(&mut headers, &request.id, request.hops);
+        self.deadline(&mut headers, request.deadline);
+        way(&mut headers, &request.wishes);
+        self.forward.embed(request, model, headers).await
+    }
+
     /// Figures of its model `model`, pessimistic where it has been silent.
     pub(super) fn status(&self, model: &str) -> UpstreamStatus {
         self.picture.status(model, self.clock.now())
@@ -74,31 +96,78 @@ impl Remote {
         self.forward.in_flight()
     }
 
-    /// Tells it to stop a request. It may be gone, or the request over: nobody waits for an answer.
+    /// Tells it to stop a request, where it has it from here.
     pub(super) fn cancel(&self, request_id: &str) {
+        if !self.forward.serves(request_id) {
+            return;
+        }
         let body = serde_json::json!({ "id": request_id }).to_string();
-        let mut headers = HeaderMap::new();
-        authenticate(&mut headers, self.secret.as_ref());
+        self.tell("/hansa/v1/cancel", body);
+    }
+
+    /// What it has kept of requests that are over; nothing where it does not answer.
+    pub(super) async fn finished(&self, wanted: &Wanted) -> Vec<Finished> {
+        let query = match wanted {
+            Wanted::Request { id, hops } => format!("id={id}&hops={}", hops.saturating_add(1)),
+            Wanted::Of { owner, run } => format!("owner={owner}&but={run}"),
+        };
+        let path = format!("/hansa/v1/usage?{query}");
+        let sent = self
+            .forward
+            .send(Method::GET, &path, self.credentials(), Bytes::new());
+        let Ok(answer) = sent.await else {
+            return Vec::new();
+        };
+        if answer.status() != StatusCode::OK {
+            return Vec::new();
+        }
+        let body = answer.into_body().whole(limits::USAGE_ANSWER_BYTES_MAX);
+        let body = body.await.unwrap_or_default();
+        let page: Result<Page, _> = serde_json::from_slice(&body);
+        let mut found = page.map(|page| page.data).unwrap_or_default();
+        found.truncate(limits::USAGE_PAGE_MAX);
+        found
+    }
+
+    /// Tells it that these requests are settled.
+    pub(super) fn acknowledge(&self, request_ids: &[Arc<str>]) {
+        let body = serde_json::json!({ "ids": request_ids }).to_string();
+        self.tell("/hansa/v1/usage", body);
+    }
+
+    /// Posts `body` to `path`. It may be gone: nobody waits for an answer.
+    fn tell(&self, path: &'static str, body: String) {
+        let headers = self.credentials();
         let forward = Arc::clone(&self.forward);
         self.tasks.spawn(async move {
-            let sent = forward.send(Method::POST, "/hansa/v1/cancel", headers, Bytes::from(body));
+            let sent = forward.send(Method::POST, path, headers, Bytes::from(body));
             if let Err(error) = sent.await {
-                tracing::info!(upstream = forward.name(), %error, "a request could not be cancelled");
+                tracing::info!(upstream = forward.name(), path, %error, "the upstream could not be told");
             }
         });
     }
 
-    fn headers(&self, request: &GenerateRequest) -> HeaderMap {
+    fn credentials(&self) -> HeaderMap {
         let mut headers = HeaderMap::new();
         authenticate(&mut headers, self.secret.as_ref());
-        common(&mut headers, request);
-        if let Some(deadline) = request.deadline {
+        headers
+    }
+
+    fn deadline(&self, headers: &mut HeaderMap, deadline: Option<Duration>) {
+        if let Some(deadline) = deadline {
             let left = deadline.saturating_sub(self.clock.now());
-            number(&mut headers, headers::DEADLINE_MS, millis(left));
+            number(headers, headers::DEADLINE_MS, millis(left));
         }
+    }
+
+    fn headers(&self, request: &GenerateRequest) -> HeaderMap {
+        let mut headers = self.credentials();
+        common(&mut headers, &request.id, request.hops);
+        self.deadline(&mut headers, request.deadline);
         number(&mut headers, headers::POOL, request.pool);
         number(&mut headers, headers::FLOW, request.flow);
         text(&mut headers, headers::TENANT, request.tenant.as_deref());
+        text(&mut headers, headers::CHARGE, request.charge.as_deref());
         way(&mut headers, &request.wishes);
         headers
     }
@@ -119,13 +188,9 @@ fn way(headers: &mut HeaderMap, wishes: &Wishes) {
 }
 
 /// What every server is told: which request this is, and how many servers it has crossed.
-pub(super) fn common(headers: &mut HeaderMap, request: &GenerateRequest) {
-    text(headers, headers::REQUEST_ID, Some(&request.id));
-    number(
-        headers,
-        headers::HOPS,
-        u64::from(request.hops.saturating_add(1)),
-    );
+pub(super) fn common(headers: &mut HeaderMap, request_id: &str, hops: u8) {
+    text(headers, headers::REQUEST_ID, Some(request_id));
+    number(headers, headers::HOPS, u64::from(hops.saturating_add(1)));
 }
 
 /// A header value that is never shown; `None` where the text cannot be one.

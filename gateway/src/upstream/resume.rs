@@ -14,6 +14,8 @@ pub(super) struct Told {
     tokens: usize,
     /// Whether all text came with its ids.
     exact: bool,
+    /// Whether each choice begins with the prompt, which comes as text without ids.
+    echo: bool,
     /// Whether log-probabilities are wanted.
     logprobs: bool,
 }
@@ -22,6 +24,8 @@ pub(super) struct Told {
 struct Choice {
     ids: Vec<u32>,
     logprobs: usize,
+    /// Whether it was told the prompt.
+    echoed: bool,
     finished: bool,
 }
 
@@ -31,8 +35,8 @@ impl Told {
         Self {
             choices: vec![Choice::default(); request.n as usize],
             tokens: 0,
-            // A prompt that is echoed comes as text without ids.
-            exact: !request.echo && request.resume_token_ids.is_empty(),
+            exact: request.resume_token_ids.is_empty(),
+            echo: request.echo,
             logprobs: request.logprobs.is_some(),
         }
     }
@@ -46,6 +50,9 @@ impl Told {
                 token_ids,
                 logprobs,
             } => {
+                if self.is_prompt(*choice, token_ids) {
+                    return;
+                }
                 self.exact &= !token_ids.is_empty() || (text.is_empty() && logprobs.is_empty());
                 self.tokens += token_ids.len();
                 if self.tokens > RESUME_TOKENS_MAX {
@@ -72,6 +79,16 @@ impl Told {
         }
     }
 
+    /// Whether an event is the prompt that its choice begins with. Whoever goes on does not tell it again.
+    fn is_prompt(&mut self, choice: u32, token_ids: &[u32]) -> bool {
+        let choice = self.choices.get_mut(choice as usize);
+        let Some(choice) = choice.filter(|choice| self.echo && !choice.echoed) else {
+            return false;
+        };
+        choice.echoed = token_ids.is_empty() && choice.ids.is_empty();
+        choice.echoed
+    }
+
     /// Tokens of all choices.
     pub(super) fn tokens(&self) -> u32 {
         u32::try_from(self.tokens).unwrap_or(u32::MAX)
@@ -81,7 +98,8 @@ impl Told {
     pub(super) fn is_exact(&self) -> bool {
         // A token whose text is held back has its log-probability held back too, and replaying would lose it.
         let held = |c: &Choice| self.logprobs && !c.finished && c.logprobs != c.ids.len();
-        self.exact && !self.choices.iter().any(held)
+        let begun = |c: &Choice| c.echoed || !self.echo;
+        self.exact && self.choices.iter().all(|c| begun(c) && !held(c))
     }
 
     /// The ids that the next upstream replays, and what it must say before anything is told again.

@@ -12,6 +12,7 @@ use tokio::time::timeout;
 
 use crate::limits::EVENTS_HELD_MAX;
 use crate::route::decision::{Attempt, Decision};
+use crate::route::means::Means;
 use crate::route::prefix::HashKey;
 use crate::route::{Ask, Unplaced};
 use crate::upstream::routed::{Inner, Sent, nobody};
@@ -68,7 +69,7 @@ impl Trip {
             ..Wishes::clone(wishes)
         };
         let moves = roster.may_move(candidates);
-        let resumable = roster.options.resumes_max > 0 && wishes.resume && moves && !request.echo;
+        let resumable = roster.options.resumes_max > 0 && wishes.resume && moves;
         Self {
             roster: Arc::clone(roster),
             prompt_bytes: prompt_bytes(&request.prompt),
@@ -102,9 +103,11 @@ impl Trip {
             hops: request.hops,
             tried: &self.tried,
             numerics: self.numerics.as_deref(),
-            allocation: &|_| true,
+            allocation: &|_| Means::Any,
+            time_left: self.roster.time_left(request.deadline),
         };
-        self.roster.depart(&request.shown_id, &ask)
+        let purse = request.purse.as_deref();
+        self.roster.depart(&request.shown_id, &ask, purse)
     }
 
     /// Notes that an upstream has failed it.
@@ -218,6 +221,11 @@ async fn content(leg: Leg, parcel: Parcel) -> Result<Live, UpstreamError> {
             sent.first_content(&parcel.seen);
             let id = &parcel.request.shown_id;
             parcel.roster.decisions.serves(id, &decision);
+            if let (Some(purse), Some(pick)) = (&parcel.request.purse, &decision.pick) {
+                // A hedge is paid where it was won. Where there is no room for that it stays where it was: in any case
+                // once, and the other's work is its operator's.
+                purse.move_to(&pick.site);
+            }
             Ok(Live {
                 sent,
                 name,

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::StreamExt as _;
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, join_all};
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
@@ -22,14 +22,17 @@ use crate::limits::FIGURES_KEPT;
 use crate::route::decision::{Attempt, Reason};
 use crate::route::decisions::Decisions;
 use crate::route::facts::{CandidateId, Facts, Figures};
+use crate::route::means::Means;
 use crate::route::options::Options;
 use crate::route::prefix::HashKey;
 use crate::route::residency::Rules;
 use crate::route::{Ask, End, Router, Ticket, Unplaced};
 use crate::telemetry::Metrics;
 use crate::upstream::journey::Journey;
+use crate::upstream::purse::Purse;
 use crate::upstream::retry::{Leg, Trip};
 use crate::upstream::sums::{resident, total};
+use crate::upstream::usage::{Finished, Wanted};
 use crate::upstream::{
     EmbedRequest, Embeddings, EventStream, GenerateRequest, Readiness, Resident, Upstream,
     UpstreamError, UpstreamErrorKind, UpstreamStatus, UpstreamTotals,
@@ -175,8 +178,48 @@ impl Inner {
         rules.within(&self.base)
     }
 
-    /// Sends a request somewhere and notes why there.
-    pub(super) fn depart(self: &Arc<Self>, id: &Arc<str>, ask: &Ask<'_>) -> Result<Leg, Unplaced> {
+    /// Time until `deadline`.
+    pub(super) fn time_left(&self, deadline: Option<Duration>) -> Option<Duration> {
+        Some(deadline?.saturating_sub(self.clock.now()))
+    }
+
+    /// Sends a request somewhere that its `purse` pays for, and notes why there.
+    pub(super) fn depart(
+        self: &Arc<Self>,
+        id: &Arc<str>,
+        ask: &Ask<'_>,
+        purse: Option<&dyn Purse>,
+    ) -> Result<Leg, Unplaced> {
+        let Some(purse) = purse else {
+            return self.send(id, ask);
+        };
+        // Each site refuses once at most: what was left there has just gone to others.
+        let mut refused: Vec<Arc<str>> = Vec::new();
+        loop {
+            let means = |facts: &Facts| match refused.contains(&facts.site) {
+                true => Means::Nothing,
+                false => purse.at(&facts.site),
+            };
+            let leg = self.send(
+                id,
+                &Ask {
+                    allocation: &means,
+                    ..*ask
+                },
+            )?;
+            // A hedge is paid once it has won.
+            let moves = !matches!(ask.attempt, Attempt::Hedge | Attempt::Count);
+            let Some(pick) = leg.decision.pick.as_ref().filter(|_| moves) else {
+                return Ok(leg);
+            };
+            if purse.move_to(&pick.site) {
+                return Ok(leg);
+            }
+            refused.push(Arc::clone(&pick.site));
+        }
+    }
+
+    fn send(self: &Arc<Self>, id: &Arc<str>, ask: &Ask<'_>) -> Result<Leg, Unplaced> {
         let now = self.clock.now();
         let placed = self.state().place_by_figures(ask, now);
         let decision = match &placed {
@@ -201,12 +244,20 @@ impl Inner {
 
     /// The upstreams of a model.
     fn upstreams(&self, model: &str) -> Vec<Arc<dyn Upstream>> {
+        let places = self.places(model);
+        places.into_iter().map(|(_, upstream)| upstream).collect()
+    }
+
+    /// The upstreams of a model, each with its site.
+    fn places(&self, model: &str) -> Vec<(Arc<str>, Arc<dyn Upstream>)> {
         let state = self.state();
         let ids = state.router.candidates(model).iter();
-        let member = |id: &CandidateId| state.members.get(id.index())?.as_ref();
-        ids.filter_map(member)
-            .map(|member| Arc::clone(&member.upstream))
-            .collect()
+        let place = |id: &CandidateId| {
+            let member = state.members.get(id.index())?.as_ref()?;
+            let site = Arc::clone(&state.router.facts(*id)?.site);
+            Some((site, Arc::clone(&member.upstream)))
+        };
+        ids.filter_map(place).collect()
     }
 }
 
@@ -368,6 +419,9 @@ pub(super) fn nobody(unplaced: &Unplaced, roster: &Inner, model: &str) -> Upstre
     if all > 0 && barred == all {
         return UpstreamErrorKind::NoSiteAllowed.into();
     }
+    if all > 0 && barred + filtered.of(Reason::Allocation) == all {
+        return UpstreamErrorKind::NothingLeft.into();
+    }
     let upstreams = roster.upstreams(model);
     let leaves = |upstream: &Arc<dyn Upstream>| upstream.status().readiness == Readiness::Draining;
     match !upstreams.is_empty() && upstreams.iter().all(leaves) {
@@ -405,6 +459,30 @@ impl Upstream for Routed {
     fn cancel(&self, request_id: &str) {
         for upstream in self.roster.inner.upstreams(&self.model) {
             upstream.cancel(request_id);
+        }
+    }
+
+    fn keeps_usage(&self) -> bool {
+        let upstreams = self.roster.inner.upstreams(&self.model);
+        upstreams.iter().any(|upstream| upstream.keeps_usage())
+    }
+
+    fn finished(&self, wanted: Wanted) -> BoxFuture<'_, Vec<Finished>> {
+        Box::pin(async move {
+            let served = self.roster.inner.places(&self.model);
+            let asked = served.iter().map(async |(site, upstream)| {
+                let mut found = upstream.finished(wanted.clone()).await;
+                let here = |one: &mut Finished| one.site = Some(Arc::clone(site));
+                found.iter_mut().for_each(here);
+                found
+            });
+            join_all(asked).await.concat()
+        })
+    }
+
+    fn acknowledge(&self, request_ids: &[Arc<str>]) {
+        for upstream in self.roster.inner.upstreams(&self.model) {
+            upstream.acknowledge(request_ids);
         }
     }
 

@@ -37,6 +37,8 @@ pub(crate) fn test_request() -> GenerateRequest {
         resume_token_ids: Vec::new(),
         want_token_ids: false,
         tenant: None,
+        charge: None,
+        purse: None,
         wishes: Arc::default(),
     }
 }

@@ -336,6 +336,8 @@ impl Mock {
 pub(crate) struct Wire {
     pub(crate) address: SocketAddr,
     whole: CancellationToken,
+    /// Ends the connections of this moment.
+    strands: Arc<Mutex<CancellationToken>>,
 }
 
 impl Wire {
@@ -349,21 +351,33 @@ impl Wire {
         let address = listener.local_addr().unwrap();
         let whole = CancellationToken::new();
         let cut = whole.clone();
+        let strands = Arc::new(Mutex::new(whole.child_token()));
+        let carried = Arc::clone(&strands);
         spawn(async move {
-            let carried = cut.clone();
             let accept = async move {
                 while let Ok((near, _)) = listener.accept().await {
-                    let cut = carried.clone();
+                    let cut = carried.lock().unwrap().clone();
                     spawn(async move { cut.run_until_cancelled(carry(near, there)).await });
                 }
             };
             cut.run_until_cancelled(accept).await;
         });
-        Self { address, whole }
+        Self {
+            address,
+            whole,
+            strands,
+        }
     }
 
     pub(crate) fn cut(&self) {
         self.whole.cancel();
+    }
+
+    /// Breaks the connections that there are; new ones can be made.
+    pub(crate) fn shake(&self) {
+        let next = self.whole.child_token();
+        let strands = std::mem::replace(&mut *self.strands.lock().unwrap(), next);
+        strands.cancel();
     }
 }
 

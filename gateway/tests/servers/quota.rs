@@ -18,12 +18,12 @@ use tokio::time::timeout;
 use crate::harness::{self, Answer, PATIENCE, exchange};
 
 /// Clients that leave in the test command; `scripts/soak` sets more.
-const ABORTS: u64 = 60;
+pub(crate) const ABORTS: u64 = 60;
 
 /// A server whose key `k` is an operator's.
-struct Server {
-    server: harness::Server,
-    key: Secret,
+pub(crate) struct Server {
+    pub(crate) server: harness::Server,
+    pub(crate) key: Secret,
 }
 
 impl Deref for Server {
@@ -36,7 +36,7 @@ impl Deref for Server {
 
 impl Server {
     /// A server with one key, whose bounds and allocations `set` sets.
-    async fn start(set: impl FnOnce(&mut Config)) -> Self {
+    pub(crate) async fn start(set: impl FnOnce(&mut Config)) -> Self {
         let key = Secret::new();
         let mut config = Config::default();
         config.server.listen.set_port(0);
@@ -54,18 +54,18 @@ impl Server {
         Self { server, key }
     }
 
-    async fn ask(&self, body: &Value) -> Answer {
+    pub(crate) async fn ask(&self, body: &Value) -> Answer {
         post(self.clients, "/v1/completions", self.key.reveal(), body).await
     }
 
-    async fn usage(&self) -> Value {
+    pub(crate) async fn usage(&self) -> Value {
         let answer = get(self.clients, "/v1/usage", self.key.reveal()).await;
         assert_eq!(answer.status, 200, "{answer:?}");
         answer.json()
     }
 
     /// The allocation with that id, once no request holds anything of it.
-    async fn settled(&self, id: &str) -> Value {
+    pub(crate) async fn settled(&self, id: &str) -> Value {
         let settled = async {
             loop {
                 let usage = self.usage().await;
@@ -80,13 +80,13 @@ impl Server {
         timeout(PATIENCE, settled).await.unwrap()
     }
 
-    async fn metric(&self, name: &str) -> u64 {
+    pub(crate) async fn metric(&self, name: &str) -> u64 {
         let metrics = get(self.operators, "/metrics", "").await.body;
         let line = metrics.lines().find(|line| line.starts_with(name)).unwrap();
         line.rsplit(' ').next().unwrap().parse().unwrap()
     }
 
-    async fn stop(self) -> Drained {
+    pub(crate) async fn stop(self) -> Drained {
         self.server.stop().await
     }
 }
@@ -108,7 +108,7 @@ fn api_key(id: &str, key: &Secret) -> ApiKey {
     }
 }
 
-fn allocation(id: &str, currency: Currency, amount: u64) -> Allocation {
+pub(crate) fn allocation(id: &str, currency: Currency, amount: u64) -> Allocation {
     Allocation {
         id: id.to_owned(),
         tenant: "acme".to_owned(),
@@ -119,11 +119,11 @@ fn allocation(id: &str, currency: Currency, amount: u64) -> Allocation {
 }
 
 /// A prompt of 3 tokens.
-fn body(max_tokens: u32) -> Value {
+pub(crate) fn body(max_tokens: u32) -> Value {
     json!({"model": "sim", "prompt": [1, 2, 3], "max_tokens": max_tokens})
 }
 
-fn request(method: &str, path: &str, key: &str, body: &str) -> String {
+pub(crate) fn request(method: &str, path: &str, key: &str, body: &str) -> String {
     let length = body.len();
     let key = match key {
         "" => String::new(),
@@ -274,28 +274,24 @@ async fn of_many_parallel_requests_a_budget_for_ten_admits_ten() {
     assert_eq!(server.stop().await, Drained::InOrder);
 }
 
-#[tokio::test]
-async fn clients_that_leave_are_charged_with_what_the_engine_made_for_them() {
-    let server = Server::start(|config| {
-        // Money at one unit a token of completion counts these alone.
-        config.allocations = vec![allocation("tokens", Currency::Money, 10_000_000)];
-        config.prices = vec![Price {
-            model: "sim".to_owned(),
-            output: 1_000_000_000_000,
-            ..Price::default()
-        }];
-    })
-    .await;
+/// Counts tokens of completion alone: money at one unit each.
+pub(crate) fn count_completions(config: &mut Config) {
+    config.allocations = vec![allocation("tokens", Currency::Money, 10_000_000)];
+    config.prices = vec![Price {
+        model: "sim".to_owned(),
+        output: 1_000_000_000_000,
+        ..Price::default()
+    }];
+}
+
+/// Many clients that ask for a long answer, and leave somewhere in its first third.
+pub(crate) async fn leave_at_random(server: &Server) {
     let aborts = std::env::var("HANSA_SOAK_ABORTS");
     let aborts = aborts.map_or(ABORTS, |text| text.parse().unwrap());
     let mut body = body(400);
     body["stream"] = true.into();
-    let request = request(
-        "POST",
-        "/v1/completions",
-        server.key.reveal(),
-        &body.to_string(),
-    );
+    let key = server.key.reveal();
+    let request = request("POST", "/v1/completions", key, &body.to_string());
     let leave = async |number: u64| {
         let mut stream = TcpStream::connect(server.clients).await.unwrap();
         stream.write_all(request.as_bytes()).await.unwrap();
@@ -314,6 +310,12 @@ async fn clients_that_leave_are_charged_with_what_the_engine_made_for_them() {
     for some in numbers.chunks(20) {
         join_all(some.iter().map(|number| leave(*number))).await;
     }
+}
+
+#[tokio::test]
+async fn clients_that_leave_are_charged_with_what_the_engine_made_for_them() {
+    let server = Server::start(count_completions).await;
+    leave_at_random(&server).await;
     let charged = server.settled("tokens").await["posted"].as_u64().unwrap();
     assert_eq!(server.metric("hansa_engine_running").await, 0);
     let made = server.metric("hansa_engine_decode_tokens_total").await;
@@ -338,7 +340,13 @@ async fn a_ledger_in_a_file_is_there_after_a_restart() {
     }
 }
 
-async fn admin(server: &Server, method: &str, path: &str, key: &str, body: &Value) -> Answer {
+pub(crate) async fn admin(
+    server: &Server,
+    method: &str,
+    path: &str,
+    key: &str,
+    body: &Value,
+) -> Answer {
     let path = format!("/admin/v1/{path}");
     exchange(
         server.operators,

@@ -46,6 +46,7 @@ impl Member {
         set(&mut book);
         let options = Options {
             site: "here".into(),
+            home: "here".into(),
             default_max_tokens: 16,
         };
         let (kept, lessor) = (
@@ -138,6 +139,7 @@ fn record(charge: Uuid, posted: u64) -> Record {
         purpose: None,
         tokens: spent(posted).tokens,
         amounts: Amounts::default(),
+        micrograms: 0,
         estimated: false,
         outcome: Outcome::Finished,
         began_s: 1_700_000_000,

@@ -28,6 +28,9 @@ fn attempt(args: &CheckArgs) -> anyhow::Result<u8> {
             schedule.due().len()
         )?;
     }
+    for fault in &scenario.faults.faults {
+        writeln!(out, "fault     {}", fault.words())?;
+    }
     if let Load::Staged { crowd, .. } = &scenario.load {
         for part in crowd.parts() {
             let (from, to, length) = (part.users, part.users_end, part.duration.as_secs_f64());

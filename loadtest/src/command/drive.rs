@@ -15,11 +15,13 @@ use super::observe::{Look, client, observed_run};
 use super::output::Outputs;
 use super::{end, environment};
 use crate::cli::DriveArgs;
-use crate::clock::unix_ms;
+use crate::clock::{Clock, unix_ms};
 use crate::drive::client::Client;
 use crate::drive::meters::Meters;
 use crate::drive::record::Record;
 use crate::drive::{Load, RunError, warm_up};
+use crate::faults::bed::{Bed, BedError};
+use crate::faults::failover::Failover;
 use crate::limits::SPARE_FILES;
 use crate::os;
 use crate::plan::Plan;
@@ -86,6 +88,7 @@ async fn measure(
     outputs: &mut Outputs,
 ) -> anyhow::Result<(Report, Vec<Chart>)> {
     let client = client(plan).await?;
+    let bed = bed(plan, client.clock)?;
     let (stop, stopped) = watch::channel(false);
     let whole = async {
         let mut warmup_good = 0;
@@ -103,18 +106,25 @@ async fn measure(
         let mut stats = Stats::with_limits(slo::limits(&plan.objectives));
         let began = client.clock.now();
         let mut timeline = Timeline::new(began);
+        let mut failover = Failover::new(&plan.faults, began);
+        if let Some(bed) = &bed {
+            bed.begin(began);
+        }
         let mut sink = |record: &Record| {
             stats.fold(record);
             timeline.fold(record);
+            failover.fold(record);
             outputs.take(record, began);
         };
         let observed = observed_run(client, plan, look, stopped.clone(), &mut sink).await?;
+        let probes = observed.probes.map(|probes| probes.into_report(&mut stats));
         let check = SelfCheck::of(&stats, observed.evidence);
         let run = describe(plan, warmup_good);
         let mut report = Report::new(run, started, &observed.outcome, &stats, check);
         report.judge(&plan.objectives, &stats);
+        report.faults = failover.report();
         report.fairness = stats.groups.fairness(&plan.workload.tenant_shares());
-        report.probe_requests = observed.probes;
+        report.probe_requests = probes;
         report.server = observed.scraped;
         let charts = charts::all(&timeline, &stats, report.server.as_ref());
         Ok::<_, RunError>((report, charts))
@@ -123,6 +133,14 @@ async fn measure(
         report = whole => report.context("the run could not begin"),
         never = stop_on_signal(&stop) => match never {},
     }
+}
+
+/// The servers that the scenario wants, running.
+fn bed(plan: &Plan, clock: Clock) -> Result<Option<Bed>, BedError> {
+    let wanted = !plan.faults.is_empty();
+    wanted
+        .then(|| Bed::start(&plan.faults, clock, plan.workload.seed))
+        .transpose()
 }
 
 /// Interrupt and termination stop the run, whose report is still written. Never returns.

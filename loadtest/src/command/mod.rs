@@ -1,5 +1,7 @@
 //! The commands, from their arguments to their exit codes.
 
+pub mod abuse;
+pub mod bed;
 pub mod check;
 pub mod compare;
 pub mod drive;

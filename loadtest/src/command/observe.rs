@@ -29,8 +29,26 @@ pub(super) struct Observed {
     pub(super) outcome: Outcome,
     /// Of a client with one thread.
     pub(super) evidence: Evidence,
-    pub(super) probes: Option<ProbeReport>,
+    /// Probe requests per second, what they felt before the load, and beside it.
+    pub(super) probes: Option<Probed>,
     pub(super) scraped: Option<Scraped>,
+}
+
+/// What probe requests left behind.
+#[derive(Debug)]
+pub(super) struct Probed {
+    rate: f64,
+    alone: Stats,
+    beside: Stats,
+}
+
+impl Probed {
+    /// What reports show; what is judged becomes part of the run's own `stats`.
+    pub(super) fn into_report(self, stats: &mut Stats) -> ProbeReport {
+        let report = ProbeReport::new(self.rate, &self.alone, &self.beside);
+        stats.probes = Some(Box::new(self.beside));
+        report
+    }
 }
 
 /// How a run is looked at.
@@ -124,9 +142,11 @@ pub(super) async fn observed_run(
             open_loop: plan.load.is_open(),
             interrupted: outcome.interrupted,
         },
-        probes: look
-            .prober
-            .map(|prober| ProbeReport::new(prober.rate, &prober.alone, &beside)),
+        probes: look.prober.map(|prober| Probed {
+            rate: prober.rate,
+            alone: prober.alone,
+            beside,
+        }),
         scraped,
     })
 }

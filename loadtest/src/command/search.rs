@@ -66,6 +66,9 @@ fn attempt(args: &SearchArgs) -> anyhow::Result<u8> {
     if args.drive.raw.is_some() || args.drive.html.is_some() {
         bail!("--raw and --html are for one run: drive at the rate that was found");
     }
+    if !plan.faults.is_empty() {
+        bail!("a search breaks nothing: drive the scenario, or take its faults out");
+    }
     let mut json = Json::open(args.drive.json.as_deref())?;
     let report = runtime(args.drive.threads)?.block_on(all_probes(args, &plan, pace))?;
     let words = conclusion(&report.found);
@@ -136,6 +139,7 @@ async fn probe(args: &SearchArgs, plan: &Plan, pace: Pace, number: u64) -> anyho
     let client = client(&plan).await?;
     let look = Look::before(&args.drive, &client, &plan, stopped.clone()).await?;
     let observed = observed_run(client, &plan, look, stopped, &mut sink).await?;
+    let probes = observed.probes.map(|probes| probes.into_report(&mut stats));
     let check = SelfCheck::of(&stats, observed.evidence);
     let outcome = observed.outcome;
     let wall_s = outcome.ended.saturating_sub(outcome.began) as f64 / 1e9;
@@ -148,7 +152,7 @@ async fn probe(args: &SearchArgs, plan: &Plan, pace: Pace, number: u64) -> anyho
         stopped_early: hopeless,
         client_bound: check.client_bound,
         objectives,
-        probe_requests: observed.probes,
+        probe_requests: probes,
     })
 }
 

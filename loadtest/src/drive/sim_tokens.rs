@@ -40,6 +40,15 @@ impl TokenCheck {
     }
 }
 
+/// Token `index` of `choice`, as a simulated model says it.
+pub fn text(seed: u64, choice: u64, index: u64) -> String {
+    let of_choice = step(step(seed).wrapping_add(choice));
+    token_text(of_choice, index)
+        .map(char::from)
+        .iter()
+        .collect()
+}
+
 fn step(x: u64) -> u64 {
     mix(x.wrapping_add(GOLDEN_GAMMA))
 }

@@ -20,6 +20,7 @@ pub use self::parts::{FailureCount, Goodput, Requests, Throughput, View};
 use crate::drive::Outcome;
 use crate::drive::prompt::Endpoint;
 use crate::extras::ExtrasReport;
+use crate::faults::failover::Felt;
 use crate::groups::{Fairness, GroupReport};
 use crate::probes::ProbeReport;
 use crate::scrape::Scraped;
@@ -63,6 +64,8 @@ pub struct Report {
     pub groups: Vec<GroupReport>,
     /// How evenly tenants were served; none for fewer than two.
     pub fairness: Option<Fairness>,
+    /// What was felt of each fault of the plan.
+    pub faults: Vec<Felt>,
     /// Cache hits, energy, carbon and retries, as far as the server tells them.
     pub extras: Option<ExtrasReport>,
     /// What the load did to short requests beside it; none where none were sent.
@@ -167,6 +170,7 @@ impl Report {
             objectives: Vec::new(),
             groups: stats.groups.report(),
             fairness: None,
+            faults: Vec::new(),
             extras: stats.extras.report(),
             probe_requests: None,
             server: None,

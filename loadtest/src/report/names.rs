@@ -16,7 +16,7 @@ pub struct Alias {
 }
 
 /// What each figure means.
-pub const DEFINITIONS: [(&str, &str); 24] = [
+pub const DEFINITIONS: [(&str, &str); 25] = [
     (
         "good",
         "finish_reason and [DONE] seen, no error event, the model asked for, usage consistent with the stream, some \
@@ -69,6 +69,11 @@ pub const DEFINITIONS: [(&str, &str); 24] = [
     (
         "fairness",
         "Jain's index over tenants, of output tokens per weight and of good fractions: 1 is even, 1/n is one takes all",
+    ),
+    (
+        "faults",
+        "served_again: from a fault's beginning to the first content of a good request due after it (failover time); all until \
+         the next fault begins",
     ),
     (
         "output_tok_s",

@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 
 use super::{Load, Report, Summary};
+use crate::faults::failover;
 use crate::groups::{DIMENSIONS, GroupReport};
 use crate::probes::ProbeReport;
 
@@ -17,6 +18,7 @@ pub fn write(report: &Report, out: &mut impl Write) -> io::Result<()> {
     write_groups(report, out)?;
     write_told(report, out)?;
     write_objectives(report, out)?;
+    failover::write(&report.faults, out)?;
     write_failures(report, out)?;
     write_client(report, out)
 }

@@ -3,6 +3,7 @@
 //! This file is the shape of a scenario and what its sections mean together; [`read`] knows how values are written.
 
 mod beside;
+mod faults;
 mod forms;
 mod load;
 pub(crate) mod read;
@@ -13,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use self::beside::{metrics, probe_rate};
+pub use self::faults::read_fault;
 use self::forms::forms;
 use self::load::{Built, load};
 use self::read::{Document, Section};
@@ -20,6 +22,7 @@ use crate::drive::Load;
 use crate::drive::arrival::Until;
 use crate::drive::prompt::Endpoint;
 use crate::drive::target::bearer;
+use crate::faults::plan::FaultPlan;
 use crate::limits::{
     MAX_ABORT_EVENTS, MAX_PREFIXES, MAX_SCENARIO_BYTES, MAX_TEXTS, MAX_TOKENS, MAX_TURNS,
     MAX_WARMUP,
@@ -54,6 +57,8 @@ pub struct Scenario {
     pub warmup: u64,
     /// What must be met.
     pub objectives: Vec<Objective>,
+    /// Servers to start for the run, and what goes wrong.
+    pub faults: FaultPlan,
     /// The server's metrics page.
     pub metrics: Option<scrape::Plan>,
     /// Probe requests per second.
@@ -136,6 +141,7 @@ impl Draft<'_> {
         let recorded = matches!(trace, Ok(Some(_)));
         let load = load(root, &run, trace.as_ref().map(Option::as_ref).map_err(drop));
         let objectives = objectives(root);
+        let faults = faults::plan(root);
         let (metrics, probe_rate) = (metrics(root), probe_rate(root));
         if recorded {
             for name in ["prompt", "output", "prefix", "session"] {
@@ -167,6 +173,7 @@ impl Draft<'_> {
             timeout: run.timeout,
             warmup: run.warmup,
             objectives,
+            faults,
             metrics,
             probe_rate,
         }))

@@ -4,6 +4,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use hansa_gateway::route::facts::{CandidateId, Facts, Figures};
+use hansa_gateway::route::means::Means;
 use hansa_gateway::route::options::Options;
 use hansa_gateway::route::residency::Rules;
 use hansa_gateway::route::{End, Router, Ticket};
@@ -13,6 +14,10 @@ use super::plan::{self, Plan};
 use super::quota::{Account, Hold};
 use super::site::{MODEL, Site, Wish};
 use crate::clock::Nanos;
+use crate::rng::mix;
+
+/// Family of draws.
+const ROUTERS: u64 = 0x726f_7574;
 
 /// Rules that allow everything.
 pub(super) static OPEN: LazyLock<Rules> = LazyLock::new(Rules::default);
@@ -55,7 +60,9 @@ impl Entry {
             home,
             ..options.clone()
         };
-        let mut router = Router::new(options, plan.seed.rotate_left(17) ^ number as u64);
+        // Seeds that lie side by side would give routers that draw alike, which is a herd of its own.
+        let seed = mix(plan.seed ^ mix(ROUTERS ^ number as u64));
+        let mut router = Router::new(options, seed);
         let known = |site: &plan::Site| {
             let round_trip = place.round_trip(site.place, plan.network.base_rtt_ms);
             let facts = Facts {
@@ -64,8 +71,11 @@ impl Entry {
                 hop: true,
                 ..Facts::new(&site.name, &site.name, "", MODEL)
             };
+            let id = router.add(facts, Duration::ZERO)?;
+            // The run begins with servers that have known each other for a while.
+            router.observe(id, idle(site), Duration::ZERO);
             Some(Known {
-                id: router.add(facts, Duration::ZERO)?,
+                id,
                 name: site.name.clone(),
                 half_trip: round_trip / 2,
                 report_delay: round_trip / 2 + plan.network.status_delay,
@@ -138,7 +148,10 @@ impl Entry {
         let sites = &self.sites;
         let allowed = |facts: &Facts| {
             let place = sites.iter().position(|site| site.name == facts.site);
-            place.is_none_or(|place| account.allows(place, hold))
+            match place.is_none_or(|place| account.allows(place, hold)) {
+                true => Means::Any,
+                false => Means::Nothing,
+            }
         };
         let ask = wish.ask(tried, 0, &allowed);
         let placed = self.router.place(&ask, Duration::from_nanos(now)).ok()?;
@@ -180,6 +193,17 @@ fn part_of(plan: &Plan, number: usize) -> (f64, f64) {
     let from: f64 = before.sum::<f64>() / all;
     let own = plan.gateways.get(number).map_or(0.0, |g| g.share / all);
     (from, from + own)
+}
+
+/// Figures of a site without work.
+fn idle(site: &plan::Site) -> Figures {
+    let kv_tokens = site.engine.kv_tokens * site.nodes as u64;
+    Figures {
+        ready: true,
+        kv_tokens_total: kv_tokens,
+        kv_tokens_free: kv_tokens,
+        ..Figures::default()
+    }
 }
 
 fn rules_of(tenant: &plan::Tenant) -> Arc<Rules> {

@@ -60,6 +60,9 @@ mod tests {
         let ms = JUELICH.round_trip(KAJAANI, EQUIPMENT_MS) as f64 / 1e6;
         assert!((ms - 31.0).abs() < 0.2, "{ms}");
         assert_eq!(JUELICH.round_trip(JUELICH, EQUIPMENT_MS), 2_000_000);
-        assert_eq!(JUELICH.round_trip(KAJAANI, 0.0), KAJAANI.round_trip(JUELICH, 0.0));
+        assert_eq!(
+            JUELICH.round_trip(KAJAANI, 0.0),
+            KAJAANI.round_trip(JUELICH, 0.0)
+        );
     }
 }

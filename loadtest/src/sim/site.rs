@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use hansa_gateway::route::decision::Attempt;
 use hansa_gateway::route::facts::{CandidateId, Facts, Figures};
+use hansa_gateway::route::means::Means;
 use hansa_gateway::route::options::Options;
 use hansa_gateway::route::residency::Rules;
 use hansa_gateway::route::{Ask, End, Router, Ticket};
@@ -40,7 +41,7 @@ impl<'a> Wish<'a> {
         &self,
         tried: &'a [Arc<str>],
         hops: u8,
-        allocation: &'a (dyn Fn(&Facts) -> bool + Sync),
+        allocation: &'a (dyn Fn(&Facts) -> Means + Sync),
     ) -> Ask<'a> {
         Ask {
             attempt: self.attempt,
@@ -55,6 +56,7 @@ impl<'a> Wish<'a> {
             tried,
             numerics: None,
             allocation,
+            time_left: None,
         }
     }
 }
@@ -176,7 +178,7 @@ impl Site {
             };
             let placed = self
                 .router
-                .place(&wish.ask(&tried, 1, &|_| true), at)
+                .place(&wish.ask(&tried, 1, &|_| Means::Any), at)
                 .ok()?;
             let node = placed.candidate.index();
             let post = self.posts.get_mut(node)?;

@@ -23,6 +23,7 @@ use super::quota::{Account, Hold};
 use super::site::Site;
 use super::tally::Tally;
 use crate::clock::Nanos;
+use crate::rng::mix;
 
 /// Events between two looks at a node's books.
 const AUDIT_PERIOD: u64 = 1 << 12;
@@ -189,7 +190,7 @@ impl<'p> World<'p> {
         let entries: Vec<Entry> = (0..plan.gateways.len()).map(entry).collect();
         let delay_max = entries.iter().map(Entry::report_delay_max).max();
         let site = |(number, site): (u64, &super::plan::Site)| {
-            let seed = plan.seed ^ (number + 1);
+            let seed = mix(plan.seed.wrapping_add(mix(number)));
             Site::new(site, &options, network, (seed, delay_max.unwrap_or(0)))
         };
         let tally = Tally::new(

@@ -36,6 +36,20 @@ pub fn findings(objectives: &[Objective], stats: &Stats, wall_s: f64) -> Vec<Fin
                 measured.is_some_and(|ms| ms < *limit_ms),
             )
         }
+        Objective::Probe {
+            metric,
+            statistic,
+            limit_ms,
+        } => {
+            let probes = stats.probes.as_deref();
+            let measured =
+                probes.and_then(|probes| over_all(probes, *metric, View::Response, *statistic));
+            finding(
+                objective,
+                measured,
+                measured.is_some_and(|ms| ms < *limit_ms),
+            )
+        }
         Objective::AtLeast(amount, least) => {
             let measured = amount.of(stats, wall_s);
             finding(
@@ -61,7 +75,7 @@ pub fn is_hopeless(objectives: &[Objective], stats: &Stats, due: u64) -> bool {
             stats.judged() - stats.within > most_but(*share)
         }
         Objective::AtLeast(Amount::GoodShare, share) => stats.failed() > most_but(*share),
-        Objective::AtLeast(..) => false,
+        Objective::AtLeast(..) | Objective::Probe { .. } => false,
         Objective::Latency {
             metric,
             view,
@@ -213,6 +227,24 @@ mod tests {
         assert_eq!(measured("goodput > 80%"), (Some(0.8), false));
         assert_eq!(measured("goodput > 7.9/s"), (Some(8.0), true));
         assert_eq!(measured("output > 89/s"), (Some(90.0), true));
+    }
+
+    #[test]
+    fn objectives_of_probe_requests_are_held_against_theirs() {
+        let mut with = Stats::default();
+        let finding = |stats: &Stats, text: &str| {
+            let finding = &findings(&[objective(text)], stats, 10.0)[0];
+            (finding.measured.map(f64::round), finding.met)
+        };
+        assert_eq!(finding(&with, "probe.ttft.p50 < 1s"), (None, false));
+        with.probes = Some(Box::new(stats()));
+        assert_eq!(finding(&with, "probe.ttft.p50 < 51ms"), (Some(50.0), true));
+        assert_eq!(finding(&with, "probe.ttft.p91 < 1s"), (None, false));
+        assert!(!is_hopeless(
+            &[objective("probe.ttft.p50 < 1ms")],
+            &with,
+            10
+        ));
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //! `output > 1000/s`.
 //!
 //! Failed requests are not fast: in a percentile of an objective every failure counts as an answer that never came, and
-//! goodput is a share of all requests. Latencies are those of the response view unless `service.` stands before them.
+//! goodput is a share of all requests. Latencies are those of the response view unless `service.` stands before them, and of
+//! the probe requests beside the load where `probe.` does.
 //!
 //! This file says what an objective is; [`judge`] holds runs against it, and [`words`] reads and writes it.
 
@@ -25,6 +26,15 @@ pub enum Objective {
         metric: Metric,
         /// From when it is counted.
         view: View,
+        /// Which figure of it.
+        statistic: Statistic,
+        /// It is below this, in milliseconds.
+        limit_ms: f64,
+    },
+    /// Of a latency of the probe requests beside the load, response view.
+    Probe {
+        /// Which.
+        metric: Metric,
         /// Which figure of it.
         statistic: Statistic,
         /// It is below this, in milliseconds.

@@ -12,7 +12,7 @@ use crate::units;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{0} is no objective; write ttft.p99 < 500ms (or e2e, tpot, ntpot, itl, ttfb; mean, p50 to p99.99, max), \
-     tpot < 50ms for every request of the goodput, goodput > 95%, goodput > 10/s, good > 99.9%, or output > 1000/s"
+     tpot < 50ms for every request of the goodput, goodput > 95%, goodput > 10/s, good > 99.9%, output > 1000/s, or probe.ttft.p99 < 200ms"
 )]
 pub struct NoObjective(String);
 
@@ -35,6 +35,14 @@ impl FromStr for Objective {
 
 fn below(name: &str, value: &str) -> Option<Objective> {
     let limit_ms = units::duration(value).ok()?.as_secs_f64() * 1e3;
+    if let Some(name) = name.strip_prefix("probe.") {
+        let (metric, statistic) = name.split_once('.')?;
+        return Some(Objective::Probe {
+            metric: metric.parse().ok()?,
+            statistic: statistic.parse().ok()?,
+            limit_ms,
+        });
+    }
     let (view, name) = match name.split_once('.') {
         Some(("service", rest)) => (View::Service, rest),
         Some(("response", rest)) => (View::Response, rest),
@@ -171,6 +179,11 @@ impl fmt::Display for Objective {
             } => {
                 write!(f, "{}{metric}.{statistic} < {limit_ms}ms", view(from))
             }
+            Self::Probe {
+                metric,
+                statistic,
+                limit_ms,
+            } => write!(f, "probe.{metric}.{statistic} < {limit_ms}ms"),
             Self::AtLeast(Amount::GoodputShare, share) => write!(f, "goodput > {}%", share * 100.0),
             Self::AtLeast(Amount::GoodShare, share) => write!(f, "good > {}%", share * 100.0),
             Self::AtLeast(Amount::GoodputRate, rate) => write!(f, "goodput > {rate}/s"),
@@ -200,6 +213,7 @@ mod tests {
             "good > 99.9%",
             "good > 3/s",
             "output > 1000/s",
+            "probe.ttft.p99 < 200ms",
         ] {
             assert_eq!(objective(text).to_string(), text);
         }
@@ -212,6 +226,7 @@ mod tests {
             "ttft",
             "ttft.p99",
             "ttft.p99 < 5",
+            "probe.ttft < 5ms",
             "ttft.p0 < 5ms",
             "ttft.p100 < 5ms",
             "tttt < 5ms",

@@ -6,6 +6,7 @@
 
 mod beside;
 mod driver;
+mod faults;
 mod forms;
 mod harness;
 mod mock;

@@ -19,7 +19,7 @@ pub(crate) fn run(url: &str, more: &str) -> Output {
     program(url, more).output().unwrap()
 }
 
-fn text(bytes: &[u8]) -> String {
+pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 
@@ -104,7 +104,7 @@ fn exit_codes_tell_failures_apart() {
 }
 
 /// Runs the program with other commands than `drive`.
-fn other(arguments: &[&str]) -> Output {
+pub(crate) fn other(arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_hansa-loadtest"));
     command
         .args(arguments)

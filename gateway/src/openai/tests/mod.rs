@@ -86,7 +86,7 @@ fn done() -> Step {
         prompt_tokens: 5,
         cached_tokens: 2,
         completion_tokens: 3,
-        estimated: false,
+        ..Usage::default()
     }))
 }
 

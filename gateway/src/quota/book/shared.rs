@@ -352,6 +352,7 @@ impl Book {
             claim,
             taken: at,
             started: false,
+            placed: true,
         };
         self.begin(id, pending);
         for id in held {

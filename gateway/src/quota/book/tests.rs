@@ -119,15 +119,79 @@ fn a_site_spends_its_own_first_and_a_move_takes_the_share_along() {
     // 30 are too few there, so the move draws on what is good for any site.
     book.move_to(charge, &"there".into(), at(0)).unwrap();
     assert_eq!((left(&book, "any"), left(&book, "of here")), (60, 50));
+    // It is there already, and holds what it holds.
+    assert_eq!(book.move_to(charge, &"there".into(), at(0)), Ok(()));
     book.remove_grant("any");
-    let refused = book.move_to(charge, &"there".into(), at(0));
-    assert_eq!(refused, exhausted("of there"));
     let refused = book.move_to(charge, &"elsewhere".into(), at(0));
     let site = "elsewhere".into();
     assert_eq!(refused, Err(Refusal::NotHere { site }));
     book.move_to(charge, &"here".into(), at(0)).unwrap();
     assert!(book.post(charge, spent(40, 0), at(0)).is_some());
     assert_eq!(left(&book, "of here"), 10);
+    assert_eq!(invariants::all(&book), Ok(()));
+}
+
+#[test]
+fn a_charge_that_nothing_pays_for_here_waits_for_a_site_that_does() {
+    let mut book = Book::default();
+    book.set_grant(Grant {
+        site: Some("there".into()),
+        ..grant("of there", "acme", 50)
+    });
+    assert_eq!(book.check(&claim("acme", 1, 0), at(0)), Ok(()));
+    let not_here = |amount| claim("acme", amount, 0);
+    let site = "here".into();
+    let refused = book.reserve(id(), not_here(51), at(0));
+    assert_eq!(refused, Err(Refusal::NotHere { site }));
+    let charges = [id(), id()];
+    for charge in charges {
+        book.reserve(charge, not_here(40), at(0)).unwrap();
+    }
+    // Until it is placed it holds nothing, and here it cannot be.
+    assert_eq!(left(&book, "of there"), 50);
+    let mut means = |charge, site: &str| book.means(charge, &site.into(), at(0));
+    assert_eq!(means(charges[0], "here"), Means::Nothing);
+    assert_eq!(means(charges[0], "there"), Means::Own);
+    book.move_to(charges[0], &"there".into(), at(0)).unwrap();
+    // Its own hold does not stand in its way, and what it holds stands in that of others.
+    assert_eq!(book.means(charges[0], &"there".into(), at(0)), Means::Own);
+    assert_eq!(
+        book.means(charges[1], &"there".into(), at(0)),
+        Means::Nothing
+    );
+    let refused = book.move_to(charges[1], &"there".into(), at(0));
+    assert_eq!(refused, exhausted("of there"));
+    book.post(charges[0], spent(30, 0), at(0)).unwrap();
+    book.void(charges[1], at(0));
+    assert_eq!(left(&book, "of there"), 20);
+    assert_eq!(invariants::all(&book), Ok(()));
+}
+
+#[test]
+fn a_sites_bounds_count_those_that_are_there() {
+    let mut book = Book::default();
+    let limits = Limits {
+        concurrent_max: Some(1),
+        ..Limits::default()
+    };
+    for site in SITES {
+        book.set_limits(Scope::Site(site.into()), &limits, Duration::ZERO);
+    }
+    let charges = [id(), id()];
+    book.reserve(charges[0], claim("acme", 1, 1), at(0))
+        .unwrap();
+    book.move_to(charges[0], &"there".into(), at(0)).unwrap();
+    // There is room here again, and none there.
+    book.reserve(charges[1], claim("acme", 1, 1), at(0))
+        .unwrap();
+    assert_eq!(
+        book.means(charges[1], &"there".into(), at(0)),
+        Means::Nothing
+    );
+    assert!(book.move_to(charges[1], &"there".into(), at(0)).is_err());
+    assert!(book.reserve(id(), claim("acme", 1, 1), at(0)).is_err());
+    book.void(charges[0], at(0));
+    assert_eq!(book.move_to(charges[1], &"there".into(), at(0)), Ok(()));
     assert_eq!(invariants::all(&book), Ok(()));
 }
 
@@ -250,6 +314,7 @@ enum Step {
         site: usize,
     },
     Revoke(usize),
+    /// Of a tenant or, beyond these, of a site.
     Limit {
         tenant: usize,
         tokens: Option<u64>,
@@ -273,7 +338,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0..4_usize, amount, 0..3_usize)
             .prop_map(|(which, amount, site)| Step::Grant { which, amount, site }),
         1 => (0..4_usize).prop_map(Step::Revoke),
-        1 => (0..3_usize, prop::option::of(0..2_000_u64))
+        1 => (0..5_usize, prop::option::of(0..2_000_u64))
             .prop_map(|(tenant, tokens)| Step::Limit { tenant, tokens }),
     ]
 }
@@ -318,7 +383,10 @@ impl Life {
             Step::Start(which) => self.book.started(self.open(which).unwrap_or_default().0),
             Step::Move { which, site } => {
                 if let Some((charge, _)) = self.open(which) {
-                    let _ = self.book.move_to(charge, &SITES[site].into(), at);
+                    let site = SITES[site].into();
+                    let means = self.book.means(charge, &site, at);
+                    let moved = self.book.move_to(charge, &site, at);
+                    assert!(moved.is_ok() || means == Means::Nothing);
                 }
             }
             Step::Wait {
@@ -346,7 +414,10 @@ impl Life {
                     tokens_per_minute: tokens,
                     ..Limits::default()
                 };
-                let scope = Scope::Tenant(TENANTS[tenant].into());
+                let scope = match TENANTS.get(tenant) {
+                    Some(tenant) => Scope::Tenant((*tenant).into()),
+                    None => Scope::Site(SITES[tenant - TENANTS.len()].into()),
+                };
                 self.book.set_limits(scope, &limits, at.now);
             }
         }

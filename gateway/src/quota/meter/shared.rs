@@ -14,10 +14,8 @@ impl Meter {
     /// Shares its bounds with other gateways, but for that of waiting requests.
     pub fn share(&mut self) {
         self.rates.iter_mut().flatten().for_each(Rate::share);
-        match self.concurrent.max {
-            Some(_) => drop(self.slots.get_or_insert_default()),
-            None => self.slots = None,
-        }
+        let slots = self.concurrent.max.map(|_| self.slots.take());
+        self.slots = slots.map(Option::unwrap_or_default);
     }
 
     /// What its tenant gets while the store is away.

@@ -18,6 +18,7 @@ use redb::{
     TableDefinition, WriteTransaction,
 };
 use tokio::sync::{mpsc, watch};
+use uuid::Uuid;
 
 use super::memory::audit_line;
 use crate::limits::{AUDIT_LINES_MAX, COMMIT_RECORDS_MAX, LEDGER_CACHE_BYTES, RESERVATIONS_MAX};
@@ -31,6 +32,8 @@ use crate::quota::ledger::{
 const SCHEMA: u64 = 1;
 
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
+/// Halves of the ledger's id in [`META`].
+const OWNER: [&str; 2] = ["owner_high", "owner_low"];
 /// Records as JSON, by charge id.
 const RECORDS: TableDefinition<'_, u128, &[u8]> = TableDefinition::new("records");
 /// Posted and excess, by allocation and period.
@@ -161,6 +164,17 @@ impl Ledger for EmbeddedLedger {
 
     fn unsettled(&self) -> usize {
         self.shared.unsettled.load(Ordering::Acquire)
+    }
+
+    fn owner(&self) -> Option<Uuid> {
+        let read = self.read(META, |meta| {
+            let half = |name| Ok(meta.get(name)?.map(|row| row.value()));
+            let halves: Result<_, redb::Error> =
+                half(OWNER[0]).and_then(|high| Ok((high, half(OWNER[1])?)));
+            halves
+        });
+        let (high, low) = read.ok()?;
+        Some(Uuid::from_u64_pair(high?, low?))
     }
 
     fn totals(&self) -> Result<Totals, LedgerError> {
@@ -394,7 +408,14 @@ fn prepare(database: &Database, file: &str) -> Result<(), LedgerError> {
     }
     let make = || -> Result<(), redb::Error> {
         let transaction = database.begin_write()?;
-        transaction.open_table(META)?.insert("schema", SCHEMA)?;
+        let mut meta = transaction.open_table(META)?;
+        meta.insert("schema", SCHEMA)?;
+        if meta.get(OWNER[0])?.is_none() {
+            let halves = Uuid::new_v4().as_u64_pair();
+            meta.insert(OWNER[0], halves.0)?;
+            meta.insert(OWNER[1], halves.1)?;
+        }
+        drop(meta);
         transaction.open_table(RECORDS)?;
         transaction.open_table(TOTALS)?;
         transaction.open_table(SETTINGS)?;

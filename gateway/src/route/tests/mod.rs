@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::decision::Attempt;
 use super::facts::{CandidateId, Facts, Figures};
+use super::means::Means;
 use super::options::Options;
 use super::residency::Rules;
 use super::{Ask, Placement, Router, Unplaced};
@@ -57,6 +58,8 @@ pub(super) struct Extra<'a> {
     pub(super) tried: &'a [Arc<str>],
     pub(super) numerics: Option<&'a str>,
     pub(super) hops: u8,
+    pub(super) allocation: Option<&'a (dyn Fn(&Facts) -> Means + Sync)>,
+    pub(super) time_left: Option<Duration>,
 }
 
 /// Places a request for `m` of 4,000 prompt bytes.
@@ -78,7 +81,8 @@ pub(super) fn place(
         hops: extra.hops,
         tried: extra.tried,
         numerics: extra.numerics,
-        allocation: &|_| true,
+        allocation: extra.allocation.unwrap_or(&|_| Means::Any),
+        time_left: extra.time_left,
     };
     router.place(&ask, now)
 }

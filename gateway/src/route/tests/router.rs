@@ -259,6 +259,21 @@ fn a_silent_candidate_is_taken_for_busy() {
 }
 
 #[test]
+fn who_was_never_tried_is_tried_while_the_others_do_well() {
+    let (mut router, ids) = router(Options::default(), 3);
+    let fast = End::Done(Served {
+        output_tokens: 100.0,
+        tpot_s: Some(0.005),
+        ..Served::default()
+    });
+    let picks: Vec<CandidateId> = (0..60).map(|i| run(&mut router, fast, s(i / 60))).collect();
+    for id in ids {
+        let count = picks.iter().filter(|pick| **pick == id).count();
+        assert!(count >= 10, "{id:?} got {count} of 60");
+    }
+}
+
+#[test]
 fn a_line_before_many_nodes_is_worked_off_by_all_of_them() {
     let (mut router, ids) = router(Options::default(), 1);
     let ten_nodes = |sequence, queued_tokens| Figures {
@@ -333,4 +348,79 @@ fn a_place_that_was_left_is_taken_again_once_nothing_is_in_flight_there() {
     assert_eq!(new(&mut router).index(), 2);
     router.ended(placed.ticket, End::Left, s(0));
     assert_eq!(new(&mut router), ids[0]);
+}
+
+/// A request of which `allocation` says where it is paid for.
+fn paid<'a>(allocation: &'a (dyn Fn(&Facts) -> Means + Sync)) -> Extra<'a> {
+    Extra {
+        allocation: Some(allocation),
+        ..Extra::default()
+    }
+}
+
+#[test]
+fn a_tenants_own_allocation_is_spent_first_and_where_nothing_is_left_nobody_goes() {
+    let (mut router, ids) = router(Options::default(), 3);
+    // The cheapest by far has nothing left, and the dearest an allocation of its own.
+    for (id, queued) in ids.iter().zip([0, 1_000, 50_000]) {
+        let queued_tokens = queued;
+        let told = Figures {
+            queued_tokens,
+            ..idle()
+        };
+        router.observe(*id, told, s(0));
+    }
+    let own = |facts: &Facts| match &*facts.site {
+        "a" => Means::Nothing,
+        "b" => Means::Any,
+        _ => Means::Own,
+    };
+    let placed = place(&mut router, &paid(&own), s(0)).unwrap();
+    assert_eq!(placed.candidate, ids[2]);
+    let filtered = &placed.decision.filtered;
+    let counted = [Reason::Allocation, Reason::NotOwn].map(|reason| filtered.of(reason));
+    assert_eq!(counted, [1, 1]);
+    let spent = |facts: &Facts| match own(facts) {
+        Means::Own => Means::Nothing,
+        other => other,
+    };
+    let placed = place(&mut router, &paid(&spent), s(0)).unwrap();
+    assert_eq!(placed.candidate, ids[1]);
+    let nothing = place(&mut router, &paid(&|_| Means::Nothing), s(0));
+    let filtered = nothing.unwrap_err().0.filtered;
+    assert_eq!(filtered.of(Reason::Allocation), 3);
+}
+
+#[test]
+fn carbon_steers_but_never_past_the_deadline() {
+    let options = Options {
+        carbon_s_per_gram: 1e6,
+        ..Options::default()
+    };
+    let (mut router, ids) = router(options, 2);
+    for (id, grams, queued_tokens) in [(ids[0], 10.0, 100_000), (ids[1], 500.0, 0)] {
+        let told = Figures {
+            joules_per_token: Some(1.0),
+            grams_per_kwh: Some(grams),
+            queued_tokens,
+            ..idle()
+        };
+        router.observe(id, told, s(0));
+    }
+    let mut to = |time_left| {
+        let extra = Extra {
+            time_left,
+            ..no_extra()
+        };
+        let placed = place(&mut router, &extra, s(0)).unwrap();
+        let late = placed.decision.filtered.of(Reason::Late);
+        router.ended(placed.ticket, End::Left, s(0));
+        (placed.candidate, late)
+    };
+    // The clean one is ten seconds behind.
+    assert_eq!(to(None), (ids[0], 0));
+    assert_eq!(to(Some(s(60))), (ids[0], 0));
+    assert_eq!(to(Some(s(8))), (ids[1], 1));
+    // Where all are late the best of them still tries.
+    assert_eq!(to(Some(ms(1))), (ids[0], 0));
 }

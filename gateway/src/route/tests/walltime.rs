@@ -27,7 +27,8 @@ fn ask(router: &mut Router, max_tokens: u32) -> Result<Placement, Unplaced> {
         hops: 0,
         tried: &[],
         numerics: None,
-        allocation: &|_| true,
+        allocation: &|_| Means::Any,
+        time_left: None,
     };
     router.place(&ask, Duration::ZERO)
 }

@@ -160,6 +160,52 @@ fn both_shapes_of_log_probabilities_are_read() {
 }
 
 #[test]
+fn tokens_that_events_name_are_counted_one_by_one() {
+    let two = r#"{"choices":[{"index":0,"delta":{"content":"ab"},"logprobs":{"content":[
+        {"token":"a","logprob":-1.0},{"token":"b","logprob":-1.0}]}}]}"#;
+    let mut decoder = decoder(1, None, false);
+    read(&mut decoder, &[two, HELLO]).unwrap();
+    let used = decoder.usage();
+    assert_eq!((used.completion_tokens, used.estimated), (3, true));
+    // "Hi" came in no more tokens than it has bytes, and in one at least.
+    assert_eq!(used.prompt_tokens, 1);
+}
+
+#[test]
+fn a_usage_says_what_only_our_servers_can() {
+    let told = r#"{"choices":[],"usage":{"prompt_tokens":7,"completion_tokens":2,
+        "hansa":{"estimated":true,"joules":1.5,"grams":0.000002}}}"#;
+    for (ours, expected) in [
+        (true, (true, Some(1_500), Some(2))),
+        (false, (false, None, None)),
+    ] {
+        let mut decoder = decoder(1, Some(5), ours);
+        read(&mut decoder, &[HELLO, STOP, told]).unwrap();
+        let used = decoder.done().unwrap();
+        let seen = (used.estimated, used.millijoules, used.micrograms);
+        assert_eq!(seen, expected);
+        assert!(!decoder.usage_is_impossible());
+    }
+    let impossible = told.replace("1.5", "-1e300");
+    let mut decoder = decoder(1, Some(5), true);
+    read(&mut decoder, &[HELLO, STOP, &impossible]).unwrap();
+    assert_eq!(decoder.done().unwrap().millijoules, None);
+}
+
+#[test]
+fn an_error_of_ours_says_what_was_used_until_then() {
+    let error = r#"{"error":{"message":"m","type":"t","param":null,"code":"cancelled"},
+        "hansa":{"usage":{"prompt_tokens":7,"completion_tokens":3}}}"#;
+    let told = |ours| match read(&mut decoder(1, Some(5), ours), &[HELLO, error]) {
+        Err(Fault::Told(error)) => error.usage,
+        other => panic!("{other:?}"),
+    };
+    let used = told(true).unwrap();
+    assert_eq!((used.prompt_tokens, used.completion_tokens), (7, 3));
+    assert_eq!(told(false), None);
+}
+
+#[test]
 fn an_error_in_the_stream_is_its_own() {
     let error =
         r#"{"error":{"message":"m","type":"server_error","param":null,"code":"shutting_down"}}"#;

@@ -20,9 +20,11 @@ pub(super) struct Chunk<'a> {
 }
 
 /// What a server of ours adds to a chunk.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 pub(super) struct ChunkExtension {
     pub(super) tool_syntax: Option<WireSyntax>,
+    /// Beside an error: what the request used until then.
+    pub(super) usage: Option<Usage>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -106,6 +108,16 @@ pub(super) struct WireUsage {
     #[serde(default)]
     completion_tokens: u64,
     prompt_tokens_details: Option<PromptDetails>,
+    hansa: Option<UsageExtension>,
+}
+
+/// What a server of ours adds to a usage.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(default)]
+struct UsageExtension {
+    estimated: bool,
+    joules: Option<f64>,
+    grams: Option<f64>,
 }
 
 #[derive(Debug, Clone, Copy, Deserialize)]
@@ -200,7 +212,9 @@ fn likely(bytes: Vec<u8>, logprob: Option<f32>) -> Result<Likely, &'static str> 
 }
 
 impl WireUsage {
-    pub(super) fn read(&self) -> Usage {
+    /// As it was told, extensions those of servers of `ours` alone.
+    pub(super) fn read(&self, ours: bool) -> Usage {
+        let hansa = self.hansa.filter(|_| ours).unwrap_or_default();
         let small = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
         let details = self.prompt_tokens_details;
         let cached = details.and_then(|details| details.cached_tokens);
@@ -208,7 +222,22 @@ impl WireUsage {
             prompt_tokens: small(self.prompt_tokens),
             cached_tokens: small(cached.unwrap_or(0)),
             completion_tokens: small(self.completion_tokens),
-            estimated: false,
+            estimated: hansa.estimated,
+            millijoules: scaled(hansa.joules, 1e3),
+            micrograms: scaled(hansa.grams, 1e6),
         }
     }
+}
+
+/// A figure in whole small units; nothing where it is none that a request can come to.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "the range is checked"
+)]
+fn scaled(figure: Option<f64>, units: f64) -> Option<u32> {
+    let scaled = figure? * units;
+    (0.0..=f64::from(u32::MAX))
+        .contains(&scaled)
+        .then(|| scaled.round() as u32)
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::{Inner, nobody};
 use crate::route::decision::Attempt;
+use crate::route::means::Means;
 use crate::route::{Ask, End, Served};
 use crate::upstream::retry::died;
 use crate::upstream::{
@@ -42,9 +43,11 @@ pub(super) async fn embed(
             hops: request.hops,
             tried: &tried,
             numerics: None,
-            allocation: &|_| true,
+            allocation: &|_| Means::Any,
+            time_left: roster.time_left(request.deadline),
         };
-        let mut leg = match roster.depart(&request.id, &ask) {
+        let purse = request.purse.as_deref();
+        let mut leg = match roster.depart(&request.id, &ask, purse) {
             Ok(leg) => leg,
             Err(unplaced) => {
                 let nobody = || nobody(&unplaced, roster, &request.model);

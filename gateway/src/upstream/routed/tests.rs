@@ -258,6 +258,8 @@ fn request(n: u32, max_tokens: u32) -> GenerateRequest {
         resume_token_ids: Vec::new(),
         want_token_ids: false,
         tenant: None,
+        charge: None,
+        purse: None,
         wishes: Arc::new(Wishes::default()),
     }
 }

@@ -24,7 +24,7 @@ impl World<'_> {
         Ok(())
     }
 
-    pub(super) fn audit_node(&self, site: &Site, number: usize) -> Result<(), Broken> {
+    fn audit_node(&self, site: &Site, number: usize) -> Result<(), Broken> {
         match site.nodes().nth(number) {
             Some(node) if !node.is_consistent() => Err(Broken::Node {
                 site: site.plan.name.clone(),
@@ -35,7 +35,7 @@ impl World<'_> {
     }
 
     /// arrived = done + failed + in the system.
-    pub(super) fn conserve(&self) -> Result<(), Broken> {
+    fn conserve(&self) -> Result<(), Broken> {
         let (arrived, done) = (self.tally.arrived, self.tally.done);
         let (failed, left) = (self.tally.failures(), self.in_system());
         if arrived == done + failed + left {

@@ -61,7 +61,7 @@ impl World<'_> {
         self.depart(slot, Attempt::First, now);
     }
 
-    pub(super) fn tenant(&self, whose: f64) -> usize {
+    fn tenant(&self, whose: f64) -> usize {
         let all: f64 = self.plan.tenants.iter().map(|tenant| tenant.weight).sum();
         let mut left = whose * all;
         for (place, tenant) in self.plan.tenants.iter().enumerate() {
@@ -73,7 +73,7 @@ impl World<'_> {
         0
     }
 
-    pub(super) fn keep(
+    fn keep(
         &mut self,
         demand: &Demand,
         gateway: usize,

@@ -58,7 +58,7 @@ impl World<'_> {
     }
 
     /// A node has the next token after a prompt.
-    pub(super) fn token(&mut self, leg: Leg, cached: u64, now: Nanos) {
+    fn token(&mut self, leg: Leg, cached: u64, now: Nanos) {
         let Some(flight) = flight(&mut self.flights, leg) else {
             return;
         };
@@ -74,7 +74,7 @@ impl World<'_> {
     }
 
     /// A node has produced the last token.
-    pub(super) fn produced(&mut self, leg: Leg, now: Nanos) {
+    fn produced(&mut self, leg: Leg, now: Nanos) {
         let Some(flight) = flight(&mut self.flights, leg) else {
             return;
         };
@@ -134,7 +134,7 @@ impl World<'_> {
         self.note(&flight, first, tpot_s, now);
     }
 
-    pub(super) fn note(&mut self, flight: &Flight, first: Nanos, tpot_s: Option<f64>, now: Nanos) {
+    fn note(&mut self, flight: &Flight, first: Nanos, tpot_s: Option<f64>, now: Nanos) {
         let tally = &mut self.tally;
         tally.done += 1;
         if let Some(tenant) = tally.tenants.get_mut(flight.tenant) {

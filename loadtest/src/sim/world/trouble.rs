@@ -113,7 +113,7 @@ impl World<'_> {
     }
 
     /// Takes a node away and says whom it served; what they were given becomes part of their prompts.
-    pub(super) fn stop_node(&mut self, site: usize, node: usize, now: Nanos) -> Vec<Leg> {
+    fn stop_node(&mut self, site: usize, node: usize, now: Nanos) -> Vec<Leg> {
         let mut effects = Vec::new();
         let Some(state) = self.sites.get_mut(site) else {
             return Vec::new();

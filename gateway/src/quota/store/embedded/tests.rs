@@ -32,6 +32,7 @@ fn record(number: u128, posted: u64) -> Record {
             ..Tokens::default()
         },
         amounts: crate::quota::amount::Amounts::default(),
+        micrograms: 0,
         estimated: false,
         outcome: Outcome::Finished,
         began_s: 0,

@@ -194,56 +194,48 @@ async fn make_missing(
         .await?;
     for subject in made.iter().filter_map(subject_of) {
         let size = sizes.get(&subject).copied().flatten();
-        let Some(
+        if let Some(
             size @ Size::Stock {
                 carry_over_percent: 1..,
                 ..
             },
         ) = size
-        else {
-            continue;
-        };
-        let (name, period) = (subject.name.to_string(), signed(subject.period));
-        let earlier = "SELECT period, carried, LEAST(posted::numeric + leased, 9223372036854775807)::int8 FROM hansa.pool \
-                       WHERE kind = 'allocation' AND name = $1 AND period < $2 ORDER BY period DESC LIMIT 1 FOR UPDATE";
-        let of = [
-            (
-                &name as &(dyn tokio_postgres::types::ToSql + Sync),
-                Type::TEXT,
-            ),
-            (&period, Type::INT8),
-        ];
-        let earlier = transaction.query_typed(earlier, &of).await?;
-        // Without an earlier one nothing was spent since the beginning.
-        let (from, carried, committed) = earlier.first().map_or((0, 0, 0), |row| {
-            (
-                unsigned(row.get(0)),
-                unsigned(row.get(1)),
-                unsigned(row.get(2)),
-            )
-        });
-        let carried = carry_over(
-            size,
-            carried,
-            committed,
-            subject.period.saturating_sub(from),
-        );
-        // What has gone over must not be spent there as well, by a gateway whose clock is behind.
-        let set = "UPDATE hansa.pool SET carried = CASE period WHEN $2 THEN $3 ELSE carried END, \
-                   is_closed = is_closed OR period < $2 \
-                   WHERE kind = 'allocation' AND name = $1 AND period <= $2";
-        let carried = signed(carried);
-        transaction
-            .execute_typed(
-                set,
-                &[
-                    (&name, Type::TEXT),
-                    (&period, Type::INT8),
-                    (&carried, Type::INT8),
-                ],
-            )
-            .await?;
+        {
+            carry(transaction, &subject, size).await?;
+        }
     }
+    Ok(())
+}
+
+/// Takes what the last period of an allocation left over into a new one.
+async fn carry(transaction: &Transaction<'_>, subject: &Subject, size: Size) -> Result<(), Error> {
+    let (name, period) = (subject.name.to_string(), signed(subject.period));
+    let earlier = "SELECT period, carried, LEAST(posted::numeric + leased, 9223372036854775807)::int8 FROM hansa.pool \
+                   WHERE kind = 'allocation' AND name = $1 AND period < $2 ORDER BY period DESC LIMIT 1 FOR UPDATE";
+    let earlier = transaction
+        .query_typed(earlier, &[(&name, Type::TEXT), (&period, Type::INT8)])
+        .await?;
+    // Without an earlier one nothing was spent since the beginning.
+    let (from, carried, committed) = earlier.first().map_or((0, 0, 0), |row| {
+        let figure = |column| unsigned(row.get(column));
+        (figure(0), figure(1), figure(2))
+    });
+    let passed = subject.period.saturating_sub(from);
+    let carried = signed(carry_over(size, carried, committed, passed));
+    // What has gone over must not be spent there as well, by a gateway whose clock is behind.
+    let set = "UPDATE hansa.pool SET carried = CASE period WHEN $2 THEN $3 ELSE carried END, \
+               is_closed = is_closed OR period < $2 \
+               WHERE kind = 'allocation' AND name = $1 AND period <= $2";
+    transaction
+        .execute_typed(
+            set,
+            &[
+                (&name, Type::TEXT),
+                (&period, Type::INT8),
+                (&carried, Type::INT8),
+            ],
+        )
+        .await?;
     Ok(())
 }
 

@@ -8,6 +8,7 @@ use rustls::ClientConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
+use tokio_postgres::config::{Host, SslMode};
 use tokio_postgres::types::Type;
 use tokio_postgres::{AsyncMessage, Client, Config, Connection, Error, NoTls};
 use tokio_postgres_rustls::MakeRustlsConnect;
@@ -61,13 +62,23 @@ impl Place {
         // The text of the error may repeat the password.
         let mut config = parsed.map_err(|_| LedgerError::Url)?;
         let hosts = config.get_hosts().iter().map(|host| match host {
-            tokio_postgres::config::Host::Tcp(host) => host.clone(),
-            tokio_postgres::config::Host::Unix(path) => path.display().to_string(),
+            Host::Tcp(host) => host.clone(),
+            Host::Unix(path) => path.display().to_string(),
         });
         let hosts: Vec<String> = hosts.collect();
         if hosts.is_empty() {
             return Err(LedgerError::Url);
         }
+        let is_local = config
+            .get_hosts()
+            .iter()
+            .all(|host| matches!(host, Host::Unix(_)));
+        config.ssl_mode(match config.get_ssl_mode() {
+            // A socket of this machine has none; everywhere else plain text must be asked for.
+            _ if is_local => SslMode::Disable,
+            SslMode::Prefer => SslMode::Require,
+            asked => asked,
+        });
         let database = config
             .get_dbname()
             .or(config.get_user())
@@ -88,7 +99,7 @@ impl Place {
         let (send, notes) = mpsc::channel(STORE_NOTES_MAX);
         let tls = MakeRustlsConnect::new(self.tls.clone());
         let connecting = async {
-            if self.config.get_ssl_mode() == tokio_postgres::config::SslMode::Disable {
+            if self.config.get_ssl_mode() == SslMode::Disable {
                 let (client, connection) = self.config.connect(NoTls).await?;
                 tasks.spawn(drive(connection, send));
                 Ok(client)
@@ -215,4 +226,25 @@ where
             }
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_text_must_be_asked_for_and_no_password_is_shown() {
+        let tls = crate::tls::trusting(None).unwrap();
+        let mode = |url: &str| Place::parse(url, &tls).map(|place| place.config.get_ssl_mode());
+        assert_eq!(mode("postgres://u:p@db/x"), Ok(SslMode::Require));
+        assert_eq!(
+            mode("postgres://u:p@db/x?sslmode=disable"),
+            Ok(SslMode::Disable)
+        );
+        assert_eq!(mode("postgres://u@%2Frun%2Fpg/x"), Ok(SslMode::Disable));
+        assert_eq!(mode("http://u:p@db/x"), Err(LedgerError::Url));
+        let place = Place::parse("postgres://u:secret@db.example:6432/x", &tls).unwrap();
+        assert_eq!(place.name, "PostgreSQL database 'x' at db.example");
+        assert!(!format!("{place:?}").contains("secret"));
+    }
 }

@@ -145,8 +145,12 @@ impl Worker {
             Work::Flush(done) => self.flushes.push(done),
             // The sender that it holds is dropped with it, which tells enough.
             Work::Ask(_) => {}
-            Work::Enlist(_, told) | Work::Leave(told) => drop(told.send(Err(Away))),
-            Work::Exchange(_, told) => drop(told.send(Err(Away))),
+            Work::Enlist(_, told) | Work::Leave(told) => {
+                let _ = told.send(Err(Away));
+            }
+            Work::Exchange(_, told) => {
+                let _ = told.send(Err(Away));
+            }
         }
     }
 
@@ -186,13 +190,12 @@ impl Worker {
             }
             Work::Exchange(lines, told) => {
                 let done = self.exchange(&lines, session).await;
-                return match done {
-                    Ok(answers) => Ok(drop(told.send(answers.ok_or(Away)))),
-                    Err(error) => {
-                        let _ = told.send(Err(Away));
-                        Err(error)
-                    }
+                let (answers, done) = match done {
+                    Ok(answers) => (answers.ok_or(Away), Ok(())),
+                    Err(error) => (Err(Away), Err(error)),
                 };
+                let _ = told.send(answers);
+                return done;
             }
             Work::Leave(told) => {
                 self.settle(session).await?;

@@ -70,6 +70,22 @@ async fn log_probabilities_go_on_with_their_tokens_or_the_stream_ends() {
 }
 
 #[tokio::test]
+async fn an_echoed_prompt_is_told_once() {
+    let world = World::of_three().await;
+    let mut request = request(1, 12);
+    request.echo = true;
+    let whole = world.run(&request).await;
+    for after in 1..8 {
+        world.ordain([Fate::Break(after, None)]);
+        assert_eq!(world.run(&request).await, whole, "after {after} events");
+    }
+    // Where one choice was told it and the other was not, nobody can go on.
+    request.n = 2;
+    world.ordain([Fate::Break(1, None)]);
+    assert_eq!(world.run(&request).await.end, Err(Unreachable));
+}
+
+#[tokio::test]
 async fn where_nothing_can_go_on_exactly_the_stream_ends_with_an_error() {
     let foreign = World::of(&["a", "b"], false, Options::default()).await;
     let alone = World::of(&["a"], true, Options::default()).await;
