@@ -84,7 +84,10 @@ fn schema_keys() -> Vec<(&'static str, String, serde_json::Value)> {
 fn every_key_stands_in_the_reference_with_a_description_and_bounds_in_the_schema() {
     let reference = text("examples/reference.toml");
     let keys = schema_keys();
-    assert_eq!(keys.len(), 98 + 13 + 14 + 11 + 5 + 8 + 3 + 4 + 3 + 6 + 12);
+    assert_eq!(
+        keys.len(),
+        98 + 17 + 14 + 11 + 5 + 8 + 7 + 4 + 3 + 6 + 12 + 6 + 5
+    );
     for (section, key, schema) in keys {
         let (_, rest) = reference
             .split_once(&format!("\n{section}\n"))
