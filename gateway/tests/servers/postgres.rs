@@ -86,6 +86,13 @@ impl Postgres {
         run(&mut psql).trim().to_owned()
     }
 
+    /// A file that holds its address, as secrets of a config are read; gone with the server.
+    pub(crate) fn url_file(&self) -> PathBuf {
+        let path = self.folder.path().join("url");
+        std::fs::write(&path, self.url()).unwrap();
+        path
+    }
+
     /// Stops every process of the server where it stands.
     pub(crate) fn pause(&self) {
         self.signal("-STOP");
@@ -96,12 +103,20 @@ impl Postgres {
         self.signal("-CONT");
     }
 
+    /// The server first, so that one that is stopped begins no further process.
     fn signal(&self, signal: &str) {
         let server = self.server.id();
-        let mut all = children_of(server);
-        all.push(server);
-        let pids = all.iter().map(u32::to_string);
-        run(Command::new("kill").arg(signal).args(pids));
+        let kill = |pid: u32| {
+            let mut kill = Command::new("kill");
+            kill.args([signal, &pid.to_string()]).stderr(Stdio::null());
+            kill.status().unwrap().success()
+        };
+        assert!(kill(server), "PostgreSQL takes no {signal}");
+        for child in children_of(server) {
+            // A background process may have ended meanwhile; one that is still there must have heard.
+            let heard = kill(child) || !children_of(server).contains(&child);
+            assert!(heard, "process {child} of PostgreSQL takes no {signal}");
+        }
     }
 
     fn wait(&self) {

@@ -40,7 +40,7 @@ struct Process {
 impl Members {
     async fn start(count: usize, ttl_ms: u32) -> Self {
         let (store, key) = (Postgres::start(), Secret::new());
-        let url = file("url of a store", &store.url());
+        let url = store.url_file();
         let config = format!(
             "[server]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n\
              [quota]\nstore = \"{}\"\nlease_ttl_ms = {ttl_ms}\n\

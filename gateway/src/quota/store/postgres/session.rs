@@ -1,5 +1,6 @@
 //! One connection to the store: made, migrated, and what it is told by the server unasked.
 
+use std::fmt;
 use std::future::poll_fn;
 use std::time::Duration;
 
@@ -32,12 +33,19 @@ const ALPN: &[u8] = b"postgresql";
 const MIGRATION_LOCK: i64 = 0x0068_616e_7361;
 
 /// Where the store is.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(super) struct Place {
     pub(super) config: Config,
     pub(super) tls: ClientConfig,
     /// For messages: without user and password.
     pub(super) name: String,
+}
+
+impl fmt::Debug for Place {
+    /// Its name alone: the rest holds a password and keys.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Place").field(&self.name).finish()
+    }
 }
 
 /// A connection.
