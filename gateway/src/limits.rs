@@ -448,6 +448,10 @@ pub const LEASE_ASKS: [Duration; 4] = [
 /// Time for one round that a request waits for; the store's own time for an answer is shorter.
 pub const LEASE_WAIT_MAX: Duration = Duration::from_secs(5);
 
+/// Time for which what was lent for requests that wait is kept for them, whoever else calls for it: they take it as soon as
+/// they run, and one that is gone must not hold it up for long.
+pub const LEASE_PROMISE: Duration = Duration::from_millis(50);
+
 /// Time in which nobody asks again for what the store did not have: an exhausted tenant costs one question a second.
 pub const LEASE_DRY: Duration = Duration::from_secs(1);
 
@@ -476,8 +480,11 @@ pub const STORE_RETRY: (Duration, Duration) = (Duration::from_millis(50), Durati
 /// Questions and records that wait for the store's connection: the records that may be unsettled, and room for questions.
 pub const STORE_QUEUE_MAX: usize = RESERVATIONS_MAX + 1_024;
 
-/// Notes of the store that wait to be read; each only says that a round is due.
-pub const STORE_NOTES_MAX: usize = 64;
+/// Notes of the store that wait to be read; each names a pool that another gateway lacks, and the next one says it again.
+pub const STORE_NOTES_MAX: usize = 1_024;
+
+/// Bytes of one note; PostgreSQL takes less than 8,000.
+pub const STORE_NOTE_BYTES_MAX: usize = 7_999;
 
 /// Connections to the store beside the one of rounds and records, for operators' questions and changes.
 pub const STORE_ASKS_MAX: usize = 8;

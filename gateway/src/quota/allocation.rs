@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::amount::Currency;
-use super::lease::slice::Slice;
+use super::lease::slice::{Slice, Turn};
 use super::lease::{Answer, Holding, Line, Size, Subject};
 use crate::limits::CARRIED_PERIODS_MAX;
 
@@ -294,7 +294,7 @@ impl Allocation {
     }
 
     /// What to tell the store in a round: of this period, and once of the one before.
-    pub fn lines(&mut self, is_regular: bool) -> impl Iterator<Item = Line> {
+    pub fn lines(&mut self, turn: &Turn) -> impl Iterator<Item = Line> + use<> {
         let (size, reserved) = (self.size(), self.reserved);
         let past = self.past.take().and_then(|(period, slice)| {
             let subject = Subject::allocation(Arc::clone(&self.grant.id), period);
@@ -302,7 +302,7 @@ impl Allocation {
         });
         let subject = self.subject();
         let slice = self.slice.as_mut();
-        let present = slice.and_then(|slice| slice.line(&subject, size, reserved, is_regular));
+        let present = slice.and_then(|slice| slice.line(&subject, size, reserved, turn));
         past.into_iter().chain(present)
     }
 
@@ -311,7 +311,8 @@ impl Allocation {
         let (size, subject) = (self.size(), self.subject());
         let slice = self.slice.take();
         let present = slice.and_then(|slice| slice.give_up(&subject, size));
-        present.into_iter().chain(self.lines(false)).collect()
+        let past = self.lines(&Turn::default());
+        present.into_iter().chain(past).collect()
     }
 
     /// What open requests hold, for a lease that begins anew.

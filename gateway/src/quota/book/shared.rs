@@ -15,8 +15,9 @@ use crate::quota::charge::{
     Account, ChargeId, Claim, Hold, Moment, Pending, Refusal, Scope, scopes_of,
 };
 use crate::quota::draw::choose_one;
+use crate::quota::lease::slice::Turn;
 use crate::quota::lease::term::{StoreAway, Term};
-use crate::quota::lease::{Answer, Holding, Line};
+use crate::quota::lease::{Answer, Holding, Line, Subject};
 use crate::quota::meter::{Bound, Short};
 use crate::quota::rate::Refused;
 
@@ -29,6 +30,8 @@ pub(super) struct Sharing {
     goodbye: Vec<Line>,
     /// What the round under way asked for, line by line: for what, if that is still there, and how much.
     asked: Vec<(Option<Active>, u64)>,
+    /// What other gateways lack since the last round.
+    called: HashSet<Subject>,
     /// A slice runs low.
     hurry: bool,
     /// When the last round came by time.
@@ -50,6 +53,7 @@ impl Book {
             active: HashSet::new(),
             goodbye: Vec::new(),
             asked: Vec::new(),
+            called: HashSet::new(),
             hurry: false,
             regular: Duration::ZERO,
         });
@@ -189,14 +193,25 @@ impl Book {
         Ok(())
     }
 
+    /// Other gateways lack `subjects`: the next round gives back what lies idle of them.
+    pub fn called(&mut self, subjects: HashSet<Subject>) {
+        if let Some(sharing) = &mut self.sharing {
+            sharing.called.extend(subjects);
+        }
+    }
+
     /// What to tell the store in the round that begins now.
     pub fn lines(&mut self, at: Moment) -> Vec<Line> {
         let Some(sharing) = &mut self.sharing else {
             return Vec::new();
         };
         sharing.hurry = false;
-        let is_regular = at.now.saturating_sub(sharing.regular) >= LEASE_ROUND;
-        if is_regular {
+        let turn = Turn {
+            now: at.now,
+            is_regular: at.now.saturating_sub(sharing.regular) >= LEASE_ROUND,
+            called: std::mem::take(&mut sharing.called),
+        };
+        if turn.is_regular {
             sharing.regular = at.now;
         }
         let mut lines = std::mem::take(&mut sharing.goodbye);
@@ -207,12 +222,12 @@ impl Book {
                 Active::Allocation(id) => match self.allocations.get_mut(id) {
                     Some(allocation) => {
                         allocation.roll(at.unix_s);
-                        (allocation.lines(is_regular).collect(), allocation.is_idle())
+                        (allocation.lines(&turn).collect(), allocation.is_idle())
                     }
                     None => (Vec::new(), true),
                 },
                 Active::Scope(scope) => match self.meters.get_mut(scope) {
-                    Some(meter) => (meter.lines(scope, is_regular), meter.is_idle()),
+                    Some(meter) => (meter.lines(scope, &turn), meter.is_idle()),
                     None => (Vec::new(), true),
                 },
             };

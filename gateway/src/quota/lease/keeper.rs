@@ -3,13 +3,14 @@
 //! A round begins twice in a second, and at once where a request waits for what is not at hand, where a slice runs low, or
 //! where another gateway needs what lies idle here. There is one round at a time, so everybody who waits shares the next.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 
-use super::{Away, Lessor};
+use super::{Away, Lessor, Subject};
 use crate::limits::{LEASE_ASKS, LEASE_ROUND, LEASE_WAIT_MAX};
 use crate::quota::Quota;
 use crate::quota::charge::{Account, Claim};
@@ -102,10 +103,7 @@ impl Rounds {
             }
             while self.exchange(quota).await.is_ok() {
                 let called = self.pause().await;
-                // The first round tells how little is left, the second gives back what is too much by that.
-                if called && self.exchange(quota).await.is_err() {
-                    break;
-                }
+                quota.with_book(|book, _| book.called(called));
             }
         }
     }
@@ -141,12 +139,12 @@ impl Rounds {
         answers.map(|_| ())
     }
 
-    /// Waits until a round is due; whether another gateway called for it.
-    async fn pause(&self) -> bool {
+    /// Waits until a round is due; what other gateways lack.
+    async fn pause(&self) -> HashSet<Subject> {
         tokio::select! {
-            () = sleep(LEASE_ROUND) => false,
-            () = self.wake.notified() => false,
-            () = self.lessor.called() => true,
+            () = sleep(LEASE_ROUND) => HashSet::new(),
+            () = self.wake.notified() => HashSet::new(),
+            called = self.lessor.called() => called,
         }
     }
 

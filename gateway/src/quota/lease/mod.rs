@@ -19,6 +19,7 @@ pub mod pool;
 pub mod slice;
 pub mod term;
 
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -188,6 +189,14 @@ pub struct Answer {
     pub is_closed: bool,
 }
 
+impl Answer {
+    /// Whether what `line` waits for is not there, and other gateways may have it.
+    #[must_use]
+    pub const fn lacks(&self, line: &Line) -> bool {
+        self.granted < line.need && self.elsewhere > 0
+    }
+}
+
 /// What a gateway holds of a pool when it enlists: requests that it let in before.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Holding {
@@ -220,8 +229,8 @@ pub trait Lessor: Send + Sync + fmt::Debug {
     /// Resolves when the store can be reached.
     fn reachable(&self) -> BoxFuture<'static, ()>;
 
-    /// Resolves when a round should begin before its time: another gateway needs what lies idle here.
-    fn called(&self) -> BoxFuture<'static, ()>;
+    /// Resolves when a round should begin before its time, with what other gateways lack that may lie idle here.
+    fn called(&self) -> BoxFuture<'static, HashSet<Subject>>;
 
     /// How long a lease holds: seconds.
     fn ttl(&self) -> Duration;

@@ -48,7 +48,11 @@ impl Pool {
             false => free - free % line.least.max(1),
         };
         let share = (free - need) / round.gateways.max(1).saturating_mul(2);
-        let granted = need + line.surplus.min(share);
+        // Where somebody lacks something, the rest stays whole until what he lacks has come back.
+        let granted = match need < line.need {
+            true => need,
+            false => need + line.surplus.min(share),
+        };
         self.lend(line.size, granted, mine, round.now);
         Answer {
             subject: line.subject.clone(),

@@ -4,13 +4,28 @@
 //! back, and where the pool runs low nothing lies idle. How much of a slice is in use (held by open requests) its owner
 //! knows and passes in.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use super::{Answer, Line, Size, Subject};
-use crate::limits::LEASE_DRY;
+use crate::limits::{LEASE_DRY, LEASE_PROMISE};
 
 /// Rounds for which a slice should last: one may fail.
 const ROUNDS_AT_HAND: u64 = 2;
+
+/// Rounds by time for which a gateway that was called keeps nothing at hand: whoever called has asked again by then.
+const ROUNDS_MODEST: u8 = 2;
+
+/// What the holder of slices knows of the round that begins.
+#[derive(Debug, Default)]
+pub struct Turn {
+    /// The gateway's time.
+    pub now: Duration,
+    /// It comes by time; others, which requests called for, are no measure of what is usual.
+    pub is_regular: bool,
+    /// What other gateways lack.
+    pub called: HashSet<Subject>,
+}
 
 /// The slice.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -22,8 +37,14 @@ pub struct Slice {
     /// What requests wait for, and the smallest of them.
     need: u64,
     least: u64,
+    /// Of the round under way: what requests wait for, and what was kept for them.
+    awaited: (u64, u64),
+    /// Lent for requests that waited and have not taken it yet, and until when it is kept for them.
+    promised: (u64, Duration),
     /// The last answer was less than what was asked for.
     scarce: bool,
+    /// Rounds by time in which nothing is kept at hand, since other gateways lack it.
+    modest: u8,
     /// Somebody wants to know how the pool is.
     look: bool,
     spent: u64,
@@ -52,6 +73,7 @@ impl Slice {
     /// A request took hold of `amount`; it stays part of the slice until it is posted or given up.
     pub const fn take(&mut self, amount: u64) {
         self.recent = self.recent.saturating_add(amount);
+        self.promised.0 = self.promised.0.saturating_sub(amount);
     }
 
     /// A request used up `amount`, which is told in the next round; what was not there is owed.
@@ -112,38 +134,36 @@ impl Slice {
     /// Whether the next round should come soon: less is left than one usually needs.
     #[must_use]
     pub fn runs_low(&self, held: u64) -> bool {
-        self.free(held) < self.usual.min(self.share) / 2
+        self.modest == 0 && self.free(held) < self.usual.min(self.share) / 2
     }
 
     /// What to tell and ask in a round; `None` where there is nothing. Whatever the line gives back is gone from the slice.
-    ///
-    /// With `is_regular` the round came by time; others, which requests called for, are no measure of what is usual.
-    pub fn line(
-        &mut self,
-        subject: &Subject,
-        size: Size,
-        held: u64,
-        is_regular: bool,
-    ) -> Option<Line> {
-        self.usual = match is_regular {
-            true => self.usual.midpoint(std::mem::take(&mut self.recent)),
-            false => self.usual.max(self.recent),
-        };
+    pub fn line(&mut self, subject: &Subject, size: Size, held: u64, turn: &Turn) -> Option<Line> {
+        let at_hand = self.measure(turn, subject);
         let free = self.free(held);
-        let at_hand = (self.usual.saturating_mul(ROUNDS_AT_HAND)).min(self.share);
         let (wanted, least) = (
             std::mem::take(&mut self.need),
             std::mem::take(&mut self.least),
         );
         let owed = held.saturating_sub(self.leased).saturating_add(self.debt);
+        let promised = match turn.now < self.promised.1 {
+            true => self.promised.0.min(free),
+            false => 0,
+        };
         // Where the store has not enough, parts at several gateways are of use to nobody: all of it goes back, and whoever
         // asks when it is there gets the whole.
-        let keep = match wanted > free {
-            true if self.scarce => 0,
+        let keep = match wanted > free - promised {
+            true if self.scarce || self.modest > 0 => promised,
             true => free,
-            false if free > at_hand.saturating_mul(2).max(wanted) => at_hand.max(wanted),
+            false if self.modest > 0 => wanted + promised,
+            false if free > at_hand.saturating_mul(2).max(wanted + promised) => {
+                at_hand.max(wanted + promised)
+            }
             false => free,
         };
+        let for_these = keep - promised;
+        self.promised.0 = promised;
+        self.awaited = (wanted, for_these);
         let returned = free - keep;
         self.leased -= returned;
         let line = Line {
@@ -152,18 +172,35 @@ impl Slice {
             spent: std::mem::take(&mut self.spent),
             refunded: std::mem::take(&mut self.refunded),
             returned,
-            need: wanted.saturating_add(owed).saturating_sub(keep),
+            need: wanted.saturating_add(owed).saturating_sub(for_these),
             least: if owed > 0 {
                 1
             } else {
-                least.saturating_sub(keep)
+                least.saturating_sub(for_these)
             },
-            surplus: at_hand.saturating_sub(keep.saturating_sub(wanted)),
+            surplus: at_hand.saturating_sub(for_these.saturating_sub(wanted)),
         };
         let told = line.spent | line.refunded | line.returned;
         let asked = line.need | line.surplus;
         let look = std::mem::take(&mut self.look);
         (look || told | asked | free > 0).then_some(line)
+    }
+
+    /// What should be at hand, by what was taken lately and by what others lack.
+    fn measure(&mut self, turn: &Turn, subject: &Subject) -> u64 {
+        self.usual = match turn.is_regular {
+            true => self.usual.midpoint(std::mem::take(&mut self.recent)),
+            false => self.usual.max(self.recent),
+        };
+        if turn.called.contains(subject) {
+            self.modest = ROUNDS_MODEST;
+        } else if turn.is_regular {
+            self.modest = self.modest.saturating_sub(1);
+        }
+        match self.modest {
+            0 => (self.usual.saturating_mul(ROUNDS_AT_HAND)).min(self.share),
+            _ => 0,
+        }
     }
 
     /// Gives all of it back: nothing more is spent from it.
@@ -188,6 +225,12 @@ impl Slice {
         self.debt -= paid;
         self.spent = self.spent.saturating_add(paid);
         self.leased = self.leased.saturating_add(answer.granted - paid);
+        let (awaited, kept) = std::mem::take(&mut self.awaited);
+        let lent = awaited.min(kept.saturating_add(answer.granted - paid));
+        self.promised = (
+            self.promised.0.saturating_add(lent),
+            now.saturating_add(LEASE_PROMISE),
+        );
         self.share = answer.share;
         self.scarce = answer.granted < need;
         if answer.granted < need && answer.elsewhere == 0 {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{Bound, Limits, Meter};
 use crate::quota::amount::Tokens;
 use crate::quota::charge::Scope;
-use crate::quota::lease::slice::Slice;
+use crate::quota::lease::slice::{Slice, Turn};
 use crate::quota::lease::term::StoreAway;
 use crate::quota::lease::{Answer, Holding, Kind, Line, Size, Subject};
 use crate::quota::rate::{Rate, Refused};
@@ -96,23 +96,22 @@ impl Meter {
     }
 
     /// What to tell the store in a round.
-    pub fn lines(&mut self, scope: &Scope, is_regular: bool) -> Vec<Line> {
+    pub fn lines(&mut self, scope: &Scope, turn: &Turn) -> Vec<Line> {
         let (slots_size, running) = (self.slots_size(), u64::from(self.concurrent.now));
         let mut lines = Vec::new();
         for (bound, slice, size) in self.slices() {
             let Some(subject) = Subject::of(scope, bound) else {
                 continue;
             };
-            lines.extend(slice.line(&subject, size, 0, is_regular));
+            lines.extend(slice.line(&subject, size, 0, turn));
         }
         let slots = self
             .slots
             .as_mut()
             .zip(Subject::of(scope, Bound::Concurrent));
-        lines
-            .extend(slots.and_then(|(slots, subject)| {
-                slots.line(&subject, slots_size, running, is_regular)
-            }));
+        lines.extend(
+            slots.and_then(|(slots, subject)| slots.line(&subject, slots_size, running, turn)),
+        );
         lines
     }
 

@@ -9,7 +9,7 @@ mod records;
 mod session;
 mod worker;
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -29,7 +29,7 @@ use crate::clock::Clock;
 use crate::limits::{STORE_QUEUE_MAX, STORE_WAIT_MAX};
 use crate::quota::charge::ChargeId;
 use crate::quota::lease::grantor::Grantor;
-use crate::quota::lease::{Answer, Away, Holding, Lessor, Line};
+use crate::quota::lease::{Answer, Away, Holding, Lessor, Line, Subject};
 use crate::quota::ledger::{
     AuditLine, Change, Kind, Ledger, LedgerError, Record, Revision, Totals,
 };
@@ -251,9 +251,13 @@ impl Lessor for PostgresLedger {
         told.boxed()
     }
 
-    fn called(&self) -> BoxFuture<'static, ()> {
-        let called = Arc::clone(&self.shared.called);
-        async move { called.notified().await }.boxed()
+    fn called(&self) -> BoxFuture<'static, HashSet<Subject>> {
+        let shared = Arc::clone(&self.shared);
+        let told = async move {
+            shared.called.notified().await;
+            std::mem::take(&mut *shared.lacking())
+        };
+        told.boxed()
     }
 
     fn ttl(&self) -> Duration {

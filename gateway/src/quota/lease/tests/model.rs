@@ -1,6 +1,6 @@
 //! A store, three gateways and the network between them, step by step from one seed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use uuid::Uuid;
 
@@ -216,7 +216,7 @@ impl World {
             Some(id) => {
                 let lines = gateway.book.lines(at);
                 let done = reaches && (!lost || done_all_the_same);
-                done.then(|| self.store.exchange(id, &lines))
+                done.then(|| self.exchange(which, id, &lines))
             }
         };
         let late = self.draw(if self.faults == Faults::None { 5 } else { 600 });
@@ -226,6 +226,23 @@ impl World {
             comes: at.now + Duration::from_millis(late),
             answer: answer.filter(|_| !lost),
         });
+    }
+
+    /// The others are called for what is lacking.
+    fn exchange(&mut self, which: usize, id: Uuid, lines: &[Line]) -> Told {
+        let told = self.store.exchange(id, lines);
+        if let Told::Answers(answers) = &told {
+            let lacking = lines.iter().zip(answers);
+            let lacking = lacking.filter(|(line, answer)| answer.lacks(line));
+            let lacking: HashSet<_> = lacking.map(|(line, _)| line.subject.clone()).collect();
+            let others = (0..self.gateways.len()).filter(|other| *other != which);
+            let others: Vec<_> = others.filter(|other| self.reaches(*other)).collect();
+            for other in others.into_iter().filter(|_| !lacking.is_empty()) {
+                self.gateways[other].book.called(lacking.clone());
+                self.gateways[other].due = self.now;
+            }
+        }
+        told
     }
 
     fn hear(&mut self, which: usize) {

@@ -9,9 +9,10 @@ use uuid::Uuid;
 
 use super::pools::{self, Pools, signed, subject_of, unsigned};
 use super::session::LEASE;
+use crate::limits::STORE_NOTE_BYTES_MAX;
 use crate::quota::lease::grantor::Seen;
 use crate::quota::lease::pool::Round;
-use crate::quota::lease::{Answer, Line, Size, Subject};
+use crate::quota::lease::{Answer, Kind, Line, Size, Subject};
 use crate::quota::ledger::Totals;
 
 /// What a round came to.
@@ -54,18 +55,52 @@ pub(super) async fn exchange(
             }
         }
         pools::save(&transaction, Some(gateway), &pools, true).await?;
-        let lacks =
-            |(line, answer): (&Line, &Answer)| answer.granted < line.need && answer.elsewhere > 0;
-        if lines.iter().zip(&answers).any(lacks) {
-            let call = "SELECT pg_notify($1, $2)";
-            let id = gateway.to_string();
-            transaction
-                .query_typed(call, &[(&LEASE, Type::TEXT), (&id, Type::TEXT)])
-                .await?;
-        }
+        call(&transaction, gateway, lines, &answers).await?;
     }
     transaction.commit().await?;
     Ok(Some(Told { answers, revision }))
+}
+
+/// Calls other gateways for what `lines` lack. It goes out with the commit.
+async fn call(
+    transaction: &Transaction<'_>,
+    gateway: Uuid,
+    lines: &[Line],
+    answers: &[Answer],
+) -> Result<(), Error> {
+    let lacking = lines.iter().zip(answers);
+    let lacking = lacking.filter(|(line, answer)| answer.lacks(line));
+    let notes = lacking.map(|(line, _)| note(gateway, &line.subject));
+    let notes: Vec<String> = notes
+        .filter(|note| note.len() <= STORE_NOTE_BYTES_MAX)
+        .collect();
+    if notes.is_empty() {
+        return Ok(());
+    }
+    let call = "SELECT pg_notify($1, note) FROM unnest($2::text[]) AS u(note)";
+    transaction
+        .query_typed(call, &[(&LEASE, Type::TEXT), (&notes, Type::TEXT_ARRAY)])
+        .await?;
+    Ok(())
+}
+
+/// How a gateway says what it lacks; [`called`] reads it.
+fn note(gateway: Uuid, subject: &Subject) -> String {
+    let Subject { kind, name, period } = subject;
+    format!("{gateway} {} {period} {name}", kind.name())
+}
+
+/// Who lacks what, by a note; `None` for one of another version.
+pub(super) fn called(note: &str) -> Option<(Uuid, Subject)> {
+    let mut words = note.splitn(4, ' ');
+    let mut word = || words.next();
+    let (gateway, kind) = (word()?.parse().ok()?, word()?);
+    let subject = Subject {
+        kind: Kind::ALL.into_iter().find(|known| known.name() == kind)?,
+        period: word()?.parse().ok()?,
+        name: word()?.into(),
+    };
+    Some((gateway, subject))
 }
 
 /// Ends the lease `before` and begins `gateway`'s with `holdings`.
@@ -220,4 +255,22 @@ async fn end(transaction: &Transaction<'_>, gateway: Uuid) -> Result<(), Error> 
 
 fn millis(time: Duration) -> i64 {
     i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_note_says_who_lacks_what() {
+        let gateway = Uuid::new_v4();
+        let subject = Subject {
+            kind: Kind::Tokens,
+            name: "project a b".into(),
+            period: 7,
+        };
+        assert_eq!(called(&note(gateway, &subject)), Some((gateway, subject)));
+        // An earlier version says who alone.
+        assert_eq!(called(&gateway.to_string()), None);
+    }
 }

@@ -3,10 +3,10 @@
 //! While the store is away, records wait here and everything else is told so at once. When it is back, the batch whose
 //! commit was not confirmed is written again first; a record that is there already is not written twice.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::SyncSender;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -51,8 +51,18 @@ pub(super) struct Shared {
     pub(super) reachable: watch::Sender<bool>,
     /// Number of changes to what operators set, as last seen.
     pub(super) revision: watch::Sender<i64>,
-    pub(super) called: Arc<Notify>,
+    pub(super) called: Notify,
+    /// What other gateways lack; no more than one round tells of.
+    lacking: Mutex<HashSet<Subject>>,
     pub(super) failed: watch::Sender<bool>,
+}
+
+impl Shared {
+    /// What other gateways lack.
+    pub(super) fn lacking(&self) -> MutexGuard<'_, HashSet<Subject>> {
+        // A set that was left half changed is a set all the same.
+        self.lacking.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// The thread's state.
@@ -357,15 +367,21 @@ impl Worker {
     fn note(&self, note: Note) {
         match &*note.channel {
             SETTING => self.shared.revision.send_modify(|_| {}),
-            LEASE
-                if self
-                    .gateway
-                    .is_none_or(|own| note.payload != own.to_string()) =>
-            {
-                self.shared.called.notify_one();
-            }
+            LEASE => self.call(&note.payload),
             _ => {}
         }
+    }
+
+    fn call(&self, payload: &str) {
+        // Notes of one's own are for others; words of another version are left to the next round.
+        let lacking = leases::called(payload).filter(|(who, _)| self.gateway != Some(*who));
+        let Some((_, subject)) = lacking else { return };
+        let mut all = self.shared.lacking();
+        if all.len() < LEASE_LINES_MAX {
+            all.insert(subject);
+        }
+        drop(all);
+        self.shared.called.notify_one();
     }
 
     fn saw_revision(&self, revision: i64) {
