@@ -4,6 +4,7 @@
 mod model;
 
 use super::pool::{Pool, Round};
+use super::slice::{Slice, Turn};
 use super::*;
 use model::{Faults, World};
 
@@ -65,6 +66,48 @@ fn parts_that_are_of_use_to_nobody_come_together() {
     };
     assert_eq!(pool.exchange(&whole(0), &mut other, round(S)).granted, 0);
     assert_eq!(pool.exchange(&whole(30), &mut mine, round(S)).granted, 100);
+}
+
+#[test]
+fn nobody_gets_a_surplus_of_what_another_lacks() {
+    let (mut pool, mut mine, mut other) = (Pool::default(), 0, 0);
+    pool.exchange(&line(stock(100), 30, 0), &mut mine, round(S));
+    let whole = Line {
+        least: 100,
+        ..line(stock(100), 100, 60)
+    };
+    let answer = pool.exchange(&whole, &mut other, round(S));
+    assert_eq!((answer.granted, answer.free), (0, 70));
+    assert!(answer.lacks(&whole));
+}
+
+#[test]
+fn one_that_is_called_gives_back_all_but_what_was_just_lent_to_those_who_wait() {
+    let subject = Subject::allocation("a".into(), 0);
+    let turn = |ms, is_called: bool| Turn {
+        now: Duration::from_millis(ms),
+        is_regular: false,
+        called: is_called.then(|| subject.clone()).into_iter().collect(),
+    };
+    let (mut pool, mut mine, mut slice) = (Pool::default(), 0, Slice::default());
+    let mut tell = |slice: &mut Slice, turn: &Turn| {
+        let line = slice.line(&subject, stock(1_000), 0, turn)?;
+        let answer = pool.exchange(&line, &mut mine, round(turn.now));
+        slice.answer(&answer, turn.now, line.need);
+        Some((line.returned, line.surplus))
+    };
+    // Two wait; one of them takes what it needs.
+    slice.want(100);
+    slice.want(100);
+    assert_eq!(tell(&mut slice, &turn(0, false)), Some((0, 0)));
+    assert_eq!(slice.free(0), 200);
+    slice.spend(100);
+    // The other may still come for its part.
+    assert_eq!(tell(&mut slice, &turn(10, true)), Some((0, 0)));
+    assert_eq!(slice.free(0), 100);
+    // Where it does not, the call still holds.
+    assert_eq!(tell(&mut slice, &turn(60, false)), Some((100, 0)));
+    assert_eq!((slice.free(0), slice.leased()), (0, 0));
 }
 
 #[test]
