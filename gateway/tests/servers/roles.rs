@@ -202,7 +202,8 @@ async fn everyone_sees_what_is_theirs() {
             None => break,
         }
     }
-    assert_eq!((seen, pages), (vec!["stranger".to_owned()], 2));
+    assert_eq!(seen, ["stranger"]);
+    assert!(pages > 1, "all in one page");
     let later = house
         .get(&house.operator, "records?from=99999999999")
         .await
