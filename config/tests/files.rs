@@ -212,6 +212,7 @@ fn the_sections_of_tenants_can_be_switched_on_as_they_stand() {
         .replace("model = \"\"", "model = \"m\"")
         .replace("issuer = \"\"", "issuer = \"x\"")
         .replace("claim = \"\"", "claim = \"groups\"")
+        .replace("value = \"\"", "value = \"urn:example:project:research\"")
         // Records are kept in a file or in a store.
         .replace("\nstore = ", "\n# store = ")
         .replace("\nstore_ca = ", "\n# store_ca = ");
