@@ -114,8 +114,8 @@ pub(crate) fn sections() -> impl Iterator<Item = &'static Section> {
     SECTIONS
         .iter()
         .chain(&tenancy::SECTIONS)
-        .chain(&agent::SECTIONS)
         .chain(&issuer::SECTIONS)
+        .chain(&agent::SECTIONS)
         .chain(&[ENERGY_SECTION])
 }
 

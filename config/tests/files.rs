@@ -68,6 +68,7 @@ fn schema_keys() -> Vec<(&'static str, String, serde_json::Value)> {
         ("# [[job]]", &top["job"]["items"]["properties"]),
         ("# [[issuer]]", &top["issuer"]["items"]["properties"]),
         ("# [[claim]]", &top["claim"]["items"]["properties"]),
+        ("[energy]", &top["energy"]["properties"]),
     ];
     let keys = |(section, table): (&'static str, &serde_json::Value)| -> Vec<_> {
         let entries = table.as_object().expect(section);
@@ -86,7 +87,7 @@ fn every_key_stands_in_the_reference_with_a_description_and_bounds_in_the_schema
     let keys = schema_keys();
     assert_eq!(
         keys.len(),
-        98 + 17 + 14 + 11 + 5 + 8 + 7 + 4 + 3 + 6 + 12 + 6 + 5
+        106 + 17 + 14 + 11 + 5 + 8 + 7 + 3 + 6 + 12 + 6 + 5 + 7
     );
     for (section, key, schema) in keys {
         let (_, rest) = reference
@@ -210,7 +211,11 @@ fn the_sections_of_tenants_can_be_switched_on_as_they_stand() {
         .replace("tenant = \"\"", "tenant = \"acme\"")
         .replace("model = \"\"", "model = \"m\"")
         .replace("issuer = \"\"", "issuer = \"x\"")
-        .replace("claim = \"\"", "claim = \"groups\"");
+        .replace("claim = \"\"", "claim = \"groups\"")
+        .replace("value = \"\"", "value = \"urn:example:project:research\"")
+        // Records are kept in a file or in a store.
+        .replace("\nstore = ", "\n# store = ")
+        .replace("\nstore_ca = ", "\n# store_ca = ");
     let (before, rate) = on.split_once("[[rate]]").expect("the section");
     let rate = rate.replacen("site = ", "#", 1);
     let config = format!("[[model]]\nid = \"m\"\n[[tenant]]\n{before}[[rate]]\n{rate}");

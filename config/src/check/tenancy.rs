@@ -7,6 +7,7 @@ use crate::keys::Key;
 use crate::keys::tenancy::{ALLOCATION, API_KEY, PRICE, RATE, TENANT};
 use crate::problems::{Fault, quote};
 use crate::read::Reader;
+use crate::schema::Config;
 use crate::schema::tenancy::StoreAway;
 
 /// Notes every broken rule of these sections.
@@ -59,7 +60,12 @@ pub(super) fn check(reader: &mut Reader) {
             .map(|a| a.tenant.as_str())
             .collect::<Vec<_>>(),
     );
-    for (index, allocation) in allocations.enumerate() {
+    each_alone(reader, &config);
+}
+
+/// What holds of one section without the others.
+fn each_alone(reader: &mut Reader, config: &Config) {
+    for (index, allocation) in config.allocations.iter().enumerate() {
         if let (Some(start), Some(end)) = (allocation.start_s, allocation.end_s)
             && start >= end
         {

@@ -51,7 +51,8 @@ pub(crate) const ISSUER: &[Key<Issuer>] = &[
         "algorithms",
         "Algorithms of signatures that are taken: RS256 to RS512, PS256 to PS512, ES256, ES384, EdDSA.",
         |i: &mut Issuer| Slot::Names(&mut i.algorithms),
-    ),
+    )
+    .example("[\"RS256\", \"ES256\"]"),
     key(
         "leeway_s",
         "Seconds by which its clock and ours may differ, when a token begins and ends.",

@@ -184,7 +184,7 @@ pub(crate) const TENANT: &[Key<Tenant>] = &join::<Tenant, 11, 17>(
         .example("\"open\""),
         key(
             "open_tokens_per_minute",
-            "Tokens of prompt and completion in a minute at each gateway while the store is away, for store_away = \"open\".",
+            "Tokens of prompt and completion in a minute at each gateway while the store is away, where store_away says \"open\".",
             |t: &mut Tenant| Slot::MaybeU64(&mut t.rates.open_tokens_per_minute, limits::RATE),
         )
         .example("10000"),

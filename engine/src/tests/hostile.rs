@@ -154,10 +154,6 @@ pub(super) fn extremes() -> Vec<Submission> {
     };
     let neutral = SamplingParams::default();
     let bias = (0..limits::LOGIT_BIAS_MAX as u32).map(|id| (id, limits::LOGIT_BIAS_ABS_MAX));
-    let strings = (0..limits::STOP_STRINGS_MAX).map(|i| {
-        let end = char::from(b'a' + (i % 26) as u8);
-        format!("{}{end}", "a".repeat(limits::STOP_STRING_BYTES_MAX - 1))
-    });
     vec![
         Submission {
             n: 8,
@@ -211,16 +207,25 @@ pub(super) fn extremes() -> Vec<Submission> {
                 },
             )
         },
-        Submission {
-            stop: StopParams {
-                strings: strings.collect(),
-                token_ids: (0..limits::STOP_TOKENS_MAX as u32).collect(),
-                min_tokens: 10,
-                ..StopParams::after(20)
-            },
-            ..submission(106, 30, 20)
-        },
+        many_stops(106),
     ]
+}
+
+/// One with as many and as long stop strings as may be.
+fn many_stops(id: u64) -> Submission {
+    let strings = (0..limits::STOP_STRINGS_MAX).map(|i| {
+        let end = char::from(b'a' + (i % 26) as u8);
+        format!("{}{end}", "a".repeat(limits::STOP_STRING_BYTES_MAX - 1))
+    });
+    Submission {
+        stop: StopParams {
+            strings: strings.collect(),
+            token_ids: (0..limits::STOP_TOKENS_MAX as u32).collect(),
+            min_tokens: 10,
+            ..StopParams::after(20)
+        },
+        ..submission(id, 30, 20)
+    }
 }
 
 #[tokio::test]

@@ -290,7 +290,7 @@ fn slurm(folder: &Path) {
     let commands = [
         ("sbatch", format!("{note}; cat > {place}/script; echo 1")),
         ("squeue", format!("cat {place}/jobs")),
-        ("scancel", note.clone()),
+        ("scancel", note),
     ];
     picture(folder, "");
     for (name, body) in commands {

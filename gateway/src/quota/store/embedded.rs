@@ -155,8 +155,9 @@ impl Ledger for EmbeddedLedger {
     fn append(&self, record: Record) {
         self.shared.unsettled.fetch_add(1, Ordering::AcqRel);
         let queue = self.work.as_ref();
-        let sent = queue.map(|queue| queue.try_send(Work::Append(Box::new(record))));
-        if !matches!(sent, Some(Ok(()))) {
+        let sent =
+            queue.is_some_and(|queue| queue.try_send(Work::Append(Box::new(record))).is_ok());
+        if !sent {
             // The writer is gone, or the caller let in more than it may: a record that is not kept must not go unnoticed.
             self.shared.failed.send_replace(true);
         }

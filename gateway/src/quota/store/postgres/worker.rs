@@ -175,7 +175,7 @@ impl Worker {
                 came = self.queue.recv_many(&mut batch, STORE_RECORDS_MAX) => if came == 0 {
                     return self.settle(session).await;
                 },
-                note = session.notes.recv() => self.note(note.ok_or(StoreError::Ended)?),
+                note = session.notes.recv() => self.note(&note.ok_or(StoreError::Ended)?),
                 () = sleep(GRANTOR_STEP) => {}
             }
             let mut works = std::mem::take(&mut batch).into_iter();
@@ -195,7 +195,7 @@ impl Worker {
             Work::Ask(ask) => self.ask(ask),
             Work::Enlist(holdings, told) => {
                 let done = self.enlist(holdings, session).await;
-                let _ = told.send(done.as_ref().map(|()| ()).map_err(|_| Away));
+                let _ = told.send(done.is_ok().then_some(()).ok_or(Away));
                 return done;
             }
             Work::Exchange(lines, told) => {
@@ -210,7 +210,7 @@ impl Worker {
             Work::Leave(told) => {
                 self.settle(session).await?;
                 let left = self.leave(session).await;
-                let _ = told.send(left.as_ref().map(|()| ()).map_err(|_| Away));
+                let _ = told.send(left.is_ok().then_some(()).ok_or(Away));
                 return left;
             }
         }
@@ -364,7 +364,7 @@ impl Worker {
         Ok(())
     }
 
-    fn note(&self, note: Note) {
+    fn note(&self, note: &Note) {
         match &*note.channel {
             SETTING => self.shared.revision.send_modify(|_| {}),
             LEASE => self.call(&note.payload),
