@@ -199,7 +199,7 @@ impl Book {
         let Some(pending) = self.pending.remove(&id) else {
             return Means::Any;
         };
-        self.release(&pending.holds);
+        self.release_for_now(&pending.holds, at);
         let found = self.moved(&pending, site, at);
         self.hold(&pending.holds);
         self.pending.insert(id, pending);
@@ -229,12 +229,7 @@ impl Book {
         let Some(pending) = self.pending.remove(&id) else {
             return Ok(());
         };
-        for hold in &pending.holds {
-            if let Some(allocation) = self.allocations.get_mut(&hold.allocation) {
-                allocation.roll(at.unix_s);
-            }
-        }
-        self.release(&pending.holds);
+        self.release_for_now(&pending.holds, at);
         let moved = self.moved(&pending, site, at);
         let (pending, result) = match moved {
             Ok(moved) => (self.change_meters(&pending, moved, at), Ok(())),
@@ -515,6 +510,17 @@ impl Book {
                 allocation.release(hold.amount);
             }
         }
+    }
+
+    /// Gives holds up that are taken again in the same moment. A period that ends with them still held must know of them,
+    /// or what they hold goes over into the next one as if it were left.
+    fn release_for_now(&mut self, holds: &[Hold], at: Moment) {
+        for hold in holds {
+            if let Some(allocation) = self.allocations.get_mut(&hold.allocation) {
+                allocation.roll(at.unix_s);
+            }
+        }
+        self.release(holds);
     }
 
     fn price(&self, model: &Arc<str>, site: &Arc<str>) -> Price {

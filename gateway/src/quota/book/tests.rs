@@ -104,6 +104,23 @@ fn a_charge_is_settled_once() {
 }
 
 #[test]
+fn a_look_at_another_site_does_not_let_what_is_held_go_over_into_the_next_period() {
+    let mut book = Book::default();
+    book.set_grant(Grant {
+        renew_days: 30,
+        carry_over_percent: 100,
+        ..grant("a", "acme", 100)
+    });
+    let charge = id();
+    book.reserve(charge, claim("acme", 60, 0), at(0)).unwrap();
+    let next = at(30 * 24 * 60 * 60);
+    assert_eq!(book.means(charge, &"there".into(), next), Means::Any);
+    // 40 were left, and the 60 count in the new period.
+    assert_eq!(left(&book, "a"), 100 + 40 - 60);
+    assert_eq!(invariants::all(&book), Ok(()));
+}
+
+#[test]
 fn a_site_spends_its_own_first_and_a_move_takes_the_share_along() {
     let mut book = Book::default();
     let of_site = |id: &str, site: &str, amount| Grant {
