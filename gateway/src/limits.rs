@@ -438,11 +438,12 @@ pub const LEASE_ROUND: Duration = Duration::from_millis(500);
 
 /// Pauses before each time that a request asks for what is not on lease: while others have it, it may come back, and they
 /// are called for it at once.
-pub const LEASE_ASKS: [Duration; 4] = [
+pub const LEASE_ASKS: [Duration; 5] = [
     Duration::ZERO,
     Duration::from_millis(20),
     Duration::from_millis(60),
     Duration::from_millis(200),
+    Duration::from_millis(400),
 ];
 
 /// Time for one round that a request waits for; the store's own time for an answer is shorter.
@@ -450,7 +451,7 @@ pub const LEASE_WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// Time for which what was lent for requests that wait is kept for them, whoever else calls for it: they take it as soon as
 /// they run, and one that is gone must not hold it up for long.
-pub const LEASE_PROMISE: Duration = Duration::from_millis(50);
+pub const LEASE_PROMISE: Duration = Duration::from_millis(100);
 
 /// Time in which nobody asks again for what the store did not have: an exhausted tenant costs one question a second.
 pub const LEASE_DRY: Duration = Duration::from_secs(1);

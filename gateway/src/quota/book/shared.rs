@@ -128,6 +128,16 @@ impl Book {
         short
     }
 
+    /// Whether [`Book::want`] would note anything.
+    #[must_use]
+    pub fn lacks(&self, claim: &Claim, at: Moment) -> bool {
+        let meters = self.metered(claim.scopes()).into_iter();
+        let mut meters = meters.filter_map(|scope| self.meters.get(&scope));
+        self.lease_holds(at.now)
+            && (meters.any(|meter| meter.lacks(claim.bound, at.now))
+                || !self.wanted(claim, self.bound_of(claim), at).is_empty())
+    }
+
     /// Lets the next round ask how the allocations of these tenants are, or of all.
     pub fn look(&mut self, account: Option<&Account>) {
         let ids: Vec<Arc<str>> = match account {

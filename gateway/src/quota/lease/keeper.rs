@@ -57,7 +57,8 @@ impl Rounds {
             let wanted = quota.with_book(|book, at| book.want(claim, at).then(|| self.next()));
             let Some(next) = wanted else { return };
             self.waits.fetch_add(1, Ordering::Relaxed);
-            if !self.wait(next).await {
+            // What was lent is taken at once: whoever sleeps on it might find that another gateway called for it.
+            if !self.wait(next).await || !quota.with_book(|book, at| book.lacks(claim, at)) {
                 return;
             }
         }

@@ -226,11 +226,12 @@ impl Slice {
         self.spent = self.spent.saturating_add(paid);
         self.leased = self.leased.saturating_add(answer.granted - paid);
         let (awaited, kept) = std::mem::take(&mut self.awaited);
-        let lent = awaited.min(kept.saturating_add(answer.granted - paid));
-        self.promised = (
-            self.promised.0.saturating_add(lent),
-            now.saturating_add(LEASE_PROMISE),
-        );
+        // Parts that were kept and not made whole are of use to nobody.
+        if awaited > 0 && answer.granted > paid {
+            let lent = awaited.min(kept.saturating_add(answer.granted - paid));
+            let all = self.promised.0.saturating_add(lent);
+            self.promised = (all, now.saturating_add(LEASE_PROMISE));
+        }
         self.share = answer.share;
         self.scarce = answer.granted < need;
         if answer.granted < need && answer.elsewhere == 0 {

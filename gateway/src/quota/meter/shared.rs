@@ -68,6 +68,19 @@ impl Meter {
         short
     }
 
+    /// Whether a request of so many tokens would have to wait for a round.
+    #[must_use]
+    pub fn lacks(&self, tokens: Tokens, now: Duration) -> bool {
+        let running = u64::from(self.concurrent.now);
+        let slots = self.slots.as_ref();
+        let mut rates = self.rates();
+        rates.any(|(bound, rate)| {
+            let units = bound.units(tokens);
+            let slice = rate.slice().filter(|_| units <= rate.per_minute());
+            slice.is_some_and(|slice| slice.is_short(units, 0, now))
+        }) || slots.is_some_and(|slots| slots.is_short(1, running, now))
+    }
+
     /// Whoever waited got nothing: for a while nobody needs to ask.
     pub fn dry(&mut self, tokens: Tokens, now: Duration) {
         for (bound, rate) in Bound::RATES.into_iter().zip(&mut self.rates) {
