@@ -1,6 +1,11 @@
 //! A federation of real processes under faults: nodes and sites die, links break, peers lie, load comes at twice the
 //! capacity. What clients see of it, and what they must not.
 
+#![expect(
+    clippy::print_stdout,
+    reason = "figures are printed beside their bars, not asserted"
+)]
+
 #[path = "federation/loss.rs"]
 mod loss;
 #[path = "federation/overload.rs"]
