@@ -5,6 +5,10 @@
 //! already is not written again. A commit that fails ends the ledger: what the disk holds after a failed sync is not
 //! known, so nothing more is promised.
 
+mod growth;
+
+use std::fs::{File, OpenOptions};
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
@@ -13,6 +17,7 @@ use std::thread::{Builder, JoinHandle};
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
+use redb::backends::FileBackend;
 use redb::{
     Database, DatabaseError, ReadableDatabase, ReadableTable, StorageBackend, StorageError,
     TableDefinition, WriteTransaction,
@@ -20,6 +25,7 @@ use redb::{
 use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
 
+use self::growth::GrowthFirst;
 use super::memory::audit_line;
 use crate::limits::{AUDIT_LINES_MAX, COMMIT_RECORDS_MAX, LEDGER_CACHE_BYTES, RESERVATIONS_MAX};
 use crate::quota::allocation::Total;
@@ -68,6 +74,19 @@ enum Work {
     Flush(Done),
 }
 
+/// The file at `path`, made where nothing is.
+fn whole(path: &Path) -> Result<File, DatabaseError> {
+    let is_there = path.try_exists().unwrap_or(false);
+    let mut how = OpenOptions::new();
+    let file = how.read(true).write(true).create(true).truncate(false);
+    let file = file.open(path).map_err(StorageError::Io)?;
+    // An empty file is what a full disk or a careless copy leaves: only a missing one is a beginning.
+    if is_there && file.metadata().map_err(StorageError::Io)?.len() == 0 {
+        return Err(StorageError::Io(io::ErrorKind::InvalidData.into()).into());
+    }
+    Ok(file)
+}
+
 /// Told once the commit has returned; dropped where it failed.
 type Done = std::sync::mpsc::SyncSender<()>;
 
@@ -81,11 +100,7 @@ impl EmbeddedLedger {
         let file = path.display().to_string();
         let mut builder = Database::builder();
         builder.set_cache_size(LEDGER_CACHE_BYTES);
-        let opening = || match path.try_exists() {
-            // An empty file is what a full disk or a careless copy leaves: only a missing one is a beginning.
-            Ok(true) => builder.open(path),
-            _ => builder.create(path),
-        };
+        let opening = || builder.create_with_backend(GrowthFirst(FileBackend::new(whole(path)?)?));
         // redb asserts some of what it expects of a file; nothing of what it had opened by then is used.
         match catch_unwind(AssertUnwindSafe(opening)) {
             Ok(database) => Self::start(database, file),
@@ -98,7 +113,7 @@ impl EmbeddedLedger {
     /// # Errors
     /// As [`EmbeddedLedger::open`].
     pub fn on(storage: impl StorageBackend) -> Result<Self, LedgerError> {
-        let database = Database::builder().create_with_backend(storage);
+        let database = Database::builder().create_with_backend(GrowthFirst(storage));
         Self::start(database, "(in memory)".to_owned())
     }
 
