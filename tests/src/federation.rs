@@ -58,6 +58,8 @@ pub struct Shape {
     pub marker: &'static str,
     /// Further lines of every `[[site]]` of the federation's gateway.
     pub site_lines: &'static str,
+    /// How often a stream of the federation's gateway may go on elsewhere.
+    pub resumes_max: u32,
 }
 
 impl Default for Shape {
@@ -71,6 +73,7 @@ impl Default for Shape {
             queue_max: 256,
             marker: "",
             site_lines: "",
+            resumes_max: 2,
         }
     }
 }
@@ -95,8 +98,9 @@ impl Federation {
             );
             sites.push(site);
         }
-        let gateway =
-            Server::with_config(&format!("[server]\ngrace_ms = 1000\n{peer}{sections}")).await?;
+        let resumes = format!("[route]\nresumes_max = {}\n", shape.resumes_max);
+        let config = format!("[server]\ngrace_ms = 1000\n{peer}{resumes}{sections}");
+        let gateway = Server::with_config(&config).await?;
         Ok(Self {
             gateway,
             sites,

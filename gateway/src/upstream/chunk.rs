@@ -226,9 +226,12 @@ fn prompt_max(body_bytes: usize) -> u32 {
     bytes.saturating_mul(4).saturating_add(1 << 16)
 }
 
-/// An error inside a stream has no status: its code says what it is.
+/// An error inside a stream has no status: its code says what it is. Where a server of ours lost the one behind it and could
+/// not go on itself, whoever has the whole stream still can.
 fn in_stream(error: &WireError<'_>, ours: bool) -> UpstreamError {
-    let kind = refusal::of_code(error, ours);
+    let lost = ours && error.code() == Some("upstream_unreachable");
+    let lost = lost.then_some(UpstreamErrorKind::Unreachable);
+    let kind = lost.or_else(|| refusal::of_code(error, ours));
     kind.unwrap_or(UpstreamErrorKind::Internal).into()
 }
 

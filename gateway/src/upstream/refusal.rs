@@ -113,7 +113,7 @@ fn clean(text: &str) -> String {
 }
 
 impl WireError<'_> {
-    fn code(&self) -> Option<&str> {
+    pub(super) fn code(&self) -> Option<&str> {
         match self {
             Self::Object { code, .. } => code.as_ref()?.as_str(),
             Self::Text(_) => None,

@@ -207,11 +207,18 @@ fn an_error_of_ours_says_what_was_used_until_then() {
 
 #[test]
 fn an_error_in_the_stream_is_its_own() {
-    let error =
-        r#"{"error":{"message":"m","type":"server_error","param":null,"code":"shutting_down"}}"#;
-    let told = read(&mut decoder(1, None, true), &[error]);
-    let expected: UpstreamError = UpstreamErrorKind::ShuttingDown.into();
-    assert_eq!(told, Err(Fault::Told(Box::new(expected))));
+    for (code, ours, kind) in [
+        ("shutting_down", true, UpstreamErrorKind::ShuttingDown),
+        // Lost on the way: it can go on elsewhere.
+        ("upstream_unreachable", true, UpstreamErrorKind::Unreachable),
+        ("upstream_unreachable", false, UpstreamErrorKind::Internal),
+    ] {
+        let error = format!(
+            r#"{{"error":{{"message":"m","type":"server_error","param":null,"code":"{code}"}}}}"#
+        );
+        let told = read(&mut decoder(1, None, ours), &[&error]);
+        assert_eq!(told, Err(Fault::Told(Box::new(kind.into()))), "{code}");
+    }
 }
 
 proptest! {

@@ -47,7 +47,8 @@ pub(in crate::faults) async fn exchange(address: SocketAddr, request: &str) -> A
         let end = stream.read_to_end(&mut bytes).await;
         Ok::<_, std::io::Error>((bytes, end))
     };
-    let said = tokio::time::timeout(PATIENCE, talk).await.unwrap();
+    let said = tokio::time::timeout(PATIENCE, talk).await;
+    let said = said.unwrap_or_else(|late| Err(late.into()));
     let (bytes, end) = said.unwrap_or_else(|error| (Vec::new(), Err(error)));
     let text = String::from_utf8_lossy(&bytes);
     let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
