@@ -35,4 +35,5 @@ mod store;
 mod tls;
 mod vectors;
 mod walltime;
+mod whole;
 mod wire;

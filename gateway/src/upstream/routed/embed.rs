@@ -56,7 +56,7 @@ pub(super) async fn embed(
         };
         let error = match leg.upstream.embed(Arc::clone(&request)).await {
             Ok(made) => {
-                leg.sent.first_content(&[]);
+                leg.sent.first_content(&[], false);
                 leg.sent.end(End::Done(Served {
                     prompt_bytes,
                     prompt_tokens: made.prompt_tokens,
