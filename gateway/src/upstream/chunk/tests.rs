@@ -309,7 +309,7 @@ proptest! {
         chunks in proptest::collection::vec(
             (
                 0u32..2,
-                r#""[a-cé ]{0,3}"|"\n"|"\ud83d\ude00"|"\ud83d"|"\"|"a" ,"x":1|null|7|"a"},"delta":{"content":"b""#,
+                r#""[a-cé ]{0,3}"|"\\n"|"\\ud83d\\ude00"|"\\ud83d"|"\\"|"a" ,"x":1|null|7|"a"},"delta":\{"content":"b""#,
                 r#"|,"finish_reason":null|,"finish_reason":"stop"|,"logprobs":null"#,
             ),
             1..8,
