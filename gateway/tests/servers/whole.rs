@@ -2,6 +2,7 @@
 //! broken ones.
 
 use hansa_config::Config;
+use hansa_config::schema::Policy;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -98,7 +99,9 @@ async fn a_broken_piece_is_asked_for_elsewhere() {
         let (bad, good) = (mock(broken).await, mock(good_piece).await);
         let mut upstreams = vec![foreign(bad.address), foreign(good.address)];
         upstreams[1].name = "good".to_owned();
-        let edge = Server::start(gateway(upstreams)).await;
+        let mut config = gateway(upstreams);
+        config.route.policy = Policy::RoundRobin;
+        let edge = Server::start(config).await;
         let broke = || bad.asked().iter().any(|request| !asks_for_stream(request));
         let asking = async {
             while !broke() {
