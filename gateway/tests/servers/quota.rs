@@ -482,6 +482,20 @@ async fn what_operators_may_not_do_is_refused_by_name() {
         (
             "PUT",
             "allocations/a",
+            json!({"tenant": "acme", "currency": "tokens", "amount": 2.0_f64.powi(64)}),
+            400,
+            "1.8446744073709552e19",
+        ),
+        (
+            "PUT",
+            "allocations/a",
+            json!({"tenant": "acme", "currency": "tokens", "amount": 5, "overdraft": -1}),
+            400,
+            "-1",
+        ),
+        (
+            "PUT",
+            "allocations/a",
             json!({"tenant": "acme", "currency": "gold", "amount": 5}),
             400,
             "gold",

@@ -47,7 +47,13 @@ pub(super) async fn embed(
             time_left: roster.time_left(request.deadline),
         };
         let purse = request.purse.as_deref();
-        let mut leg = match roster.depart(&request.id, &ask, purse) {
+        let mut departed = roster.depart(&request.id, &ask, purse);
+        if let (Err(_), Some(purse)) = (&departed, purse)
+            && purse.fetch().await
+        {
+            departed = roster.depart(&request.id, &ask, Some(purse));
+        }
+        let mut leg = match departed {
             Ok(leg) => leg,
             Err(unplaced) => {
                 let nobody = || nobody(&unplaced, roster, &request.model);
@@ -56,6 +62,9 @@ pub(super) async fn embed(
         };
         let error = match leg.upstream.embed(Arc::clone(&request)).await {
             Ok(made) => {
+                if let (Some(purse), Some(pick)) = (purse, &leg.decision.pick) {
+                    purse.served(&pick.node, leg.digest.as_ref());
+                }
                 leg.sent.first_content(&[]);
                 leg.sent.end(End::Done(Served {
                     prompt_bytes,
