@@ -7,23 +7,25 @@
 pub(crate) mod agent;
 mod energy;
 pub(crate) mod issuer;
+mod model;
 mod route;
+mod server;
 pub(crate) mod tenancy;
 mod upstream;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use crate::limits;
 use crate::schema::tenancy::{Currency, Role, StoreAway};
 use crate::schema::{
-    Config, Device, Discover, Kind, KvType, Model, ModelName, Policy, Quantise, Runner, SelfTest,
+    Config, Device, Discover, Kind, KvType, ModelName, Policy, Quantise, Runner, SelfTest,
     Speculation,
 };
 use crate::secret::SecretSource;
 use crate::units::Range;
 
 pub(crate) use energy::ENERGY;
+pub(crate) use model::MODEL;
 pub(crate) use route::ROUTE;
 pub(crate) use upstream::{PEER, UPSTREAM};
 
@@ -173,270 +175,6 @@ const SECTIONS: [Section; 9] = [
     },
 ];
 
-/// Keys of `[server]`, `[admin]` and `[limits]`.
-const ROOT: &[Key<Config>] = &[
-    key(
-        "server.listen",
-        "Address for clients, an IP address and a port; port 0 takes a free one, which is printed \
-         at start.",
-        |c| Slot::Address(&mut c.server.listen),
-    ),
-    key(
-        "server.connections_max",
-        "Connections at once; further ones wait in the kernel's queue.",
-        |c| Slot::U32(&mut c.server.connections_max, limits::CONNECTIONS),
-    ),
-    key(
-        "server.header_timeout_ms",
-        "Time for a client to send the whole request head, then its connection is closed. Also how \
-         long a kept HTTP/1 connection may stay without a request.",
-        |c| Slot::U64(&mut c.server.header_timeout_ms, limits::CLIENT_TIMEOUT_MS),
-    ),
-    key(
-        "server.body_timeout_ms",
-        "Time for a client to send the whole body, then the request is refused.",
-        |c| Slot::U64(&mut c.server.body_timeout_ms, limits::CLIENT_TIMEOUT_MS),
-    ),
-    key(
-        "server.ping_after_ms",
-        "Silence after which a waiting stream gets its headers and a comment, so that nothing \
-         between closes it.",
-        |c| Slot::U64(&mut c.server.ping_after_ms, limits::CLIENT_TIMEOUT_MS),
-    ),
-    key(
-        "server.write_timeout_ms",
-        "Time after which a client that reads nothing of its stream loses it, and its place in \
-         the engine.",
-        |c| Slot::U64(&mut c.server.write_timeout_ms, limits::CLIENT_TIMEOUT_MS),
-    ),
-    key(
-        "server.grace_ms",
-        "Time that running streams get after SIGTERM; then they end with an error.",
-        |c| Slot::U64(&mut c.server.grace_ms, limits::SHUTDOWN_MS),
-    ),
-    key(
-        "server.drain_delay_ms",
-        "Time between answering \"not ready\" and closing the listener, so that load balancers \
-         notice first.",
-        |c| Slot::U64(&mut c.server.drain_delay_ms, limits::SHUTDOWN_MS),
-    ),
-    key(
-        "server.tls_cert",
-        "PEM file with the certificate, and those that lead to its authority, that the listener shows. With it clients \
-         speak https.",
-        |c: &mut Config| Slot::Path(&mut c.server.tls_cert),
-    )
-    .example("\"/etc/hansa/server.pem\""),
-    key(
-        "server.tls_key",
-        "PEM file with the key of server.tls_cert.",
-        |c: &mut Config| Slot::Path(&mut c.server.tls_key),
-    )
-    .example("\"/etc/hansa/server.key\""),
-    key(
-        "admin.listen",
-        "Address for operators, or \"none\". It answers anyone who reaches it, so keep it off \
-         open networks.",
-        |c| Slot::MaybeAddress(&mut c.admin.listen),
-    ),
-    key(
-        "limits.body_bytes_max",
-        "Bytes of a request body; a larger one is refused before it is held in memory.",
-        |c| Slot::Size(&mut c.limits.body_bytes_max, limits::BODY_BYTES),
-    ),
-    key(
-        "limits.n_max",
-        "Choices (`n`) of one request; each is a sequence of its own.",
-        |c| Slot::U32(&mut c.limits.n_max, limits::CHOICES),
-    ),
-    key(
-        "limits.stop_strings_max",
-        "Stop strings of one request.",
-        |c| Slot::U32(&mut c.limits.stop_strings_max, limits::STOP_STRINGS),
-    ),
-    key(
-        "limits.stop_bytes_max",
-        "Bytes of one stop string; a stream may be held back by as much.",
-        |c| Slot::U32(&mut c.limits.stop_bytes_max, limits::STOP_BYTES),
-    ),
-    key(
-        "limits.messages_max",
-        "Messages of one conversation.",
-        |c| Slot::U32(&mut c.limits.messages_max, limits::MESSAGES),
-    ),
-    key(
-        "limits.prompts_max",
-        "Prompts of one completion request; each is a sequence of its own.",
-        |c| Slot::U32(&mut c.limits.prompts_max, limits::PROMPTS),
-    ),
-    key(
-        "limits.request_timeout_ms",
-        "Time that a request may take in all, waiting and streaming included.",
-        |c| Slot::U64(&mut c.limits.request_timeout_ms, limits::REQUEST_TIMEOUT_MS),
-    ),
-];
-
-/// Keys of each `[[model]]`.
-pub(crate) const MODEL: &[Key<Model>] = &[
-    key(
-        "id",
-        "Name in the API: what clients send as `model`.",
-        |m: &mut Model| Slot::Id(&mut m.id),
-    )
-    .required(),
-    key(
-        "runner",
-        "What runs it: a real model through Candle, or a simulated one that needs no weights.",
-        |m| Slot::Runner(&mut m.runner),
-    ),
-    key(
-        "source",
-        "Where the weights come from: a name of the catalogue (`hansa models list`), the path of \
-         a GGUF file or of a Hugging Face folder, or hf:owner/repository/file.gguf. Left out: the id, as a name of the \
-         catalogue.",
-        |m: &mut Model| Slot::Source(&mut m.source),
-    )
-    .only(Runner::Candle)
-    .example("\"hf:owner/repository/file.gguf\""),
-    key(
-        "device",
-        "Where the tensors live: \"cpu\", or \"cuda:N\" for the GPU with ordinal N.",
-        |m: &mut Model| Slot::Device(&mut m.device),
-    )
-    .only(Runner::Candle),
-    key(
-        "kv_type",
-        "Number type of cached keys and values; f32 takes twice the memory of f16.",
-        |m: &mut Model| Slot::KvType(&mut m.kv_type),
-    )
-    .only(Runner::Candle),
-    key(
-        "quantise",
-        "What the weights of a Hugging Face folder are quantised to while they are read: \
-         \"q8_0\", \"q4_k\", or \"none\". GGUF files stay as they are.",
-        |m: &mut Model| Slot::Quantise(&mut m.quantise),
-    )
-    .only(Runner::Candle),
-    key(
-        "self_test",
-        "What follows at start where a sequence gets other logits in company than alone: with \
-         \"require\" the model is not served, with \"warn\" it is, its answers change with the load, and no other node \
-         can continue them.",
-        |m: &mut Model| Slot::SelfTest(&mut m.self_test),
-    )
-    .only(Runner::Candle),
-    key(
-        "kv_bytes_max",
-        "Bytes of KV cache: how many tokens all running sequences may hold together; beyond it \
-         they take turns. Left out: 256MiB on a CPU, what sequences_max whole contexts need on a \
-         GPU. Never more than half of the memory that is free once the model is loaded; the log \
-         states the budget.",
-        |m: &mut Model| Slot::MaybeSize(&mut m.kv_bytes_max, limits::KV_BYTES),
-    )
-    .example("\"256MiB\""),
-    key(
-        "device_share",
-        "Share of its device's time while other models of the device have work too: 2 gets twice \
-         the time of 1. The models of a CPU, and those of one GPU, take turns; a simulated model \
-         has a device of its own.",
-        |m| Slot::U32(&mut m.device_share, limits::DEVICE_SHARE),
-    ),
-    key(
-        "block_tokens",
-        "Tokens of one KV block: smaller wastes less memory, larger costs less bookkeeping.",
-        |m| Slot::U32(&mut m.block_tokens, limits::BLOCK_TOKENS),
-    ),
-    key(
-        "sequences_max",
-        "Sequences that run at once; more give more tokens per second in all and fewer to each.",
-        |m| Slot::U32(&mut m.sequences_max, limits::SEQUENCES),
-    ),
-    key(
-        "step_tokens_max",
-        "Tokens of one step, at least sequences_max: larger prefills faster, smaller keeps \
-         running streams smoother.",
-        |m| Slot::U32(&mut m.step_tokens_max, limits::STEP_TOKENS),
-    ),
-    key(
-        "queue_max",
-        "Sequences that wait in line; further requests are refused with 503 and Retry-After.",
-        |m| Slot::U32(&mut m.queue_max, limits::QUEUE),
-    ),
-    key(
-        "queue_tokens_max",
-        "Prompt tokens that wait in line; further requests are refused with 503 and Retry-After.",
-        |m| Slot::U64(&mut m.queue_tokens_max, limits::QUEUE_TOKENS),
-    ),
-    key(
-        "inter_token_target_ms",
-        "How far apart the tokens of a stream may be while prompts are computed beside it: smaller \
-         keeps streams smoother, larger lets prompts begin sooner. Where the streams alone take \
-         longer, prompts still get a share of each step.",
-        |m| Slot::U64(&mut m.inter_token_target_ms, limits::INTER_TOKEN_MS),
-    ),
-    key(
-        "speculation",
-        "Guesses next tokens where a text repeats itself (\"ngram\"), as when code is edited or \
-         fields are extracted, and checks them in the step that they are part of: what is said is \
-         the same, sooner. It stops by itself where it does not pay. \"off\" never guesses.",
-        |m| Slot::Speculation(&mut m.speculation),
-    ),
-    key(
-        "draft_tokens_max",
-        "Tokens that one sequence guesses at most in a step.",
-        |m| Slot::U32(&mut m.draft_tokens_max, limits::DRAFT_TOKENS),
-    ),
-    key(
-        "stall_after_ms",
-        "A step that takes longer counts as hanging: the model is not ready until it ends.",
-        |m| Slot::U64(&mut m.stall_after_ms, limits::STALL_MS),
-    ),
-    key(
-        "context_max",
-        "Tokens of prompt and completion together. Left out: as many as the model was made for.",
-        |m: &mut Model| Slot::MaybeU32(&mut m.context_max, limits::CONTEXT_TOKENS),
-    )
-    .example("2048"),
-    key(
-        "default_max_tokens",
-        "Tokens to produce where the client names no number. Left out: as many as the context \
-         holds.",
-        |m: &mut Model| Slot::MaybeU32(&mut m.default_max_tokens, limits::OUTPUT_TOKENS),
-    )
-    .example("512"),
-    key(
-        "threads",
-        "Threads of the kernels on a CPU. Left out: as many as there are physical cores.",
-        |m: &mut Model| Slot::MaybeU32(&mut m.threads, limits::THREADS),
-    )
-    .only(Runner::Candle)
-    .example("8"),
-    key(
-        "sim.context_tokens",
-        "Tokens of prompt and completion together.",
-        |m| Slot::U32(&mut m.sim.context_tokens, limits::CONTEXT_TOKENS),
-    ),
-    key(
-        "sim.embedding_numbers",
-        "Above 0 it is an embedder whose vectors have so many numbers: it answers /v1/embeddings \
-         instead of chat and completions.",
-        |m| Slot::U32(&mut m.sim.embedding_numbers, limits::EMBEDDING_NUMBERS),
-    ),
-    key("sim.step_base_us", "Time of a step however small.", |m| {
-        Slot::U64(&mut m.sim.step_base_us, limits::SIM_COST_US)
-    }),
-    key(
-        "sim.prefill_token_us",
-        "Time added by each prefilled token.",
-        |m| Slot::U64(&mut m.sim.prefill_token_us, limits::SIM_COST_US),
-    ),
-    key(
-        "sim.decode_sequence_us",
-        "Time added by each decoding sequence.",
-        |m| Slot::U64(&mut m.sim.decode_sequence_us, limits::SIM_COST_US),
-    ),
-];
-
 const fn section(path: &'static str, doc: &'static str) -> Section {
     Section {
         path,
@@ -485,7 +223,7 @@ impl<S> Key<S> {
 
 /// All keys of the sections that are there once.
 pub(crate) fn root() -> impl Iterator<Item = &'static Key<Config>> {
-    let sections = ROOT.iter().chain(ROUTE).chain(PEER);
+    let sections = server::ROOT.iter().chain(ROUTE).chain(PEER);
     let sections = sections.chain(&tenancy::QUOTA).chain(agent::ROOT);
     sections.chain(ENERGY)
 }

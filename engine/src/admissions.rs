@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::events::Link;
+use crate::link::Link;
 
 /// Sequences in flight, running or in line.
 #[derive(Debug)]

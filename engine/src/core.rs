@@ -18,7 +18,8 @@ use crate::invariants;
 use crate::limits::FAILED_STEPS_MAX;
 use crate::request::Request;
 use crate::runner::{RowOutcome, Runner, RunnerError, SampleRow, Scores};
-use crate::scheduler::{Fate, Scheduler, Step, Word};
+use crate::scheduler::step::Step;
+use crate::scheduler::{Fate, Scheduler, Word};
 use crate::sequence::{RequestId, Sequence, SequenceId};
 use crate::stats::Meter;
 

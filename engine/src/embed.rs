@@ -25,9 +25,10 @@ use self::sim::SimEmbedder;
 use crate::api::{Clock, EngineError, EngineState, Stats, SubmitError};
 use crate::device::{Device, Resident};
 use crate::limits::EMBED_INPUTS_MAX;
-use crate::loading::{self, LoadOn};
+use crate::loading;
 #[cfg(feature = "candle")]
 use crate::options::DeviceOptions;
+use crate::options::LoadOn;
 use crate::runner::RunnerError;
 use crate::shared::Shared;
 use crate::watchdog;

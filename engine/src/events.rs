@@ -5,8 +5,7 @@
 //! submission leaves the engine at once, whatever its reader does.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use tokio::sync::mpsc::{self, error::TrySendError};
@@ -15,6 +14,7 @@ use crate::admissions::Admission;
 use crate::api::Event;
 use crate::doorbell::Doorbell;
 use crate::limits::EVENTS_MAX;
+use crate::link::Link;
 
 /// Events of one submission. Dropping it aborts what is not done and frees its KV blocks.
 #[derive(Debug)]
@@ -33,17 +33,6 @@ pub(crate) struct Outlet {
     link: Arc<Link>,
     /// Its seat, given back with it.
     admission: Admission,
-}
-
-/// What both ends see.
-#[derive(Debug, Default)]
-pub(crate) struct Link {
-    /// Nobody wants the answer any more.
-    cancelled: AtomicBool,
-    /// The engine waits for the channel to drain.
-    behind: AtomicBool,
-    /// The last events, after those of the channel.
-    tail: Mutex<VecDeque<Event>>,
 }
 
 /// Both ends of a new stream.
@@ -81,7 +70,7 @@ impl EventStream {
 
     /// Wakes the engine for sequences that wait for this reader, once half of the channel is free.
     fn took(&self, event: Event) -> Event {
-        if self.events.len() <= EVENTS_MAX / 2 && self.link.behind.swap(false, Ordering::SeqCst) {
+        if self.events.len() <= EVENTS_MAX / 2 && self.link.take_waiting() {
             self.engine.ring();
         }
         event
@@ -115,7 +104,7 @@ impl Outlet {
         self.flush_once();
         if self.is_behind() {
             // The reader may have emptied the channel before it could see the flag: look again after setting it.
-            self.link.behind.store(true, Ordering::SeqCst);
+            self.link.wait();
             self.flush_once();
         }
     }
@@ -138,7 +127,7 @@ impl Outlet {
 
     /// Whether nobody wants the answer any more.
     pub(crate) fn is_cancelled(&self) -> bool {
-        self.link.cancelled.load(Ordering::SeqCst)
+        self.link.is_cancelled()
     }
 
     /// Ends the stream with its last event, which needs no room in the channel. A second end changes nothing.
@@ -150,16 +139,5 @@ impl Outlet {
         self.unsent.push_back(last);
         self.link.tail().append(&mut self.unsent);
         self.events = None;
-    }
-}
-
-impl Link {
-    /// Asks the engine to stop; the caller rings.
-    pub(crate) fn cancel(&self) {
-        self.cancelled.store(true, Ordering::SeqCst);
-    }
-
-    fn tail(&self) -> MutexGuard<'_, VecDeque<Event>> {
-        self.tail.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

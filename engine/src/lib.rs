@@ -56,6 +56,7 @@ pub mod sim_runner;
 
 mod choice;
 mod events;
+mod link;
 mod request;
 mod stop;
 

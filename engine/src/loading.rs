@@ -6,21 +6,9 @@ use std::thread;
 
 use crate::api::EngineState;
 use crate::device::{Arrival, Device, Resident};
+use crate::options::LoadOn;
 use crate::runner::RunnerError;
 use crate::shared::Shared;
-
-/// Where a model is read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum LoadOn {
-    /// On a thread of its own; what was made moves to the device's.
-    OwnThread,
-    /// On the device's thread, whose turns wait meanwhile: what a card holds belongs to the thread that opened it.
-    #[cfg_attr(
-        not(feature = "candle"),
-        expect(dead_code, reason = "only cards need it")
-    )]
-    DeviceThread,
-}
 
 /// Lets a model move in: `make` reads it, `settle` warms it up on the device's thread.
 pub(crate) fn start<T: Send + 'static>(

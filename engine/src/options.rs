@@ -11,8 +11,6 @@ use candle_core::Device;
 use hansa_models::KvType;
 
 use crate::api::Clock;
-#[cfg(feature = "candle")]
-use crate::loading::LoadOn;
 
 /// Bounds of one engine.
 #[derive(Clone)]
@@ -67,6 +65,19 @@ pub enum RunnerOptions {
     /// A real model through Candle.
     #[cfg(feature = "candle")]
     Candle(CandleOptions),
+}
+
+/// Where a model is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LoadOn {
+    /// On a thread of its own; what was made moves to the device's.
+    OwnThread,
+    /// On the device's thread, whose turns wait meanwhile: what a card holds belongs to the thread that opened it.
+    #[cfg_attr(
+        not(feature = "candle"),
+        expect(dead_code, reason = "only cards need it")
+    )]
+    DeviceThread,
 }
 
 /// The simulated model: a step takes `step_base + prefill tokens x prefill_token + decoding sequences x decode_sequence`.

@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::limits::{
     DECODE_STRETCH_MAX, PREFILL_CHUNK_MIN, STEP_WITHOUT_DECODES, STEPS_WITH_PROMPTS_MAX,
 };
-use crate::scheduler::Step;
+use crate::scheduler::step::Step;
 
 /// Decodes, prompt tokens and guessed tokens that a step is taken to have, so that the numbers of a fit are of one size.
 const DECODES_SCALE: f64 = 8.0;

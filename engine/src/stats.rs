@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use crate::api::Stats;
-use crate::scheduler::{Scheduler, Step};
+use crate::scheduler::Scheduler;
+use crate::scheduler::step::Step;
 
 /// Counters since the start.
 #[derive(Debug, Default)]

@@ -14,8 +14,9 @@ use crate::api::{EngineError, Event, Priority, SamplingParams, StopParams, Submi
 use crate::block_manager::BlockManager;
 use crate::core::{Core, Turn};
 use crate::doorbell::{Alarm, Door, Doorbell, door};
-use crate::events::{EventStream, Link, open};
+use crate::events::{EventStream, open};
 use crate::grammar::{Grammar, GrammarSpec, Grammars};
+use crate::link::Link;
 use crate::pace::Pace;
 use crate::random::{draw, splitmix64};
 use crate::request::{Request, choices};
