@@ -411,6 +411,9 @@ pub const USAGE_KEPT: Duration = Duration::from_secs(600);
 /// Requests whose usage is kept, of those that were told it and of those that were not each; some 500 bytes of each.
 pub const USAGE_KEPT_MAX: usize = 8_192;
 
+/// Lives of gateways whose usage is asked for at once, where many ended lately.
+pub const USAGE_RUNS_MAX: usize = 64;
+
 /// First and longest wait before usage is asked for again: at once after a short break, rarely while a server is away.
 pub const USAGE_ASK: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(15));
 

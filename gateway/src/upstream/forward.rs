@@ -160,9 +160,13 @@ impl Forward {
 
     /// What a server of ours says in an error answer that the request used.
     fn used(&self, request: &GenerateRequest, head: &HeaderMap) -> Option<Usage> {
-        let told = head.get(headers::USAGE).filter(|_| self.ours)?;
-        let told = serde_json::from_slice(told.as_bytes()).ok()?;
+        let told = self.told(head)?;
         Some(Decoder::new(request, self.ours).believed(told))
+    }
+
+    fn told(&self, head: &HeaderMap) -> Option<Usage> {
+        let told = head.get(headers::USAGE).filter(|_| self.ours)?;
+        serde_json::from_slice(told.as_bytes()).ok()
     }
 
     /// Asks for vectors of the model that the server knows as `model`.
@@ -180,11 +184,20 @@ impl Forward {
         }
         let body = vectors::outgoing(&request, model, self.ours);
         let body = body.ok_or(UpstreamErrorKind::Internal)?;
+        // One of another make goes on to its end: nobody could tell what it had done by then.
+        let _there = self
+            .ours
+            .then(|| self.stops.enter(&request.id, &self.closing));
         let sending = self.send(Method::POST, "/v1/embeddings", headers, body);
         let failed = |error: LinkError| self.failed(&request.id, &error);
         let answer = sending.await.map_err(failed)?;
         if answer.status() != StatusCode::OK {
-            return Err(self.refused(&request.id, answer).await);
+            let used = self.told(answer.headers());
+            let error = self.refused(&request.id, answer).await;
+            return Err(match used {
+                Some(used) => error.after(vectors::believed(used, &request)),
+                None => error,
+            });
         }
         let whole = answer.into_body().whole(limits::EMBED_ANSWER_BYTES_MAX);
         let whole = whole.await.map_err(failed)?;

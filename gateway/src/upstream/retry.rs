@@ -110,6 +110,18 @@ impl Trip {
         self.roster.depart(&request.shown_id, &ask, purse)
     }
 
+    /// As [`Trip::depart`]; what it is paid from is fetched where it is not at hand.
+    async fn depart_paid(&mut self, attempt: Attempt) -> Result<Leg, Unplaced> {
+        let unplaced = match self.depart(attempt) {
+            Ok(leg) => return Ok(leg),
+            Err(unplaced) => unplaced,
+        };
+        match self.request.purse.clone() {
+            Some(purse) if purse.fetch().await => self.depart(attempt),
+            _ => Err(unplaced),
+        }
+    }
+
     /// Notes that an upstream has failed it.
     pub(super) fn fails(&mut self, upstream: &Arc<str>) {
         self.tried.push(Arc::clone(upstream));
@@ -126,7 +138,7 @@ impl Trip {
         let roster = Arc::clone(&self.roster);
         let mut last_error = None;
         for _ in 0..roster.options.attempts_max.max(1) {
-            let leg = match self.depart(attempt) {
+            let leg = match self.depart_paid(attempt).await {
                 Ok(leg) => leg,
                 Err(unplaced) => {
                     let nobody = || nobody(&unplaced, &roster, &self.request.model);
@@ -232,6 +244,7 @@ async fn content(leg: Leg, parcel: Parcel) -> Result<Live, UpstreamError> {
                 // A hedge is paid where it was won. Where there is no room for that it stays where it was: in any case
                 // once, and the other's work is its operator's.
                 purse.move_to(&pick.site);
+                purse.served(&pick.node, digest.as_ref());
             }
             Ok(Live {
                 sent,

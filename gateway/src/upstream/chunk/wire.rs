@@ -119,6 +119,7 @@ struct UsageExtension {
     estimated: bool,
     joules: Option<f64>,
     grams: Option<f64>,
+    gpu_seconds: Option<f64>,
 }
 
 #[derive(Debug, Clone, Copy, Deserialize)]
@@ -232,6 +233,7 @@ impl WireUsage {
             estimated: hansa.estimated,
             millijoules: scaled(hansa.joules, 1e3),
             micrograms: scaled(hansa.grams, 1e6),
+            gpu_us: scaled(hansa.gpu_seconds, 1e6),
         }
     }
 }
