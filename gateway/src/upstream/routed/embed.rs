@@ -45,6 +45,7 @@ pub(super) async fn embed(
             numerics: None,
             allocation: &|_| Means::Any,
             time_left: roster.time_left(request.deadline),
+            waits: false,
         };
         let purse = request.purse.as_deref();
         let mut leg = match roster.depart(&request.id, &ask, purse) {
