@@ -1,7 +1,11 @@
 //! Every bound of this crate that no operator sets, each with its unit and reason (I6). What an operator sets is in the
 //! config's `[server]` and `[limits]`.
 
+mod waiting;
+
 use std::time::Duration;
+
+pub use self::waiting::*;
 
 /// Candidates of a server: models times upstreams. A number of 16 bits counts them, and each has some kilobytes.
 pub const CANDIDATES_MAX: usize = 16_384;
@@ -187,6 +191,9 @@ pub const CALL_SPACE_MAX: usize = 256;
 /// pool, where a switch costs little beside the parsing.
 pub const PARSE_INLINE_BYTES_MAX: usize = 128 << 10;
 
+/// Bytes of a body that is copied out of what its connection has read: half of what that holds at least.
+pub const BODY_COPIED_BYTES_MAX: usize = 4 << 10;
+
 /// Large bodies that are parsed at once; more would only share the same cores and hold more memory.
 pub const PARSE_LARGE_MAX: usize = 4;
 
@@ -227,6 +234,24 @@ pub const LINK_HTTP1_IDLE_MAX: usize = 64;
 /// Time that a connection to an upstream is kept without a request: under the minute that servers and middlemen usually
 /// give it, so that we close first.
 pub const LINK_IDLE: Duration = Duration::from_secs(50);
+
+/// Bytes of one piece of a request's body that is written from where it lies; less is copied, which costs less than one
+/// more entry in a list of pieces.
+pub const PIECE_BYTES_MIN: usize = 4 << 10;
+
+/// Tokens of an answer that is asked for in one piece where its client wants it so. Even a slow server makes as many in a
+/// fraction of the time that it has for a first byte, and where the client leaves meanwhile, and nobody can tell how many
+/// were made, no more than these are charged. More are streamed: only a stream shows that a server died.
+pub const WHOLE_TOKENS_MAX: u32 = 512;
+
+/// Bytes of such an answer: the longest tokens, each character of them an escape, in as many calls of functions as fit.
+pub const WHOLE_ANSWER_BYTES_MAX: usize = 1 << 20;
+
+/// Time in which at least one answer of a group of servers is streamed, of those that could come in one piece.
+pub const STREAMED_PERIOD: Duration = Duration::from_secs(1);
+
+/// Bytes of a chunk that are remembered beside its text; some hundreds are usual.
+pub const TEMPLATE_BYTES_MAX: usize = 4 << 10;
 
 /// Silence of a connection after which a server of ours is asked whether it is still there. One whose stream of status is
 /// silent too is known sooner ([`STATUS_SILENT`]).
@@ -271,61 +296,6 @@ pub const DISCOVER_FILE_PERIOD: Duration = Duration::from_secs(1);
 
 /// Bytes of a file of addresses that are read: [`INSTANCES_MAX`] lines with comments.
 pub const DISCOVER_FILE_BYTES_MAX: u64 = 256 << 10;
-
-/// Shortest time between two reports of status on one stream: ten a second are enough for any choice.
-pub const STATUS_PERIOD: Duration = Duration::from_millis(100);
-
-/// Longest time between two reports, so that silence means something.
-pub const STATUS_PERIOD_MAX: Duration = Duration::from_secs(1);
-
-/// Longest time without a word on a stream of status: where there is nothing to tell, a comment says that its server is
-/// there. Four a second cost nothing.
-pub const STATUS_BEAT: Duration = Duration::from_millis(200);
-
-/// Words that may be missing before a server is taken for silent, which is a second: a wide line that loses a packet is
-/// silent for half of that. Then requests that wait for its first word are asked elsewhere too.
-pub const STATUS_BEATS_MISSED: u32 = 5;
-
-/// Silence after which a server's streams are broken off and go on elsewhere. Later than the above, since a stream that goes
-/// on in two places would be told twice, so that the first one has to be given up.
-pub const STATUS_SILENT: Duration = Duration::from_millis(2_500);
-
-/// Longest time between two words that a server may announce; one that speaks more rarely is not judged by its silence.
-pub const STATUS_BEAT_MAX: Duration = Duration::from_secs(2);
-
-/// Age up to which figures are taken as they are: two reports may be lost.
-pub const STATUS_FRESH: Duration = Duration::from_secs(3);
-
-/// Age at which an upstream that still has a connection is taken for dead.
-pub const STATUS_DEAD: Duration = Duration::from_secs(10);
-
-/// The same for one whose stream of status broke: it may come back at once.
-pub const STATUS_LOST: Duration = Duration::from_secs(1);
-
-/// First and longest wait before a stream of status is asked for again: a server that comes back is known soon.
-pub const STATUS_RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
-
-/// First and longest pause of a request whose connection died and whom nobody takes at the moment.
-pub const COMEBACK_PAUSE: (Duration, Duration) =
-    (Duration::from_millis(50), Duration::from_secs(1));
-
-/// All such pauses of a request until its next content: servers whose connections broke are back in less, and those that
-/// are gone for longer should be told of.
-pub const COMEBACK_MAX: Duration = Duration::from_secs(10);
-
-/// Time after which a request that may wait is taken as one that may not: nobody starves.
-pub const QUEUE_AGES: Duration = Duration::from_secs(30);
-
-/// Time between two looks whether a candidate has room for a request that waits here.
-pub const QUEUE_LOOK: Duration = FIGURES_KEPT;
-
-/// Sequences in a candidate's own line up to which it gets more, however few run there: so many that it never runs dry
-/// between two looks.
-pub const CANDIDATE_LINE_MIN: u32 = 16;
-
-/// Upstreams that a stream tries until one goes on with it, beside what the config allows before the first content: each
-/// may come back and be asked again.
-pub const RESUME_LEGS_MAX: u32 = 16;
 
 /// Bytes of one report of status: 1,024 models with their digests.
 pub const STATUS_BYTES_MAX: usize = 4 << 20;
@@ -427,6 +397,9 @@ pub const USAGE_KEPT: Duration = Duration::from_secs(600);
 
 /// Requests whose usage is kept, of those that were told it and of those that were not each; some 500 bytes of each.
 pub const USAGE_KEPT_MAX: usize = 8_192;
+
+/// Lives of gateways whose usage is asked for at once, where many ended lately.
+pub const USAGE_RUNS_MAX: usize = 64;
 
 /// First and longest wait before usage is asked for again: at once after a short break, rarely while a server is away.
 pub const USAGE_ASK: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(15));

@@ -124,6 +124,20 @@ impl Trip {
         self.roster.depart(&request.shown_id, &ask, purse)
     }
 
+    /// The same; what it is paid from is fetched where it is not at hand.
+    async fn depart_paid(&mut self, attempt: Attempt, waits: bool) -> Result<Leg, Unplaced> {
+        let unplaced = match self.depart_to(attempt, waits) {
+            Ok(leg) => return Ok(leg),
+            Err(unplaced) => unplaced,
+        };
+        match self.request.purse.clone() {
+            Some(purse) if !is_full(&unplaced) && purse.fetch().await => {
+                self.depart_to(attempt, waits)
+            }
+            _ => Err(unplaced),
+        }
+    }
+
     /// Notes that an upstream has failed it.
     pub(super) fn fails(&mut self, upstream: &Arc<str>) {
         self.tried.push(Arc::clone(upstream));
@@ -197,7 +211,7 @@ impl Trip {
         let model = Arc::clone(&self.request.model);
         let waits = self.waits && roster.queue.is_kept();
         if !waits || roster.queue.is_empty(&model) {
-            match self.depart_to(Attempt::First, waits) {
+            match self.depart_paid(Attempt::First, waits).await {
                 Ok(leg) => return Ok(leg),
                 Err(unplaced) if waits && is_full(&unplaced) => {}
                 Err(unplaced) => return Err(nobody(&unplaced, &roster, &model)),
@@ -213,7 +227,7 @@ impl Trip {
                 seat.pass(None);
                 continue;
             }
-            match self.depart_to(Attempt::First, true) {
+            match self.depart_paid(Attempt::First, true).await {
                 Ok(leg) => {
                     seat.enter();
                     return Ok(leg);
@@ -236,7 +250,7 @@ impl Trip {
         pauses: &mut Pauses,
     ) -> Result<Leg, UpstreamError> {
         loop {
-            let unplaced = match self.depart(attempt) {
+            let unplaced = match self.depart_paid(attempt, false).await {
                 Ok(leg) => return Ok(leg),
                 Err(unplaced) => unplaced,
             };
@@ -254,12 +268,14 @@ impl Trip {
 
     /// One leg, with a second beside it where the first takes long or its upstream falls silent.
     async fn leg(&mut self, leg: Leg, attempt: Attempt) -> Result<Live, UpstreamError> {
+        let parcel = self.parcel(&leg);
         let hedge = self.roster.options.hedge;
-        let hedge = hedge.filter(|_| attempt == Attempt::First);
+        // What comes in one piece is silent until all of it is there.
+        let hedge = hedge.filter(|_| attempt == Attempt::First && !parcel.request.whole);
         let hedge = hedge.and_then(|h| h.silence(self.prompt_bytes, leg.sent.expected_s()));
         let silence = leg.upstream.silence();
         let name = Arc::clone(&leg.name);
-        let first = content(leg, self.seen(), None);
+        let first = content(leg, parcel, None);
         if hedge.is_none() && silence.is_none() {
             return first.await;
         }
@@ -278,7 +294,8 @@ impl Trip {
             return first.await;
         };
         let place = (why != Attempt::Hedge).then(|| Arc::clone(&self.roster));
-        let second = Box::pin(content(second, self.seen(), place));
+        let parcel = self.parcel(&second);
+        let second = Box::pin(content(second, parcel, place));
         match select(first, second).await {
             Either::Left((Ok(live), _)) | Either::Right((Ok(live), _)) => Ok(live),
             Either::Left((Err(_), other)) => other.await,
@@ -287,11 +304,15 @@ impl Trip {
     }
 
     /// What a leg needs to send the request and to tell what came of it.
-    fn seen(&self) -> Parcel {
+    fn parcel(&self, leg: &Leg) -> Parcel {
         let session = self.session.into_iter();
+        let mut request = Arc::clone(&self.request);
+        if request.whole && !leg.upstream.takes_whole() {
+            Arc::make_mut(&mut request).whole = false;
+        }
         Parcel {
             roster: Arc::clone(&self.roster),
-            request: Arc::clone(&self.request),
+            request,
             seen: self.blocks.iter().copied().chain(session).collect(),
         }
     }
@@ -329,13 +350,14 @@ async fn content(
     let request = Arc::clone(&parcel.request);
     match first_events(upstream.as_ref(), request).await {
         Ok((held, events)) => {
-            sent.first_content(&parcel.seen);
+            sent.first_content(&parcel.seen, parcel.request.whole);
             let id = &parcel.request.shown_id;
             parcel.roster.decisions.serves(id, &decision);
             if let (Some(purse), Some(pick)) = (&parcel.request.purse, &decision.pick) {
                 // A hedge is paid where it was won. Where there is no room for that it stays where it was: in any case
                 // once, and the other's work is its operator's.
                 purse.move_to(&pick.site);
+                purse.served(&pick.node, digest.as_ref());
             }
             Ok(Live {
                 sent,
