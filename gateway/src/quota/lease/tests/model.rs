@@ -90,8 +90,13 @@ impl World {
             self.check();
         }
         let admitted = self.store.posted() + self.lost + self.running();
+        // Where all goes wrong at once, gateways are cut off for most of the time in some worlds.
+        let least = match self.faults {
+            Faults::All => GRANTED / 10,
+            Faults::None | Faults::Late => GRANTED / 4,
+        };
         assert!(
-            admitted > GRANTED / 4,
+            admitted > least,
             "seed {}: hardly anything was admitted ({admitted})",
             self.seed
         );
