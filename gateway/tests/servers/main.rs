@@ -40,4 +40,5 @@ mod store_tls;
 mod tls;
 mod vectors;
 mod walltime;
+mod whole;
 mod wire;

@@ -58,7 +58,7 @@ pub(super) async fn embed(
                 if let (Some(purse), Some(pick)) = (&request.purse, &leg.decision.pick) {
                     purse.served(&pick.node, leg.digest.as_ref());
                 }
-                leg.sent.first_content(&[]);
+                leg.sent.first_content(&[], false);
                 leg.sent.end(End::Done(Served {
                     prompt_bytes,
                     prompt_tokens: made.prompt_tokens,
