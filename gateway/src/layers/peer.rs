@@ -13,6 +13,7 @@ use hansa_config::secret::Secret;
 use subtle::ConstantTimeEq;
 
 use crate::federation::headers;
+use crate::health::is_probe;
 use crate::openai::error::ApiError;
 
 /// In the extensions of a request that came from a peer.
@@ -57,7 +58,7 @@ pub async fn identify(State(peers): State<Peers>, mut request: Request, next: Ne
     }
     if is_peer {
         request.extensions_mut().insert(Peer);
-    } else if peers.alone && !request.uri().path().starts_with("/health/") {
+    } else if peers.alone && !is_probe(request.uri().path()) {
         return ApiError::invalid_key().into_response();
     } else {
         for name in headers::OF_PEERS {
