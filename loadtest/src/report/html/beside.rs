@@ -2,8 +2,9 @@
 
 use std::fmt::Write as _;
 
-use super::{escaped, summary_row, table};
+use super::summary_row;
 use crate::report::Report;
+use crate::report::markup::{escaped, table};
 use crate::report::table::{cached_of, energy_of};
 
 /// Sites, models, tenants, stages and forms, where there is more than one.

@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 use std::io::{self, Write};
 
 use super::charts::{Chart, plot};
+use super::markup::{escaped, table};
 use super::{Report, View, exit};
 use crate::stats::Summary;
 
@@ -250,42 +251,6 @@ fn definitions(report: &Report, page: &mut String) -> std::fmt::Result {
             .to_vec()
     });
     table(page, &["here", "vllm bench", "aiperf", "guidellm"], rows)
-}
-
-fn table(
-    page: &mut String,
-    head: &[&str],
-    rows: impl Iterator<Item = Vec<String>>,
-) -> std::fmt::Result {
-    page.push_str("<table>");
-    if head.iter().any(|name| !name.is_empty()) {
-        page.push_str("<tr>");
-        head.iter()
-            .try_for_each(|name| write!(page, "<th>{name}</th>"))?;
-        page.push_str("</tr>");
-    }
-    for row in rows {
-        page.push_str("\n<tr>");
-        row.iter()
-            .try_for_each(|cell| write!(page, "<td>{}</td>", escaped(cell)))?;
-        page.push_str("</tr>");
-    }
-    page.push_str("</table>\n");
-    Ok(())
-}
-
-fn escaped(text: &str) -> String {
-    let mut safe = String::with_capacity(text.len());
-    for letter in text.chars() {
-        match letter {
-            '&' => safe.push_str("&amp;"),
-            '<' => safe.push_str("&lt;"),
-            '>' => safe.push_str("&gt;"),
-            '"' => safe.push_str("&quot;"),
-            other => safe.push(other),
-        }
-    }
-    safe
 }
 
 #[cfg(test)]
