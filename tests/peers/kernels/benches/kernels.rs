@@ -8,7 +8,7 @@ use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{Device, Tensor};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use hansa_models::kernels::cpu::{BlockKind, Isa, PackedMatrix, QuantizedRows, matmul};
-use hansa_models::testing::AttentionRig;
+use hansa_models::testing::{AttentionRig, ProductForm, ProductRig};
 use hansa_models::{KvType, ThreadPool};
 use hansa_peer_kernels::{FMA_OPERATIONS, VNNI_OPERATIONS, fma, read, vnni};
 
@@ -61,9 +61,13 @@ fn ceilings(c: &mut Criterion) {
 fn products(c: &mut Criterion) {
     let pool = ThreadPool::new(threads()).expect("threads");
     let kinds = [
+        ("Q4_0", BlockKind::Q4_0, GgmlDType::Q4_0),
         ("Q4_1", BlockKind::Q4_1, GgmlDType::Q4_1),
+        ("Q5_0", BlockKind::Q5_0, GgmlDType::Q5_0),
+        ("Q5_1", BlockKind::Q5_1, GgmlDType::Q5_1),
         ("Q8_0", BlockKind::Q8_0, GgmlDType::Q8_0),
         ("Q4_K", BlockKind::Q4K, GgmlDType::Q4K),
+        ("Q5_K", BlockKind::Q5K, GgmlDType::Q5K),
         ("Q6_K", BlockKind::Q6K, GgmlDType::Q6K),
     ];
     for (name, kind, dtype) in kinds {
@@ -90,6 +94,47 @@ fn products(c: &mut Criterion) {
     }
 }
 
+/// Plain numbers, and what is fused around a product: the norm before it, the gate after it.
+fn forms(c: &mut Criterion) {
+    let pool = ThreadPool::new(threads()).expect("threads");
+    for form in [
+        ProductForm::F16,
+        ProductForm::Bf16,
+        ProductForm::F32,
+        ProductForm::Normed,
+        ProductForm::Gated,
+    ] {
+        let mut group = c.benchmark_group(format!("product {form:?}"));
+        for m in [1, 8, 512] {
+            let (n, k) = (3072, 768);
+            let rig = ProductRig::new(form, (m, n, k)).expect("memory");
+            group.throughput(Throughput::Elements(2 * (m * n * k) as u64));
+            group.bench_function(BenchmarkId::from_parameter(m), |b| {
+                b.iter(|| pool.install(|| rig.run().expect("a product")))
+            });
+        }
+        group.finish();
+    }
+}
+
+/// The whole vocabulary of SmolLM2-135M for one row, which no cache holds: bytes as fast as memory gives them.
+fn vocabulary(c: &mut Criterion) {
+    let pool = ThreadPool::new(threads()).expect("threads");
+    let (n, k) = (49_152, 576);
+    let weights = Tensor::randn(0f32, 1f32, (n, k), &Device::Cpu).expect("weights");
+    let raw = QTensor::quantize(&weights, GgmlDType::Q8_0).expect("a type of blocks");
+    let raw = raw.data().expect("bytes").into_owned();
+    let packed = PackedMatrix::pack(BlockKind::Q8_0, &raw, n, k).expect("a whole matrix");
+    let rows = QuantizedRows::quantize(&vec![0.5f32; k], &packed);
+    let mut out = vec![0.0; n];
+    let mut group = c.benchmark_group("vocabulary Q8_0");
+    group.throughput(Throughput::Bytes(packed.bytes() as u64));
+    group.bench_function("1 row", |b| {
+        b.iter(|| pool.install(|| matmul(Isa::detect(), &rows, &packed, &mut out)));
+    });
+    group.finish();
+}
+
 fn attention(c: &mut Criterion) {
     let pool = ThreadPool::new(threads()).expect("threads");
     let mut group = c.benchmark_group("attention");
@@ -107,5 +152,5 @@ fn attention(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, ceilings, products, attention);
+criterion_group!(benches, ceilings, products, forms, vocabulary, attention);
 criterion_main!(benches);
