@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Write as _};
 
-/// A table; a head of empty names is left out.
+/// A table; a head of empty names is left out. Columns of words stand left, of numbers right.
 ///
 /// # Errors
 /// None: writing to a string cannot fail.
@@ -11,17 +11,26 @@ pub(crate) fn table(
     head: &[&str],
     rows: impl Iterator<Item = Vec<String>>,
 ) -> fmt::Result {
+    let rows: Vec<Vec<String>> = rows.collect();
+    let first = rows.first();
+    let side = |column: usize| {
+        let words = |cell: &String| cell.starts_with(char::is_alphabetic);
+        let is_words = first.and_then(|row| row.get(column)).is_some_and(words);
+        if is_words { " class=\"w\"" } else { "" }
+    };
     page.push_str("<table>");
     if head.iter().any(|name| !name.is_empty()) {
         page.push_str("<tr>");
-        head.iter()
-            .try_for_each(|name| write!(page, "<th>{name}</th>"))?;
+        for (column, name) in head.iter().enumerate() {
+            write!(page, "<th{}>{name}</th>", side(column))?;
+        }
         page.push_str("</tr>");
     }
-    for row in rows {
+    for row in &rows {
         page.push_str("\n<tr>");
-        row.iter()
-            .try_for_each(|cell| write!(page, "<td>{}</td>", escaped(cell)))?;
+        for (column, cell) in row.iter().enumerate() {
+            write!(page, "<td{}>{}</td>", side(column), escaped(cell))?;
+        }
         page.push_str("</tr>");
     }
     page.push_str("</table>\n");
@@ -50,11 +59,14 @@ mod tests {
     #[test]
     fn what_others_chose_is_no_markup() {
         let mut page = String::new();
-        let rows = [vec!["<b>&\"".to_owned(), "1".to_owned()]];
-        table(&mut page, &["name", ""], rows.into_iter()).unwrap();
-        assert!(page.contains("<tr><th>name</th><th></th></tr>"), "{page}");
+        let rows = [["<b>&\"", "1", "so"].map(str::to_owned).to_vec()];
+        table(&mut page, &["name", "", "why"], rows.into_iter()).unwrap();
         assert!(
-            page.contains("<td>&lt;b&gt;&amp;&quot;</td><td>1</td>"),
+            page.contains("<tr><th>name</th><th></th><th class=\"w\">why</th></tr>"),
+            "{page}"
+        );
+        assert!(
+            page.contains("<td>&lt;b&gt;&amp;&quot;</td><td>1</td><td class=\"w\">so</td>"),
             "{page}"
         );
     }

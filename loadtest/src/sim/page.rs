@@ -2,6 +2,7 @@
 //! good on paper too.
 
 mod curves;
+mod labels;
 mod map;
 
 use std::fmt::{self, Write as _};
@@ -10,13 +11,14 @@ use self::curves::curves;
 use self::map::{map, slowest};
 use super::report::{PolicyReport, Report};
 use crate::report::markup::{escaped, table};
+use crate::stats::Summary;
 
 const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;max-width:1080px;margin:2em auto;padding:0 1em;color:#222}\
 h1{font-size:1.5em}h2{font-size:1.1em;margin-top:1.8em;border-bottom:1px solid #ccc}\
 table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums;font-size:.85em}\
-th,td{text-align:right;padding:.15em .5em;border-bottom:1px solid #e4e4e4}th:first-child,td:first-child{text-align:left}\
+th,td{text-align:right;padding:.15em .5em;border-bottom:1px solid #e4e4e4}th:first-child,td:first-child,.w{text-align:left}\
 .maps{display:flex;flex-wrap:wrap;gap:1em}figure{margin:0;flex:1 1 300px}figcaption{font-size:.85em;color:#555}\
-svg{width:100%;height:auto}text{font:10px system-ui,sans-serif}\
+svg{width:100%;height:auto}text{font:10px system-ui,sans-serif}.maps text{font-size:9px;paint-order:stroke;stroke:#fff;stroke-width:2px}\
 @media print{body{margin:0;max-width:none}figure,table{break-inside:avoid}h2{break-after:avoid}}";
 
 /// The report as a page.
@@ -64,6 +66,14 @@ fn write(report: &Report, page: &mut String) -> fmt::Result {
     Ok(())
 }
 
+/// A time in milliseconds; a dash where no request was counted.
+fn time(of: &Summary, ms: f64) -> String {
+    match of.count {
+        0 => "-".to_owned(),
+        _ => format!("{ms:.0}"),
+    }
+}
+
 fn policies(report: &Report, page: &mut String) -> fmt::Result {
     let heads = [
         "policy",
@@ -84,10 +94,10 @@ fn policies(report: &Report, page: &mut String) -> fmt::Result {
             policy.policy.to_owned(),
             policy.done.to_string(),
             policy.failed.values().sum::<u64>().to_string(),
-            format!("{:.0}", policy.ttft_ms.p50),
-            format!("{:.0}", policy.ttft_ms.p95),
-            format!("{:.0}", policy.ttft_ms.p99),
-            format!("{:.0}", policy.e2e_ms.mean),
+            time(&policy.ttft_ms, policy.ttft_ms.p50),
+            time(&policy.ttft_ms, policy.ttft_ms.p95),
+            time(&policy.ttft_ms, policy.ttft_ms.p99),
+            time(&policy.e2e_ms, policy.e2e_ms.mean),
             format!("{:.1}", policy.tpot_ms.p50),
             format!("{:.0} %", 100.0 * policy.utilisation),
             format!("{:.1} %", 100.0 * policy.cached_share),
@@ -96,6 +106,13 @@ fn policies(report: &Report, page: &mut String) -> fmt::Result {
         ]
     });
     table(page, &heads, rows)?;
+    if report
+        .policies
+        .iter()
+        .all(|policy| policy.ttft_ms.count == 0)
+    {
+        page.push_str("<p>All requests came during the warm-up; none is counted.</p>\n");
+    }
     writeln!(
         page,
         "<p>Peak / mean: requests sent to a site within one status period ({} ms), the most over the mean, at the worst site.</p>",
@@ -125,9 +142,9 @@ fn sites(policy: &PolicyReport, page: &mut String) -> fmt::Result {
             site.done.to_string(),
             format!("{:.1} %", 100.0 * site.share),
             format!("{:.0} %", 100.0 * site.utilisation),
-            format!("{:.0}", site.ttft_ms.p50),
-            format!("{:.0}", site.ttft_ms.p95),
-            format!("{:.0}", site.ttft_ms.p99),
+            time(&site.ttft_ms, site.ttft_ms.p50),
+            time(&site.ttft_ms, site.ttft_ms.p95),
+            time(&site.ttft_ms, site.ttft_ms.p99),
             site.output_tokens.to_string(),
             format!("{:.0}", site.grams),
             format!("{:.2}", site.herding.peak_over_mean),

@@ -14,7 +14,7 @@ use crate::stats::Summary;
 const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;max-width:900px;margin:2em auto;padding:0 1em;color:#222}\
 h1{font-size:1.5em}h2{font-size:1.1em;margin-top:1.8em;border-bottom:1px solid #ccc}\
 table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums;font-size:.9em}\
-th,td{text-align:right;padding:.2em .6em;border-bottom:1px solid #e4e4e4}th:first-child,td:first-child{text-align:left}\
+th,td{text-align:right;padding:.2em .6em;border-bottom:1px solid #e4e4e4}th:first-child,td:first-child,.w{text-align:left}\
 .verdict{padding:.6em 1em;border-left:6px solid;font-weight:600}.good{border-color:#009e73;background:#e8f6f1}\
 .bad{border-color:#d55e00;background:#fdf0e7}figure{margin:1em 0}figcaption{font-size:.85em;color:#555}\
 .still svg{width:100%;height:auto}.key{display:inline-block;font-size:.75em;border-left:1.5em solid;padding:0 .4em;margin:.1em .6em .1em 0;line-height:.6em}.plot{display:none}.live .plot{display:block}.live .still{display:none}dt{font-weight:600}dd{margin:0 0 .4em 1.5em;font-size:.9em}\
@@ -72,6 +72,7 @@ fn body(report: &Report, charts: &[Chart], page: &mut String) -> std::fmt::Resul
     beside::groups(report, page)?;
     beside::extras(report, page)?;
     beside::probes(report, page)?;
+    beside::faults(report, page)?;
     beside::server(report, page)?;
     failures(report, page)?;
     beside::client(report, page)?;

@@ -33,10 +33,12 @@ pub(super) fn curves(report: &Report, page: &mut String) -> fmt::Result {
         writeln!(
             page,
             "<line x1=\"{0:.1}\" x2=\"{0:.1}\" y1=\"8\" y2=\"{1}\" stroke=\"#ddd\"/><text x=\"{0:.1}\" y=\"{2}\" \
-             text-anchor=\"middle\">{ms} ms</text>",
+             text-anchor=\"{3}\">{ms} ms</text>",
             x(ms),
             SIZE.1 - BOTTOM,
-            SIZE.1 - 8.0
+            SIZE.1 - 8.0,
+            // The last one would reach beyond the edge.
+            if decade == to as i32 { "end" } else { "middle" }
         )?;
     }
     for share in [0.5, 0.95, 1.0] {

@@ -2,6 +2,7 @@
 
 use std::fmt::{self, Write as _};
 
+use super::labels::{Disc, LETTER, Label, labels};
 use crate::report::markup::escaped;
 use crate::sim::report::{PolicyReport, Report, SiteReport};
 
@@ -21,8 +22,19 @@ pub(super) fn map(policy: &PolicyReport, slowest: f64, page: &mut String) -> fmt
         let fill = "fill=\"#f3f1ea\" stroke=\"#c9c4b5\" stroke-width=\"0.7\"";
         writeln!(page, "<polygon points=\"{}\" {fill}/>", points.join(" "))?;
     }
-    for site in &policy.sites {
-        disc(site, slowest, page)?;
+    let discs: Vec<Disc> = policy.sites.iter().map(disc).collect();
+    let labels = labels(&discs, MAP);
+    for (disc, label) in discs.iter().zip(&labels).filter(|(_, label)| label.is_far) {
+        line(disc, label, page)?;
+    }
+    for (site, (disc, label)) in policy.sites.iter().zip(discs.iter().zip(&labels)) {
+        draw(site, disc, slowest, page)?;
+        let (x, y) = label.at;
+        let (y, name) = (y + LETTER.0 / 3.0, escaped(&site.name));
+        writeln!(
+            page,
+            "<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"middle\">{name}</text>"
+        )?;
     }
     writeln!(
         page,
@@ -32,23 +44,37 @@ pub(super) fn map(policy: &PolicyReport, slowest: f64, page: &mut String) -> fmt
     )
 }
 
-fn disc(site: &SiteReport, slowest: f64, page: &mut String) -> fmt::Result {
-    let (x, y) = projected(site.place.0, site.place.1);
-    let radius = 3.0 + 40.0 * (site.share / std::f64::consts::PI).sqrt();
-    let name = escaped(&site.name);
+fn disc(site: &SiteReport) -> Disc {
+    Disc {
+        at: projected(site.place.0, site.place.1),
+        radius: 3.0 + 40.0 * (site.share / std::f64::consts::PI).sqrt(),
+        letters: site.name.chars().count(),
+    }
+}
+
+/// From a disc to its name.
+fn line(disc: &Disc, label: &Label, page: &mut String) -> fmt::Result {
+    let ((x, y), (to_x, to_y)) = (disc.at, label.at);
+    writeln!(
+        page,
+        "<line x1=\"{x:.1}\" y1=\"{y:.1}\" x2=\"{to_x:.1}\" y2=\"{to_y:.1}\" stroke=\"#999\" stroke-width=\".5\"/>"
+    )
+}
+
+fn draw(site: &SiteReport, disc: &Disc, slowest: f64, page: &mut String) -> fmt::Result {
+    let (x, y) = disc.at;
     // From 10 ms to the slowest, by its logarithm: blue (hue 210) to red (0).
     let late = (site.ttft_ms.p95.max(10.0) / 10.0).ln() / (slowest.max(20.0) / 10.0).ln();
     let hue = 210.0 * (1.0 - late.clamp(0.0, 1.0));
     writeln!(
         page,
-        "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"{radius:.1}\" fill=\"hsl({hue:.0},75%,50%)\" fill-opacity=\".7\" \
-         stroke=\"#333\" stroke-width=\".5\"><title>{name}: {:.1} % of requests, p95 {:.0} ms, {:.0} % busy</title></circle>\
-         <text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{name}</text>",
+        "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"{:.1}\" fill=\"hsl({hue:.0},75%,50%)\" fill-opacity=\".7\" \
+         stroke=\"#333\" stroke-width=\".5\"><title>{}: {:.1} % of requests, p95 {:.0} ms, {:.0} % busy</title></circle>",
+        disc.radius,
+        escaped(&site.name),
         100.0 * site.share,
         site.ttft_ms.p95,
         100.0 * site.utilisation,
-        x,
-        y - radius - 1.5
     )
 }
 
