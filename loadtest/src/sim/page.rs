@@ -17,7 +17,7 @@ const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;max-width:1080px;ma
 h1{font-size:1.5em}h2{font-size:1.1em;margin-top:1.8em;border-bottom:1px solid #ccc}\
 table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums;font-size:.85em}\
 th,td{text-align:right;padding:.15em .5em;border-bottom:1px solid #e4e4e4}th:first-child,td:first-child,.w{text-align:left}\
-.maps{display:flex;flex-wrap:wrap;gap:1em}figure{margin:0;flex:1 1 300px}figcaption{font-size:.85em;color:#555}\
+.maps{display:flex;flex-wrap:wrap;gap:1em}figure{margin:0;flex:1 1 300px;max-width:360px}figcaption{font-size:.85em;color:#555}\
 svg{width:100%;height:auto}text{font:10px system-ui,sans-serif}.maps text{font-size:9px;paint-order:stroke;stroke:#fff;stroke-width:2px}\
 @media print{body{margin:0;max-width:none}figure,table{break-inside:avoid}h2{break-after:avoid}}";
 
