@@ -207,6 +207,8 @@ pub struct Usage {
     pub cached_tokens: u32,
     /// Tokens produced over all choices.
     pub completion_tokens: u32,
+    /// Time of the device: of each step that it was in, its part by its tokens there.
+    pub device_time: Duration,
 }
 
 /// Why a submission was refused before anything ran. Nothing is held for it.

@@ -37,6 +37,8 @@ pub(crate) struct Core {
     next_deadline: Option<Duration>,
     batch: BatchBuilder,
     outcomes: Vec<RowOutcome>,
+    /// Whose the step is, and how many of its tokens.
+    shares: Vec<(RequestId, u32)>,
     last_step: Step,
     failed_steps: u32,
     meter: Meter,
@@ -76,6 +78,7 @@ impl Core {
             next_deadline: None,
             batch: BatchBuilder::default(),
             outcomes: Vec::new(),
+            shares: Vec::new(),
             last_step: Step::default(),
             failed_steps: 0,
             meter: Meter::default(),
@@ -99,8 +102,8 @@ impl Core {
         self.requests.insert(id, request);
     }
 
-    /// One turn: ends what is over time, then runs a step.
-    pub(crate) fn turn(&mut self, now: Duration) -> Turn {
+    /// One turn: ends what is over time, then runs a step, which `clock` times from `now` on.
+    pub(crate) fn turn(&mut self, now: Duration, clock: &dyn Fn() -> Duration) -> Turn {
         if self.next_deadline.is_some_and(|deadline| deadline <= now) {
             self.expire(now);
         }
@@ -116,6 +119,7 @@ impl Core {
         }
         let held = self.scheduler.scheduled().count();
         let guilty = self.run();
+        self.share_out(clock().saturating_sub(now));
         for &id in &guilty {
             self.scheduler.unschedule(id);
         }
@@ -208,6 +212,20 @@ impl Core {
             }
         }
         guilty
+    }
+
+    /// Gives each request its part of the time of the step in hand, by its tokens there.
+    fn share_out(&mut self, took: Duration) {
+        let shares = self.scheduler.scheduled();
+        let shares = shares.map(|sequence| (sequence.id.request, sequence.scheduled));
+        self.shares.clear();
+        self.shares.extend(shares);
+        let all: u32 = self.shares.iter().map(|(_, tokens)| tokens).sum();
+        for (id, tokens) in &self.shares {
+            if let Some(request) = self.requests.get_mut(id) {
+                request.takes(took.saturating_mul(*tokens) / all.max(1));
+            }
+        }
     }
 
     /// Runs a part of the step in hand and appends its outcomes, or nothing.

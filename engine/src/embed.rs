@@ -19,6 +19,7 @@ use hansa_models::text::TextError;
 use tokio::sync::{oneshot, watch};
 
 use self::batches::Batches;
+pub use self::queue::Stopper;
 use self::queue::{Queue, Seat};
 use self::sim::SimEmbedder;
 use crate::api::{Clock, EngineError, EngineState, Stats, SubmitError};
@@ -129,12 +130,19 @@ pub struct EmbedHandle {
 #[derive(Debug)]
 pub struct Vectors {
     answer: oneshot::Receiver<Answer>,
+    stopper: Stopper,
 }
 
 /// One vector for each text, or why there are none.
 type Answer = Result<Vec<Vec<f32>>, EngineError>;
 
 impl Vectors {
+    /// What stops the request while it is waited for.
+    #[must_use]
+    pub fn stopper(&self) -> Stopper {
+        self.stopper.clone()
+    }
+
     /// One vector for each input, in their order.
     ///
     /// # Errors
@@ -219,8 +227,8 @@ impl EmbedHandle {
         if deadline.is_some_and(|at| at <= (self.clock)()) {
             return Err(SubmitError::DeadlineExceeded);
         }
-        let answer = self.queue.push(inputs, deadline)?;
-        Ok(Vectors { answer })
+        let (answer, stopper) = self.queue.push(inputs, deadline)?;
+        Ok(Vectors { answer, stopper })
     }
 
     /// The model, once loaded: its bounds and its tokenizer.

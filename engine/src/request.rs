@@ -1,6 +1,7 @@
 //! One submission on its way through the engine: its choices' text, its usage, its events.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use hansa_models::text::TextCodec;
 
@@ -109,6 +110,11 @@ impl Request {
             self.outlet.end(Event::Done(self.usage));
         }
         Fate::Ends
+    }
+
+    /// It had the device for so long.
+    pub(crate) fn takes(&mut self, time: Duration) {
+        self.usage.device_time += time;
     }
 
     /// Prompt tokens that came from the prefix cache.

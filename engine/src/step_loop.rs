@@ -135,7 +135,7 @@ impl Resident for StepLoop {
             return After::Over;
         }
         self.shared.begin_step(now);
-        let turn = self.core.turn(now);
+        let turn = self.core.turn(now, &*self.options.clock);
         self.shared.end_step();
         let took = (self.options.clock)().saturating_sub(now);
         if turn == Turn::Stepped {

@@ -19,7 +19,7 @@ use hansa_gateway::quota::allocation::Total;
 use hansa_gateway::quota::amount::{Amounts, Tokens};
 use hansa_gateway::quota::charge::Spent;
 use hansa_gateway::quota::export::report::{self, Report};
-use hansa_gateway::quota::ledger::{Drawn, Ledger, Outcome, Record};
+use hansa_gateway::quota::ledger::{Drawn, Ledger, Outcome, Record, Served};
 use hansa_gateway::quota::reservation::Slip;
 use hansa_gateway::quota::store::embedded::EmbeddedLedger;
 use hansa_gateway::quota::{Quota, open};
@@ -230,6 +230,7 @@ fn record(number: u64) -> Record {
                 excess: 0,
             },
         }],
+        served: Served::default(),
     }
 }
 

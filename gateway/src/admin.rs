@@ -71,7 +71,7 @@ pub fn router(metrics: &Metrics, health: Health, fleet: Fleet, gate: Gate) -> Ro
         .method_not_allowed_fallback(async || ApiError::method_not_allowed())
         // As in `stack`: a web page must not read this through a name that is made to resolve here.
         .layer(from_fn(host::check))
-        .layer(from_fn_with_state(metrics.clone(), fence::contain))
+        .layer(from_fn_with_state(metrics.clone(), fence::around))
 }
 
 fn decision_routes() -> Routes<Admin> {

@@ -59,6 +59,8 @@ enum Command {
     Usage(usage::UsageCommand),
     /// Requests of a running server that are not over, with what they hold
     Reservations(admin::AdminArgs),
+    /// What gateways that share a PostgreSQL have on lease
+    Leases(admin::AdminArgs),
     /// Where a request went and why, as JSON; kept for some minutes
     Decisions {
         /// Its id, as in the answer's `x-request-id`
@@ -188,6 +190,7 @@ impl Cli {
             Command::Allocations(command) => accounts::allocations(command),
             Command::Usage(command) => usage::run(command),
             Command::Reservations(admin) => accounts::reservations(admin),
+            Command::Leases(admin) => accounts::leases(admin),
             Command::Decisions { request, admin } => accounts::decisions(&request, admin),
         }
     }

@@ -1,60 +1,89 @@
-//! After a start, asks servers of ours for usage that an earlier life of this one never settled, and settles it.
+//! Asks servers of ours for usage that a life which is over never settled, and settles it: that of this server's own earlier
+//! lives after a start, and where gateways share a store that of any of them, whenever one ends without a goodbye.
 
-use std::cmp::Reverse;
-use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
+use uuid::Uuid;
 
 use crate::limits::{USAGE_ASK, USAGE_KEPT};
 use crate::quota::Quota;
-use crate::quota::ledger::LedgerError;
 use crate::upstream::registry::Models;
-use crate::upstream::usage::{Finished, Wanted};
+use crate::upstream::usage::{Finished, Lives, Wanted};
 
-/// Asks `models` for what is `quota`'s, for as long as upstreams keep it. Whatever is found is charged once.
+/// Asks `models` for what is `quota`'s. Whatever is found is charged once.
 pub(crate) async fn collect(models: Arc<Models>, quota: Quota) {
     let Some((owner, run)) = quota.lives() else {
         return;
     };
-    let collecting = async {
-        let (first, longest) = USAGE_ASK;
-        let mut wait = first;
-        loop {
-            let found = models.finished(Wanted::Of { owner, run }).await;
-            wait = match found.is_empty() {
-                true => longest.min(wait * 2),
-                false => first,
-            };
-            if !found.is_empty() {
-                let quota = quota.clone();
-                let settled = spawn_blocking(move || settle(&quota, found)).await;
-                // A ledger that fails ends the server by itself.
-                let Ok(Ok(settled)) = settled else { return };
-                tracing::info!(
-                    requests = settled.len(),
-                    "charged what an earlier life of this server left open"
-                );
-                models.acknowledge(&settled);
-            }
-            sleep(wait).await;
-        }
-    };
-    // Then nobody has anything of it any more.
-    let _ = timeout(USAGE_KEPT, collecting).await;
+    if quota.is_shared() {
+        of_others(&models, &quota, owner).await;
+    } else {
+        let own = of_own(&models, &quota, owner, run);
+        // Then nobody has anything of it any more.
+        let _ = timeout(USAGE_KEPT, own).await;
+    }
 }
 
-/// Charges what was found; the requests that are safe in the ledger.
-fn settle(quota: &Quota, mut found: Vec<Finished>) -> Result<Vec<Arc<str>>, LedgerError> {
-    // Of several servers that served the same request the one that did most is paid.
-    found.sort_by_key(|one| Reverse(one.usage.completion_tokens));
-    let (mut seen, mut settled) = (HashSet::new(), Vec::new());
-    for one in found {
-        if !seen.insert(Arc::clone(&one.charge)) || quota.settle_found(&one)? {
-            settled.push(one.id);
-        }
+/// What earlier lives of this server left, for ever.
+async fn of_own(models: &Models, quota: &Quota, owner: Uuid, run: Uuid) {
+    let mut pace = Pace::default();
+    loop {
+        let lives = Lives::But(run);
+        let found = models.finished(Wanted::Of { owner, lives }).await;
+        // A ledger that fails ends the server by itself.
+        let Some(charged) = charge(models, quota, found).await else {
+            return;
+        };
+        sleep(pace.after(charged > 0)).await;
     }
-    quota.ledger().flush()?;
-    Ok(settled)
+}
+
+/// What lives of gateways left that share the store, for ever. All that go on ask, and each request is charged once.
+async fn of_others(models: &Models, quota: &Quota, owner: Uuid) {
+    let mut pace = Pace::default();
+    loop {
+        let mut found = Vec::new();
+        for run in quota.left_behind().await {
+            let lives = Lives::One(run);
+            found.extend(models.finished(Wanted::Of { owner, lives }).await);
+        }
+        // A store that is away just now is asked again.
+        let charged = charge(models, quota, found).await.unwrap_or(0);
+        sleep(pace.after(charged > 0)).await;
+    }
+}
+
+/// Charges what was found and lets it go; how many requests that were, or `None` where the ledger cannot.
+async fn charge(models: &Models, quota: &Quota, found: Vec<Finished>) -> Option<usize> {
+    if found.is_empty() {
+        return Some(0);
+    }
+    let quota = quota.clone();
+    let settled = spawn_blocking(move || quota.settle_found(found)).await;
+    let settled = settled.ok()?.ok()?;
+    let requests = settled.len();
+    if requests > 0 {
+        tracing::info!(requests, "charged what a life that is over left open");
+        models.acknowledge(&settled);
+    }
+    Some(requests)
+}
+
+/// How long to wait before asking again.
+#[derive(Debug, Default)]
+struct Pace(Duration);
+
+impl Pace {
+    /// Short after something was found, and longer each time that nothing was.
+    fn after(&mut self, any: bool) -> Duration {
+        let (first, longest) = USAGE_ASK;
+        self.0 = match any {
+            true => first,
+            false => longest.min(self.0.max(first) * 2),
+        };
+        self.0
+    }
 }

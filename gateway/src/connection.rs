@@ -1,10 +1,11 @@
 //! What each connection carries: a count of its requests, guards against clients that do not read, and an executor whose
 //! tasks somebody waits for.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -16,62 +17,61 @@ use hyper::body::Incoming;
 use hyper::rt::Executor;
 use hyper::service::Service;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::sync::watch;
-use tokio::time::{Sleep, sleep, timeout};
+use tokio::time::{Sleep, sleep};
 use tokio_util::task::TaskTracker;
 
 use crate::layers::peer::Caller;
 use crate::unread::{Progress, run_while_read};
 
 /// The requests of one connection. Clones share it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Activity {
-    counts: Arc<watch::Sender<Counts>>,
+    counts: Arc<Counts>,
 }
 
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Default)]
 struct Counts {
-    in_flight: u32,
-    started: u64,
+    in_flight: AtomicU32,
+    started: AtomicU64,
 }
 
 impl Activity {
-    pub(crate) fn new() -> Self {
-        Self {
-            counts: Arc::new(watch::Sender::new(Counts::default())),
-        }
-    }
-
     /// Whether no request is in flight: none whose answer has not wholly left for the connection.
     pub(crate) fn is_idle(&self) -> bool {
-        self.counts.borrow().in_flight == 0
+        self.counts.in_flight.load(Ordering::Acquire) == 0
     }
 
     /// Resolves once no request has come for `first` since the start, or for `later` since the last one ended. hyper's
     /// header timeout covers neither the wait for the first byte nor HTTP/2.
+    ///
+    /// No request wakes it: it looks whenever its connection moves, and when its timer fires, which is moved on only then.
     pub(crate) async fn idle_for(&self, first: Duration, later: Duration) {
-        let mut counts = self.counts.subscribe();
-        loop {
-            let seen = match counts.wait_for(|now| now.in_flight == 0).await {
-                Ok(now) => now.started,
-                Err(_) => return,
-            };
-            // The first request may have come and gone before this looked.
-            let limit = if seen == 0 { first } else { later };
-            if timeout(limit, counts.wait_for(|now| now.started != seen))
-                .await
-                .is_err()
-            {
-                return;
+        let mut timer = pin!(sleep(first));
+        let mut seen = 0;
+        let mut idle_until = Some(timer.deadline());
+        poll_fn(|cx| {
+            loop {
+                let started = self.counts.started.load(Ordering::Acquire);
+                if !self.is_idle() {
+                    idle_until = None;
+                } else if idle_until.is_none() || started != seen {
+                    idle_until = Some(sleep(later).deadline());
+                }
+                seen = started;
+                ready!(timer.as_mut().poll(cx));
+                match idle_until {
+                    Some(moment) if moment <= timer.deadline() => return Poll::Ready(()),
+                    Some(moment) => timer.as_mut().reset(moment),
+                    None => timer.set(sleep(later)),
+                }
             }
-        }
+        })
+        .await;
     }
 
     fn enter(&self) -> InFlight {
-        self.counts.send_modify(|counts| {
-            counts.in_flight += 1;
-            counts.started += 1;
-        });
+        self.counts.started.fetch_add(1, Ordering::AcqRel);
+        self.counts.in_flight.fetch_add(1, Ordering::AcqRel);
         InFlight {
             activity: self.clone(),
         }
@@ -86,9 +86,8 @@ struct InFlight {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.activity
-            .counts
-            .send_modify(|counts| counts.in_flight -= 1);
+        let counts = &self.activity.counts;
+        counts.in_flight.fetch_sub(1, Ordering::AcqRel);
     }
 }
 

@@ -187,6 +187,9 @@ pub const CALL_SPACE_MAX: usize = 256;
 /// pool, where a switch costs little beside the parsing.
 pub const PARSE_INLINE_BYTES_MAX: usize = 128 << 10;
 
+/// Bytes of a body that is copied out of what its connection has read: half of what that holds at least.
+pub const BODY_COPIED_BYTES_MAX: usize = 4 << 10;
+
 /// Large bodies that are parsed at once; more would only share the same cores and hold more memory.
 pub const PARSE_LARGE_MAX: usize = 4;
 
@@ -227,6 +230,24 @@ pub const LINK_HTTP1_IDLE_MAX: usize = 64;
 /// Time that a connection to an upstream is kept without a request: under the minute that servers and middlemen usually
 /// give it, so that we close first.
 pub const LINK_IDLE: Duration = Duration::from_secs(50);
+
+/// Bytes of one piece of a request's body that is written from where it lies; less is copied, which costs less than one
+/// more entry in a list of pieces.
+pub const PIECE_BYTES_MIN: usize = 4 << 10;
+
+/// Tokens of an answer that is asked for in one piece where its client wants it so. Even a slow server makes as many in a
+/// fraction of the time that it has for a first byte, and where the client leaves meanwhile, and nobody can tell how many
+/// were made, no more than these are charged. More are streamed: only a stream shows that a server died.
+pub const WHOLE_TOKENS_MAX: u32 = 512;
+
+/// Bytes of such an answer: the longest tokens, each character of them an escape, in as many calls of functions as fit.
+pub const WHOLE_ANSWER_BYTES_MAX: usize = 1 << 20;
+
+/// Time in which at least one answer of a group of servers is streamed, of those that could come in one piece.
+pub const STREAMED_PERIOD: Duration = Duration::from_secs(1);
+
+/// Bytes of a chunk that are remembered beside its text; some hundreds are usual.
+pub const TEMPLATE_BYTES_MAX: usize = 4 << 10;
 
 /// Silence after which a server of ours is asked whether it is still there: a dead one is known within ten seconds.
 pub const LINK_PING_INTERVAL: Duration = Duration::from_secs(5);
@@ -389,6 +410,9 @@ pub const USAGE_KEPT: Duration = Duration::from_secs(600);
 
 /// Requests whose usage is kept, of those that were told it and of those that were not each; some 500 bytes of each.
 pub const USAGE_KEPT_MAX: usize = 8_192;
+
+/// Lives of gateways whose usage is asked for at once, where many ended lately.
+pub const USAGE_RUNS_MAX: usize = 64;
 
 /// First and longest wait before usage is asked for again: at once after a short break, rarely while a server is away.
 pub const USAGE_ASK: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(15));

@@ -180,7 +180,7 @@ impl Listener {
     where
         Io: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let activity = Activity::new();
+        let activity = Activity::default();
         let io = TokioIo::new(StallGuard::new(io, self.options.write_timeout));
         let service = CountedService::new(
             TowerToHyperService::new(self.service.clone()),
@@ -190,6 +190,8 @@ impl Listener {
         let mut connection = pin!(self.http.serve_connection_with_upgrades(io, service));
         let header_timeout = self.options.header_timeout;
         tokio::select! {
+            // What becomes of its requests is looked at after it has moved.
+            biased;
             result = connection.as_mut() => return log_end(result),
             () = activity.idle_for(header_timeout, self.idle_max) => {}
             () = self.drain.reached(Phase::Draining) => {}

@@ -4,18 +4,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
-use axum::middleware::from_fn_with_state;
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse as _, Response};
 use tokio_util::task::TaskTracker;
-use tower::ServiceBuilder;
+use tracing::Instrument as _;
 
 use crate::clock::Clock;
+use crate::drain::DrainWatch;
 use crate::health::Health;
-use crate::layers::authenticate::{self, Gate};
+use crate::layers::authenticate::Gate;
 use crate::layers::body::BodyLimits;
-use crate::layers::observe::Observer;
+use crate::layers::observe::{Observer, Record};
 use crate::layers::peer::Peers;
-use crate::layers::{body, fence, gate, host, observe, peer, request_id};
+use crate::layers::{body, fence, gate, host, request_id};
+use crate::openai::error::ApiError;
 use crate::telemetry::Metrics;
 
 /// Id of a request, ours or the client's: in its log line, in `x-request-id`, and in its extensions.
@@ -49,43 +52,16 @@ pub struct Shared {
 /// timers of a request's head (nothing can be said of a request before its head is there), and the end of streams that
 /// nobody reads (it drops a request with all that its layers hold).
 pub fn build(api: Router, shared: &Shared) -> Router {
-    let of_all = ServiceBuilder::new()
-        // Request id: outside of everything that can refuse, so that each answer and each log line carries it.
-        .layer(from_fn_with_state(
-            shared.clock.clone(),
-            request_id::assign,
-        ))
-        // Span, log line and counts: inside the id, which they name, and outside the fence, so that panics are counted.
-        .layer(from_fn_with_state(observer(shared), observe::observe))
-        // Panic fence: outside of all code that handles content.
-        .layer(from_fn_with_state(shared.metrics.clone(), fence::contain))
-        // Peer: before everything that asks who calls, since a peer's requests were let in by the server before it; inside
-        // the log line, so that an operator sees who is refused.
-        .layer(from_fn_with_state(shared.peers.clone(), peer::identify))
-        // Host: before any handler and probes too, since a web page whose name is made to resolve to this machine (DNS
-        // rebinding) must learn nothing; inside the id and the log line, so that an operator sees who is refused. With keys
-        // any name will do: they, and not the address, keep strangers out.
-        .layer(from_fn_with_state(
-            shared.gate.tenants.require_keys(),
-            host::check_without_keys,
-        ));
-    let of_api = ServiceBuilder::new()
-        // Drain gate: before any work on a request that will not be served. Probes pass beside it: they must go on.
-        .layer(from_fn_with_state(
-            shared.health.drain.clone(),
-            gate::pass,
-        ))
-        // Authentication: nothing below runs for strangers. Without keys everyone passes, and `serve` listens on loopback
-        // only.
-        .layer(from_fn_with_state(
-            shared.gate.clone(),
-            authenticate::check,
-        ))
-        // Body limits: after authentication, so that a stranger cannot make us hold a body, and after the id, so that a
-        // refusal carries it. The length that a client declares is judged before a byte is read.
-        .layer(from_fn_with_state(body_limits(shared), body::bound))
-        // Our cap is the operator's; axum's own of 2 MB would undercut it.
-        .layer(DefaultBodyLimit::disable());
+    let layers = Arc::new(Layers {
+        observer: Observer {
+            metrics: shared.metrics.clone(),
+            clock: shared.clock.clone(),
+        },
+        peers: shared.peers.clone(),
+        drain: shared.health.drain.clone(),
+        gate: shared.gate.clone(),
+        body: body_limits(shared),
+    });
     // Inside, in the order in which `openai` and the upstreams go through them:
     // Parse and validate against the limits: nothing is reserved or queued for a request that cannot be served.
     // Deadline: fixed here once, as a moment on the server's clock; tokenizer, queue and engine all give up at it.
@@ -94,15 +70,72 @@ pub fn build(api: Router, shared: &Shared) -> Router {
     // Priority queue with fairness: not built; the engine's bounded queue is first come, first served.
     // Adaptive concurrency: not built. Innermost of the waiting: it measures the upstream alone.
     // Route: by the model's name in `upstream::registry`, then among those who serve it in `upstream::routed`.
-    let api = api.layer(of_api);
-    shared.health.clone().router().merge(api).layer(of_all)
+    let api = api.layer(from_fn_with_state(Arc::clone(&layers), of_api));
+    let router = shared.health.clone().router().merge(api);
+    router.layer(from_fn_with_state(layers, of_all))
 }
 
-fn observer(shared: &Shared) -> Observer {
-    Observer {
-        metrics: shared.metrics.clone(),
-        clock: shared.clock.clone(),
+/// What each layer works with.
+struct Layers {
+    observer: Observer,
+    peers: Peers,
+    drain: DrainWatch,
+    gate: Gate,
+    body: BodyLimits,
+}
+
+/// Around every path, probes among them.
+async fn of_all(State(layers): State<Arc<Layers>>, mut request: Request, next: Next) -> Response {
+    let Observer { metrics, clock } = &layers.observer;
+    // Request id: outside of everything that can refuse, so that each answer and each log line carries it.
+    let id = request_id::assign(clock, &mut request);
+    // Span, log line and counts: inside the id, which they name, and outside the fence, so that panics are counted.
+    let record = Record::begin(layers.observer.clone(), &request);
+    let span = record.span().clone();
+    // Panic fence: outside of all code that handles content.
+    let answer = fence::contain(metrics, async {
+        match admit(&layers, &mut request) {
+            Ok(()) => next.run(request).await,
+            Err(refusal) => refusal.into_response(),
+        }
+    });
+    let mut response = record.of(answer.instrument(span).await);
+    request_id::echo(&id, &mut response);
+    response
+}
+
+/// Who may ask anything at all.
+fn admit(layers: &Layers, request: &mut Request) -> Result<(), ApiError> {
+    // Peer: before everything that asks who calls, since a peer's requests were let in by the server before it; inside
+    // the log line, so that an operator sees who is refused.
+    layers.peers.identify(request)?;
+    // Host: before any handler and probes too, since a web page whose name is made to resolve to this machine (DNS
+    // rebinding) must learn nothing; inside the id and the log line, so that an operator sees who is refused. With keys any
+    // name will do: they, and not the address, keep strangers out.
+    match layers.gate.tenants.require_keys() {
+        true => Ok(()),
+        false => host::admit(request),
     }
+}
+
+/// Around the API alone.
+async fn of_api(State(layers): State<Arc<Layers>>, request: Request, next: Next) -> Response {
+    match let_in(&layers, request).await {
+        Ok(request) => next.run(request).await,
+        Err(refusal) => refusal.into_response(),
+    }
+}
+
+async fn let_in(layers: &Layers, mut request: Request) -> Result<Request, ApiError> {
+    // Drain gate: before any work on a request that will not be served. Probes pass beside it: they must go on.
+    gate::admit(&layers.drain)?;
+    // Authentication: nothing below runs for strangers. Without keys everyone passes, and `serve` listens on loopback only.
+    layers.gate.check(&mut request).await?;
+    // Body limits: after authentication, so that a stranger cannot make us hold a body, and after the id, so that a refusal
+    // carries it. The length that a client declares is judged before a byte is read. The cap is the operator's; axum's own
+    // of 2 MB would undercut it.
+    DefaultBodyLimit::disable().apply(&mut request);
+    body::bound(&layers.body, request)
 }
 
 fn body_limits(shared: &Shared) -> BodyLimits {

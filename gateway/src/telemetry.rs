@@ -4,18 +4,21 @@
 //! Labels come from closed sets alone (routes of our router, status codes, models of the config), or a client could make
 //! series without end. Prompts and outputs appear nowhere (I8).
 
+mod known;
+
 use std::fmt;
 use std::io::{IsTerminal, Write, stderr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
-use metrics::{counter, gauge, histogram, with_local_recorder};
+use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram, with_local_recorder};
 use metrics_exporter_prometheus::{
     BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
 };
 use tracing_subscriber::EnvFilter;
 
+use self::known::Known;
 use crate::upstream::UpstreamStatus;
 use crate::upstream::registry::Models;
 
@@ -38,6 +41,14 @@ pub struct Metrics {
 struct Inner {
     recorder: PrometheusRecorder,
     handle: PrometheusHandle,
+    in_flight: Gauge,
+    /// By route, and by route and status.
+    seconds: Known<(), Histogram>,
+    answered: Known<u16, Counter>,
+    /// By site and attempt.
+    routed: Known<&'static str, Counter>,
+    /// By model.
+    ttft: Known<(), Histogram>,
 }
 
 impl Metrics {
@@ -52,8 +63,18 @@ impl Metrics {
             .set_buckets_for_metric(bucketed("hansa_ttft_seconds"), &TTFT_BUCKETS_S)?
             .build_recorder();
         let handle = recorder.handle();
+        let in_flight = with_local_recorder(&recorder, || gauge!("hansa_requests_in_flight"));
+        let inner = Inner {
+            recorder,
+            handle,
+            in_flight,
+            seconds: Known::default(),
+            answered: Known::default(),
+            routed: Known::default(),
+            ttft: Known::default(),
+        };
         let metrics = Self {
-            inner: Arc::new(Inner { recorder, handle }),
+            inner: Arc::new(inner),
         };
         metrics.describe();
         Ok(metrics)
@@ -61,25 +82,32 @@ impl Metrics {
 
     /// Counts a request in.
     pub fn request_began(&self) {
-        self.record(|| gauge!("hansa_requests_in_flight").increment(1.0));
+        self.inner.in_flight.increment(1.0);
     }
 
     /// Counts a request out, after the last byte of its answer or when its client left.
     pub fn request_ended(&self, route: &str, status: StatusCode, took: Duration) {
-        self.record(|| {
-            gauge!("hansa_requests_in_flight").decrement(1.0);
+        let inner = &self.inner;
+        inner.in_flight.decrement(1.0);
+        let answered = inner.answered.get(route, status.as_u16(), || {
             let status = status.as_str().to_owned();
-            counter!("hansa_requests_total", "route" => route.to_owned(), "status" => status)
-                .increment(1);
-            histogram!("hansa_request_seconds", "route" => route.to_owned()).record(took);
+            self.record(|| {
+                counter!("hansa_requests_total", "route" => route.to_owned(), "status" => status)
+            })
         });
+        answered.increment(1);
+        let seconds = inner.seconds.get(route, (), || {
+            self.record(|| histogram!("hansa_request_seconds", "route" => route.to_owned()))
+        });
+        seconds.record(took);
     }
 
     /// Counts the time from a request's arrival at its upstream to its first text.
     pub fn first_token(&self, model: &Arc<str>, after: Duration) {
-        self.record(|| {
-            histogram!("hansa_ttft_seconds", "model" => Arc::clone(model)).record(after);
+        let ttft = self.inner.ttft.get(model, (), || {
+            self.record(|| histogram!("hansa_ttft_seconds", "model" => Arc::clone(model)))
         });
+        ttft.record(after);
     }
 
     /// Tells the figures of quota at this moment.
@@ -93,10 +121,11 @@ impl Metrics {
 
     /// Counts a request that was sent to `site`, for the first time or again.
     pub fn routed(&self, site: &str, attempt: &'static str) {
-        self.record(|| {
-            counter!("hansa_routed_total", "site" => site.to_owned(), "attempt" => attempt)
-                .increment(1);
+        let routed = self.inner.routed.get(site, attempt, || {
+            let site = site.to_owned();
+            self.record(|| counter!("hansa_routed_total", "site" => site, "attempt" => attempt))
         });
+        routed.increment(1);
     }
 
     /// Sets what was told of a model's moment to zero: it is served no more.

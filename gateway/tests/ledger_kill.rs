@@ -45,6 +45,7 @@ fn quota(file: &Path) -> Quota {
         site: "here".into(),
         home: "here".into(),
         default_max_tokens: 16,
+        policy: None,
     };
     let quota = Quota::new(book, ledger, Clock::system(), options);
     quota.replay().unwrap();

@@ -293,7 +293,8 @@ pub(crate) const ALLOCATION: &[Key<Allocation>] = &[
     .example("\"kajaani\""),
     key(
         "currency",
-        "What it is counted in: tokens of prompt and completion, or money by the prices of [[price]].",
+        "What it is counted in: tokens of prompt and completion, money by the prices of [[price]], gpu_seconds of the devices that \
+         models run on, or joules. The last two are known at the end alone: a request begins while anything is left.",
         |a: &mut Allocation| Slot::Currency(&mut a.currency),
     ),
     key(

@@ -185,15 +185,21 @@ pub enum Currency {
     Tokens,
     /// Money, by the prices of `[[price]]`.
     Money,
+    /// Seconds of the devices that models run on.
+    GpuSeconds,
+    /// Energy, overheads of the building included.
+    Joules,
 }
 
 impl Choice for Currency {
-    const ALL: &'static [Self] = &[Self::Tokens, Self::Money];
+    const ALL: &'static [Self] = &[Self::Tokens, Self::Money, Self::GpuSeconds, Self::Joules];
 
     fn name(self) -> &'static str {
         match self {
             Self::Tokens => "tokens",
             Self::Money => "money",
+            Self::GpuSeconds => "gpu_seconds",
+            Self::Joules => "joules",
         }
     }
 }

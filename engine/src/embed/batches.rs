@@ -72,10 +72,14 @@ impl Batches {
         self.shared.set_state(EngineState::Ready);
     }
 
-    /// Ends those whose time is over, or for whom nobody waits.
+    /// Ends those whose time is over, that were stopped, or for whom nobody waits.
     fn expire(&mut self, now: Duration) {
         for job in std::mem::take(&mut self.jobs) {
             if job.is_given_up() {
+                continue;
+            }
+            if job.is_stopped() {
+                job.fail(EngineError::Aborted);
                 continue;
             }
             match job.deadline {
@@ -117,7 +121,7 @@ impl Batches {
         let mut guilty = vec![false; self.jobs.len()];
         for (&place, vector) in batch.jobs.iter().zip(vectors) {
             match vector {
-                Some(vector) => self.jobs[place].vectors.push(vector),
+                Some(vector) => self.jobs[place].take(vector),
                 None => guilty[place] = true,
             }
         }

@@ -1,6 +1,7 @@
 //! Requests on their way to an embedder: bounded in number and in tokens, and woken for.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -37,8 +38,25 @@ pub(super) struct Job {
     /// Of the first inputs, as far as they are done.
     pub(super) vectors: Vec<Vec<f32>>,
     pub(super) deadline: Option<Duration>,
+    progress: Arc<Progress>,
     reply: Option<oneshot::Sender<Answer>>,
     /// Its place in line, given back with it.
+    queue: Arc<Queue>,
+}
+
+/// What a request and whoever waits for it know of each other.
+#[derive(Debug, Default)]
+struct Progress {
+    /// Nobody wants its vectors any more.
+    stopped: AtomicBool,
+    /// Of texts whose vectors were made.
+    tokens: AtomicU64,
+}
+
+/// Stops a request while somebody waits for its end, and tells what it took.
+#[derive(Debug, Clone)]
+pub struct Stopper {
+    progress: Arc<Progress>,
     queue: Arc<Queue>,
 }
 
@@ -72,8 +90,9 @@ impl Queue {
         self: &Arc<Self>,
         inputs: Vec<Arc<[u32]>>,
         deadline: Option<Duration>,
-    ) -> Result<oneshot::Receiver<Answer>, SubmitError> {
+    ) -> Result<(oneshot::Receiver<Answer>, Stopper), SubmitError> {
         let (reply, answer) = oneshot::channel();
+        let progress = Arc::<Progress>::default();
         let tokens = tokens_of(&inputs);
         {
             let mut line = self.line();
@@ -91,12 +110,14 @@ impl Queue {
                 inputs,
                 vectors: Vec::new(),
                 deadline,
+                progress: Arc::clone(&progress),
                 reply: Some(reply),
                 queue: Arc::clone(self),
             });
         }
         self.waker.wake();
-        Ok(answer)
+        let queue = Arc::clone(self);
+        Ok((answer, Stopper { progress, queue }))
     }
 
     /// Makes the embedder look around.
@@ -142,6 +163,19 @@ impl Job {
         self.answer(Err(error));
     }
 
+    /// Takes the vector of its next text.
+    pub(super) fn take(&mut self, vector: Vec<f32>) {
+        let text = self.inputs.get(self.vectors.len());
+        let tokens = text.map_or(0, |ids| ids.len() as u64);
+        self.progress.tokens.fetch_add(tokens, Ordering::AcqRel);
+        self.vectors.push(vector);
+    }
+
+    /// Whether it is to end without its vectors.
+    pub(super) fn is_stopped(&self) -> bool {
+        self.progress.stopped.load(Ordering::Acquire)
+    }
+
     /// Whether nobody waits for it any more.
     pub(super) fn is_given_up(&self) -> bool {
         self.reply.as_ref().is_none_or(oneshot::Sender::is_closed)
@@ -160,6 +194,20 @@ impl Drop for Job {
         let mut line = self.queue.line();
         line.requests -= 1;
         line.tokens -= tokens_of(&self.inputs);
+    }
+}
+
+impl Stopper {
+    /// Ends the request before its next pass, with [`EngineError::Aborted`]; one that is over has ended already.
+    pub fn stop(&self) {
+        self.progress.stopped.store(true, Ordering::Release);
+        self.queue.ring();
+    }
+
+    /// Tokens of the texts whose vectors were made: the last word once the request has ended.
+    #[must_use]
+    pub fn tokens(&self) -> u64 {
+        self.progress.tokens.load(Ordering::Acquire)
     }
 }
 

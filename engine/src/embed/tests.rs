@@ -222,6 +222,36 @@ async fn passes_and_the_line_are_bounded_and_who_leaves_costs_nothing() {
 }
 
 #[tokio::test]
+async fn one_that_is_stopped_ends_before_its_next_pass_and_tells_what_it_took() {
+    let (open, gate) = std::sync::mpsc::sync_channel(1000);
+    let fragile = Fragile::new(Some(gate));
+    let handle = fragile.start().await;
+    // A pass holds three texts; the second request waits for the first's pass to end.
+    let running = handle.embed(vec![row(&[1; 5]); 20], None).unwrap();
+    let stopper = running.stopper();
+    while fragile.passes.load(Ordering::SeqCst) < 2 {
+        tokio::task::yield_now().await;
+    }
+    let waiting = handle.embed(vec![row(&[1; 5]); 20], None).unwrap();
+    let waits = waiting.stopper();
+    waits.stop();
+    stopper.stop();
+    assert_eq!(stopper.tokens(), 0, "its first pass is not over");
+    open.send(()).unwrap();
+    assert_eq!(running.wait().await, Err(EngineError::Aborted));
+    assert_eq!(waiting.wait().await, Err(EngineError::Aborted));
+    assert_eq!((stopper.tokens(), waits.tokens()), (15, 0));
+    assert_eq!(handle.stats().prefill_tokens, 15);
+    // One that is over is not disturbed.
+    drop(open);
+    let answer = handle.embed(vec![row(&[1; 5])], None).unwrap();
+    let late = answer.stopper();
+    assert_eq!(answer.wait().await.unwrap().len(), 1);
+    late.stop();
+    assert_eq!(late.tokens(), 5);
+}
+
+#[tokio::test]
 async fn a_drain_ends_the_line_in_order() {
     let handle = start(sim()).await;
     let answer = handle.embed(vec![row(&[1, 2]); 50], None).unwrap();

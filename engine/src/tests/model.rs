@@ -269,6 +269,8 @@ impl Detokenizer for NumberCodec {
 pub(crate) struct Bench {
     pub(crate) core: Core,
     pub(crate) now: Duration,
+    /// What a step takes of the device.
+    pub(crate) step_time: Duration,
     pub(crate) context_len: u32,
     text: Arc<dyn TextCodec>,
     admissions: Arc<Admissions>,
@@ -328,6 +330,7 @@ impl Bench {
             text: model.text(),
             core: Core::new(model, scheduler),
             now: Duration::ZERO,
+            step_time: Duration::ZERO,
             context_len,
             admissions: Admissions::new(10_000, u64::MAX),
             bell,
@@ -375,7 +378,8 @@ impl Bench {
         if self.door.take_ring() {
             self.core.look_around();
         }
-        let turn = self.core.turn(self.now);
+        let after = self.now + self.step_time;
+        let turn = self.core.turn(self.now, &move || after);
         self.now += Duration::from_millis(1);
         assert_eq!(self.core.audit(), Ok(()));
         turn

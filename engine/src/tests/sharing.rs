@@ -147,6 +147,7 @@ fn a_resumed_choice_says_what_the_uninterrupted_one_would_have() {
             prompt_tokens: 21,
             cached_tokens: 0,
             completion_tokens: 48 - emitted as u32,
+            ..Usage::default()
         };
         assert_eq!(events.last(), Some(&Event::Done(usage)));
     }

@@ -110,8 +110,8 @@ fn choices_differ_and_usage_counts_the_prompt_once() {
     assert!(choices[0] != choices[1] && choices[1] != choices[2]);
     let usage = Usage {
         prompt_tokens: 9,
-        cached_tokens: 0,
         completion_tokens: 36,
+        ..Usage::default()
     };
     assert_eq!(events.last(), Some(&Event::Done(usage)));
 }
@@ -313,6 +313,27 @@ fn a_deadline_ends_running_waiting_and_paused_alike() {
 }
 
 #[test]
+fn the_devices_time_is_shared_out_by_the_tokens_of_each_step() {
+    let mut bench = Bench::new(8, 64, 100);
+    bench.step_time = Duration::from_micros(900);
+    let mut streams = [
+        bench.submit(without_eos(1, 1, 10)),
+        bench.submit(without_eos(2, 8, 10)),
+    ];
+    let steps = bench.finish();
+    let times = streams
+        .each_mut()
+        .map(|stream| match take_all(stream).pop() {
+            Some(Event::Done(usage)) => usage.device_time,
+            other => panic!("{other:?}"),
+        });
+    // Nine tokens of prompt in the first step, one of each in the nine others.
+    assert_eq!(steps, 10);
+    assert_eq!(times[0], Duration::from_micros(100 + 9 * 450));
+    assert_eq!(times[1], Duration::from_micros(800 + 9 * 450));
+}
+
+#[test]
 fn an_abort_by_id_says_so_to_the_reader() {
     let mut bench = Bench::new(2, 32, 40);
     let mut stream = bench.submit(without_eos(1, 5, 100));
@@ -323,8 +344,8 @@ fn an_abort_by_id_says_so_to_the_reader() {
     let events = take_all(&mut stream);
     let usage = Usage {
         prompt_tokens: 5,
-        cached_tokens: 0,
         completion_tokens: 1,
+        ..Usage::default()
     };
     assert_eq!(
         events.last(),

@@ -40,6 +40,7 @@ pub(super) fn routes() -> Routes<Gate> {
         .put("/admin/v1/allocations/{id}", allocations::set)
         .delete("/admin/v1/allocations/{id}", allocations::remove)
         .get("/admin/v1/reservations", usage::reservations)
+        .get("/admin/v1/leases", usage::leases)
         .get("/admin/v1/records", usage::records)
         .get("/admin/v1/records.csv", usage::records_csv)
         .delete("/admin/v1/records/{*request}", usage::forget)
@@ -94,9 +95,20 @@ async fn put(
     change(gate, by, kind, id.to_owned(), Some(value)).await
 }
 
-async fn delete(gate: &Gate, by: String, kind: Kind, id: String) -> Result<Response, ApiError> {
+/// Takes away what an operator may, if it `is_there`.
+async fn delete(
+    gate: &Gate,
+    caller: &Caller,
+    kind: Kind,
+    id: String,
+    is_there: bool,
+) -> Result<Response, ApiError> {
+    caller.must_operate()?;
+    if !is_there {
+        return Err(missing(kind, &id));
+    }
     let shown = json!({"id": id, "deleted": true});
-    change(gate, by, kind, id, None).await?;
+    change(gate, caller.id(), kind, id, None).await?;
     Ok(answer(&shown))
 }
 

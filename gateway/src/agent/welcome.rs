@@ -11,10 +11,8 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 use axum::routing::get;
 use axum::{Extension, Router};
-use bytes::Bytes;
 use hansa_config::schema;
 use http::Uri;
-use http_body_util::Full;
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioTimer;
@@ -29,7 +27,7 @@ use crate::openai::error::ApiError;
 use crate::route::facts::CandidateId;
 use crate::start::{Starter, UpstreamFailed};
 use crate::upstream::group::Group;
-use crate::upstream::link::{Link, LinkTasks, Shard, Times};
+use crate::upstream::link::{Link, LinkTasks, Pieces, Shard, Times};
 use crate::upstream::routed::Roster;
 
 /// What names a server in requests to it: it listens on its own machine, where this is its name.
@@ -179,7 +177,7 @@ impl Callers {
     fn join(
         &self,
         who: &Who,
-        connection: SendRequest<Full<Bytes>>,
+        connection: SendRequest<Pieces>,
     ) -> Result<Option<Arc<Shard>>, UpstreamFailed> {
         let mut here = self.here();
         let key = (Arc::clone(&who.node), Arc::clone(&who.instance));
@@ -274,8 +272,8 @@ fn http2_client(tasks: &LinkTasks) -> http2::Builder<LinkTasks> {
 }
 
 /// Whether there is someone at the other end.
-async fn greet(mut connection: SendRequest<Full<Bytes>>) -> bool {
-    let mut request = http::Request::new(Full::default());
+async fn greet(mut connection: SendRequest<Pieces>) -> bool {
+    let mut request = http::Request::new(Pieces::default());
     *request.uri_mut() = Uri::from_static("http://localhost/health/live");
     let answer = timeout(limits::DIAL_TIME, connection.send_request(request)).await;
     matches!(answer, Ok(Ok(answer)) if answer.status().is_success())

@@ -1,4 +1,4 @@
-//! `hansa tenants`, `allocations`, `reservations` and `decisions`: a running server's accounts through its admin API.
+//! `hansa tenants`, `allocations`, `reservations`, `leases` and `decisions`: a running server's accounts through its admin API.
 
 use std::fs;
 use std::io::{self, Read as _};
@@ -132,7 +132,7 @@ pub(super) fn allocations(command: AllocationCommand) -> Result<(), Failure> {
         AllocationCommand::List(admin) => lines(&admin.list("/admin/v1/allocations")?, allocation),
         AllocationCommand::Set(args) => {
             let path = format!("/admin/v1/allocations/{}", escaped(&args.id));
-            print_line(&args.admin.put(&path, &grant(&args))?.to_string())
+            print_line(&args.admin.put(&path, &grant(&args)?)?.to_string())
         }
         AllocationCommand::Remove { id, admin } => {
             let path = format!("/admin/v1/allocations/{}", escaped(&id));
@@ -152,6 +152,11 @@ pub(super) fn reservations(admin: AdminArgs) -> Result<(), Failure> {
             "{charge}  {tenant}  {key}  {model} at {site}  {tokens} tokens at most  {age_ms} ms"
         )
     })
+}
+
+/// `hansa leases`
+pub(super) fn leases(admin: AdminArgs) -> Result<(), Failure> {
+    lines(&admin.list("/admin/v1/leases")?, lease)
 }
 
 /// `hansa decisions`
@@ -177,15 +182,18 @@ fn document(file: &str) -> Result<Value, Failure> {
 }
 
 /// A grant as the admin API takes it: in smallest units.
-fn grant(args: &SetArgs) -> Value {
+fn grant(args: &SetArgs) -> Result<Value, Failure> {
     let currency = Currency::from(args.currency);
-    let units = |whole: u64| whole.saturating_mul(currency.units());
+    let units = |name: &str, whole: u64| {
+        let units = whole.checked_mul(currency.units());
+        units.ok_or_else(|| Failure::usage(format!("{name} {whole} is more than can be counted")))
+    };
     let mut grant = json!({
         "tenant": args.tenant,
         "site": args.site,
         "currency": currency,
-        "amount": units(args.amount),
-        "overdraft": units(args.overdraft),
+        "amount": units("--amount", args.amount)?,
+        "overdraft": units("--overdraft", args.overdraft)?,
         "soft_percent": args.soft_percent,
         "renew_days": args.renew_days,
         "carry_over_percent": args.carry_over_percent,
@@ -195,7 +203,7 @@ fn grant(args: &SetArgs) -> Value {
             grant[name] = moment_s.into();
         }
     }
-    grant
+    Ok(grant)
 }
 
 fn allocation(found: &Value) -> String {
@@ -207,6 +215,19 @@ fn allocation(found: &Value) -> String {
     format!(
         "{id}  {tenant} at {site}  {left} left of {} {currency}",
         amount + carried
+    )
+}
+
+fn lease(found: &Value) -> String {
+    let [gateway, kind, name] = ["gateway", "kind", "name"].map(|name| text(found, name));
+    let here = match found["here"].as_bool() {
+        Some(true) => " (this one)",
+        _ => "",
+    };
+    let [period, amount, age_ms, ttl_ms] =
+        ["period", "amount", "age_ms", "ttl_ms"].map(|name| &found[name]);
+    format!(
+        "{gateway}{here}  {kind} {name}  period {period}  {amount}  renewed {age_ms} ms ago, for {ttl_ms} ms"
     )
 }
 
@@ -229,6 +250,18 @@ mod tests {
         assert_eq!(
             allocation(&found),
             "a  uni at any site  2.5 left of 10 money"
+        );
+    }
+
+    #[test]
+    fn a_lease_says_whose_it_is_and_of_what() {
+        let found = json!({
+            "gateway": "g", "here": true, "kind": "allocation", "name": "a", "period": 2, "amount": 70,
+            "age_ms": 250, "ttl_ms": 6_000,
+        });
+        assert_eq!(
+            lease(&found),
+            "g (this one)  allocation a  period 2  70  renewed 250 ms ago, for 6000 ms"
         );
     }
 }

@@ -17,7 +17,7 @@ use crate::openai::error::ApiError;
 use crate::openai::query::parameter;
 use crate::openai::{body, json};
 use crate::upstream::registry::Models;
-use crate::upstream::usage::{Finished, Wanted};
+use crate::upstream::usage::{Finished, Lives, Wanted};
 
 /// What the paths for peers work on. Clones share it.
 #[derive(Debug, Clone)]
@@ -56,8 +56,8 @@ struct Page {
     data: Vec<Finished>,
 }
 
-/// `GET /hansa/v1/usage?id=ID` or `?owner=LEDGER&but=RUN`: what requests used that are over. One that went on from here is
-/// asked for there, where nothing of it is known here.
+/// `GET /hansa/v1/usage?id=ID`, `?owner=LEDGER&but=RUN` or `?owner=LEDGER&of=RUN`: what requests used that are over. One that
+/// went on from here is asked for there, where nothing of it is known here.
 pub(super) async fn usage(
     State(control): State<Control>,
     peer: Option<Extension<Peer>>,
@@ -82,8 +82,13 @@ fn wanted(uri: &Uri) -> Result<Wanted, ApiError> {
         return Ok(Wanted::Request { id, hops });
     }
     let id = |name| parameter::<Uuid>(uri, name, "a UUID");
-    match (id("owner")?, id("but")?) {
-        (Some(owner), Some(run)) => Ok(Wanted::Of { owner, run }),
+    let lives = match (id("but")?, id("of")?) {
+        (Some(run), None) => Some(Lives::But(run)),
+        (None, Some(run)) => Some(Lives::One(run)),
+        _ => None,
+    };
+    match (id("owner")?, lives) {
+        (Some(owner), Some(lives)) => Ok(Wanted::Of { owner, lives }),
         _ => Err(ApiError::not_an_object()),
     }
 }

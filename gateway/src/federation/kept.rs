@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::clock::Clock;
 use crate::limits::{USAGE_KEPT, USAGE_KEPT_MAX, USAGE_PAGE_MAX};
 use crate::upstream::Usage;
-use crate::upstream::usage::{Finished, Wanted};
+use crate::upstream::usage::{Finished, Lives, Wanted};
 
 /// What is kept. Clones share it.
 #[derive(Debug, Clone)]
@@ -103,12 +103,15 @@ impl Shelf {
                 let found = self.entries.get_key_value(id);
                 found.map(finished).into_iter().collect()
             }
-            Wanted::Of { owner, run } => {
+            Wanted::Of { owner, lives } => {
+                let (Lives::But(run) | Lives::One(run)) = lives;
                 let (owner, run) = (format!("{owner}."), format!("{owner}.{run}."));
+                let is_wanted = |charge: &str| match lives {
+                    Lives::But(_) => charge.starts_with(&owner) && !charge.starts_with(&run),
+                    Lives::One(_) => charge.starts_with(&run),
+                };
                 let all = self.entries.iter();
-                let of_it = all.filter(|(_, entry)| {
-                    entry.charge.starts_with(&owner) && !entry.charge.starts_with(&run)
-                });
+                let of_it = all.filter(|(_, entry)| is_wanted(&entry.charge));
                 of_it.map(finished).take(USAGE_PAGE_MAX).collect()
             }
         }
@@ -175,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn an_owner_gets_what_its_earlier_lives_left() {
+    fn an_owner_gets_what_its_earlier_lives_left_or_one_of_them() {
         let kept = Kept::new(Clock::manual(0));
         let (owner, run, other) = (Uuid::new_v4(), Uuid::new_v4(), Uuid::new_v4());
         for (id, of, life) in [
@@ -186,9 +189,11 @@ mod tests {
             let charge = format!("{of}.{life}.x").into();
             kept.keep(&id.into(), &charge, used(1), true);
         }
-        let found = kept.find(&Wanted::Of { owner, run });
-        let ids: Vec<&str> = found.iter().map(|one| &*one.id).collect();
-        assert_eq!(ids, ["before"]);
+        for (lives, of_them) in [(Lives::But(run), "before"), (Lives::One(run), "now")] {
+            let found = kept.find(&Wanted::Of { owner, lives });
+            let ids: Vec<&str> = found.iter().map(|one| &*one.id).collect();
+            assert_eq!(ids, [of_them]);
+        }
     }
 
     #[test]

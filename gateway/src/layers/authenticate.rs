@@ -24,22 +24,6 @@ pub struct Gate {
     pub clock: Clock,
 }
 
-/// Hands on a request with its [`Principal`] and where that may be served. A server without keys lets everyone pass as
-/// nobody.
-pub async fn check(State(gate): State<Gate>, mut request: Request, next: Next) -> Response {
-    if !gate.tenants.require_keys() || is_let_in_elsewhere(&request) {
-        return next.run(request).await;
-    }
-    match gate.admit(request.headers(), request.uri().path()).await {
-        Ok(principal) => {
-            request.extensions_mut().insert(principal.rules());
-            request.extensions_mut().insert(principal);
-            next.run(request).await
-        }
-        Err(refusal) => refusal.into_response(),
-    }
-}
-
 /// Whether a layer outside of this one knows who asks, and that they need no key of ours: a peer authenticated the request
 /// before us, and says in its headers where it may go.
 fn is_let_in_elsewhere(request: &Request) -> bool {
@@ -78,6 +62,18 @@ pub async fn operators_if_keys(gate: State<Gate>, request: Request, next: Next) 
 }
 
 impl Gate {
+    /// Puts the [`Principal`] beside a request, and where that may be served. A server without keys lets everyone pass as
+    /// nobody.
+    pub(crate) async fn check(&self, request: &mut Request) -> Result<(), ApiError> {
+        if !self.tenants.require_keys() || is_let_in_elsewhere(request) {
+            return Ok(());
+        }
+        let principal = self.admit(request.headers(), request.uri().path()).await?;
+        request.extensions_mut().insert(principal.rules());
+        request.extensions_mut().insert(principal);
+        Ok(())
+    }
+
     async fn admit(&self, headers: &HeaderMap, path: &str) -> Result<Arc<Principal>, ApiError> {
         let principal = self.authenticate(headers).await?;
         if may_use(&principal, path) {

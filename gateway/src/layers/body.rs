@@ -5,9 +5,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::{Request, State};
-use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
+use axum::extract::Request;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use http_body::{Body as HttpBody, Frame, SizeHint};
@@ -32,20 +30,21 @@ pub struct BodyLimits {
     pub tasks: TaskTracker,
 }
 
-/// Hands the request on with a body that ends in an [`ApiError`] where it passes the cap or the time, or
-/// the server drains. A body that is
-/// declared too large is refused before any of it is read.
-pub async fn bound(State(limits): State<BodyLimits>, request: Request, next: Next) -> Response {
+/// The request with a body that ends in an [`ApiError`] where it passes the cap or the time, or the server drains.
+///
+/// # Errors
+/// A body that is declared too large is refused before any of it is read.
+pub(crate) fn bound(limits: &BodyLimits, request: Request) -> Result<Request, ApiError> {
     if request.body().is_end_stream() {
-        return next.run(request).await;
+        return Ok(request);
     }
     let declared = request.body().size_hint().lower();
-    let bytes_max = limits.bytes_max;
-    let request = request.map(|body| Body::new(BoundBody::new(body, limits)));
-    if declared > bytes_max {
-        return ApiError::payload_too_large(bytes_max).into_response();
+    let request = request.map(|body| Body::new(BoundBody::new(body, limits.clone())));
+    match declared > limits.bytes_max {
+        // What comes of it is read and thrown away.
+        true => Err(ApiError::payload_too_large(limits.bytes_max)),
+        false => Ok(request),
     }
-    next.run(request).await
 }
 
 /// A body within its bounds. Dropped before its end, it goes on reading for a while and throws away what comes: a
@@ -55,18 +54,24 @@ struct BoundBody {
     body: Option<Body>,
     limits: BodyLimits,
     received: u64,
-    /// Resolves when nobody waits for the rest any more.
-    given_up: BoxFuture<'static, ApiError>,
+    /// Resolves when nobody waits for the rest any more; made once there is something to wait for.
+    given_up: Option<BoxFuture<'static, ApiError>>,
 }
 
 impl BoundBody {
-    fn new(body: Body, limits: BodyLimits) -> Self {
+    const fn new(body: Body, limits: BodyLimits) -> Self {
         Self {
             body: Some(body),
-            given_up: Box::pin(given_up(limits.timeout, limits.drain.clone())),
             limits,
             received: 0,
+            given_up: None,
         }
+    }
+
+    fn poll_given_up(&mut self, cx: &mut Context<'_>) -> Poll<ApiError> {
+        let BodyLimits { timeout, drain, .. } = &self.limits;
+        let made = || Box::pin(given_up(*timeout, drain.clone())) as BoxFuture<'static, _>;
+        self.given_up.get_or_insert_with(made).as_mut().poll(cx)
     }
 
     fn count(&mut self, frame: Frame<Bytes>) -> Result<Frame<Bytes>, axum::Error> {
@@ -97,9 +102,7 @@ impl HttpBody for BoundBody {
                 Poll::Ready(ended)
             }
             Poll::Pending => self
-                .given_up
-                .as_mut()
-                .poll(cx)
+                .poll_given_up(cx)
                 .map(|verdict| Some(Err(axum::Error::new(verdict)))),
         }
     }

@@ -15,14 +15,19 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use crate::openai::error::ApiError;
 use crate::telemetry::Metrics;
 
+/// [`contain`] as a layer.
+pub async fn around(State(metrics): State<Metrics>, request: Request, next: Next) -> Response {
+    contain(&metrics, next.run(request)).await
+}
+
 /// Answers 500 where a handler panics, and cuts the stream where an answer's body does. What panicked is dropped and
 /// never used again, which is why asserting unwind safety is sound.
-pub async fn contain(State(metrics): State<Metrics>, request: Request, next: Next) -> Response {
-    match AssertUnwindSafe(next.run(request)).catch_unwind().await {
+pub(crate) async fn contain(metrics: &Metrics, answer: impl Future<Output = Response>) -> Response {
+    match AssertUnwindSafe(answer).catch_unwind().await {
         Ok(response) => response.map(|body| {
             Body::new(FencedBody {
                 body: Some(body),
-                metrics,
+                metrics: metrics.clone(),
             })
         }),
         Err(_) => {

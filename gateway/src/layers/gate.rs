@@ -1,16 +1,12 @@
 //! Turns new requests away once the server drains. They come on connections that were open before.
 
-use axum::extract::{Request, State};
-use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
-
 use crate::drain::{DrainWatch, Phase};
 use crate::openai::error::ApiError;
 
-/// Lets a request pass while the server serves.
-pub async fn pass(State(drain): State<DrainWatch>, request: Request, next: Next) -> Response {
-    if drain.phase() >= Phase::Draining {
-        return ApiError::shutting_down().into_response();
+/// Admits requests while the server serves.
+pub(crate) fn admit(drain: &DrainWatch) -> Result<(), ApiError> {
+    match drain.phase() >= Phase::Draining {
+        true => Err(ApiError::shutting_down()),
+        false => Ok(()),
     }
-    next.run(request).await
 }

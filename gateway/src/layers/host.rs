@@ -6,7 +6,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http::uri::Authority;
@@ -15,29 +15,22 @@ use http::{HeaderValue, Version, header};
 use crate::layers::peer::{ForPeersAlone, Peer};
 use crate::openai::error::ApiError;
 
-/// Lets a request pass that names this machine, in `Host` or, on HTTP/2, in `:authority`; and one to a
-/// server for peers, which no web page can be.
+/// [`admit`] as a layer.
 pub async fn check(request: Request, next: Next) -> Response {
-    let extensions = request.extensions();
-    if extensions.get::<Peer>().is_some() || extensions.get::<ForPeersAlone>().is_some() {
-        return next.run(request).await;
-    }
-    match judge(&request) {
+    match admit(&request) {
         Ok(()) => next.run(request).await,
         Err(refusal) => refusal.into_response(),
     }
 }
 
-/// As [`check`], on a server where keys keep strangers out: there any name will do.
-pub async fn check_without_keys(
-    State(keys): State<bool>,
-    request: Request,
-    next: Next,
-) -> Response {
-    if keys {
-        return next.run(request).await;
+/// Admits a request that names this machine, in `Host` or, on HTTP/2, in `:authority`; and one to a server for peers, which
+/// no web page can be.
+pub(crate) fn admit(request: &Request) -> Result<(), ApiError> {
+    let extensions = request.extensions();
+    if extensions.get::<Peer>().is_some() || extensions.get::<ForPeersAlone>().is_some() {
+        return Ok(());
     }
-    check(request, next).await
+    judge(request)
 }
 
 fn judge<B>(request: &http::Request<B>) -> Result<(), ApiError> {

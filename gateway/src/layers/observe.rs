@@ -6,13 +6,12 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::{MatchedPath, Request, State};
-use axum::middleware::Next;
+use axum::extract::{MatchedPath, Request};
 use axum::response::Response;
 use bytes::Bytes;
 use http::{Method, StatusCode};
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use tracing::{Instrument, Span};
+use tracing::Span;
 
 use crate::clock::Clock;
 use crate::health::is_probe;
@@ -31,16 +30,8 @@ pub struct Observer {
     pub clock: Clock,
 }
 
-/// Observes a request from its head to the end of its answer, however it ends.
-pub async fn observe(State(observer): State<Observer>, request: Request, next: Next) -> Response {
-    let mut record = Record::begin(observer, &request);
-    let response = next.run(request).instrument(record.span.clone()).await;
-    record.status = Some(response.status());
-    response.map(|body| Body::new(ObservedBody { body, record }))
-}
-
-/// One request; counted and logged when dropped (I10).
-struct Record {
+/// One request, observed from its head to the end of its answer, however it ends; counted and logged when dropped (I10).
+pub(crate) struct Record {
     observer: Observer,
     span: Span,
     method: &'static str,
@@ -60,7 +51,8 @@ impl Route {
 }
 
 impl Record {
-    fn begin(observer: Observer, request: &Request) -> Self {
+    /// A request that has come.
+    pub(crate) fn begin(observer: Observer, request: &Request) -> Self {
         observer.metrics.request_began();
         let id: Option<&RequestId> = request.extensions().get();
         let id = id.map(|id| Arc::clone(&id.0)).unwrap_or_default();
@@ -73,6 +65,17 @@ impl Record {
             status: None,
             complete: false,
         }
+    }
+
+    /// What is logged in here names the request.
+    pub(crate) const fn span(&self) -> &Span {
+        &self.span
+    }
+
+    /// The answer, which takes the record along.
+    pub(crate) fn of(mut self, response: Response) -> Response {
+        self.status = Some(response.status());
+        response.map(|body| Body::new(ObservedBody { body, record: self }))
     }
 }
 

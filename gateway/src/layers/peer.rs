@@ -43,35 +43,43 @@ pub struct Peers {
     pub alone: bool,
 }
 
-/// Marks a peer's request, and refuses one whose secret is wrong. Whoever tries one means to be a peer, and to serve it as a
-/// stranger would hide the mistake.
+/// [`Peers::identify`] as a layer.
 pub async fn identify(State(peers): State<Peers>, mut request: Request, next: Next) -> Response {
-    let caller = request.extensions().get().copied().unwrap_or_default();
-    let Ok(is_peer) = peers.judge(&request, caller) else {
-        let address = caller.address.map(tracing::field::display);
-        tracing::warn!(address, "a caller with a wrong peer secret was refused");
-        return ApiError::wrong_peer_secret().into_response();
-    };
-    request.headers_mut().remove(headers::PEER);
-    if peers.alone {
-        request.extensions_mut().insert(ForPeersAlone);
+    match peers.identify(&mut request) {
+        Ok(()) => next.run(request).await,
+        Err(refusal) => refusal.into_response(),
     }
-    if is_peer {
-        request.extensions_mut().insert(Peer);
-    } else if peers.alone && !is_probe(request.uri().path()) {
-        return ApiError::invalid_key().into_response();
-    } else {
-        for name in headers::OF_PEERS {
-            request.headers_mut().remove(name);
-        }
-    }
-    next.run(request).await
 }
 
 /// A secret that is wrong.
 struct Wrong;
 
 impl Peers {
+    /// Marks a peer's request, and refuses one whose secret is wrong. Whoever tries one means to be a peer, and to serve it as
+    /// a stranger would hide the mistake.
+    pub(crate) fn identify(&self, request: &mut Request) -> Result<(), ApiError> {
+        let caller = request.extensions().get().copied().unwrap_or_default();
+        let Ok(is_peer) = self.judge(request, caller) else {
+            let address = caller.address.map(tracing::field::display);
+            tracing::warn!(address, "a caller with a wrong peer secret was refused");
+            return Err(ApiError::wrong_peer_secret());
+        };
+        request.headers_mut().remove(headers::PEER);
+        if self.alone {
+            request.extensions_mut().insert(ForPeersAlone);
+        }
+        if is_peer {
+            request.extensions_mut().insert(Peer);
+        } else if self.alone && !is_probe(request.uri().path()) {
+            return Err(ApiError::invalid_key());
+        } else {
+            for name in headers::OF_PEERS {
+                request.headers_mut().remove(name);
+            }
+        }
+        Ok(())
+    }
+
     fn judge<B>(&self, request: &http::Request<B>, caller: Caller) -> Result<bool, Wrong> {
         let mut shown = request.headers().get_all(headers::PEER).iter();
         match (shown.next(), shown.next(), &self.secret) {

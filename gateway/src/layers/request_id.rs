@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Request, State};
-use axum::middleware::Next;
+use axum::extract::Request;
 use axum::response::Response;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use uuid::{NoContext, Timestamp, Uuid};
@@ -15,16 +14,19 @@ use crate::stack::RequestId;
 /// Carries the id in both directions.
 pub const HEADER: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Takes the client's id where it is sane, makes one otherwise, and echoes it on whatever the answer is.
-pub async fn assign(State(clock): State<Clock>, mut request: Request, next: Next) -> Response {
-    let id = chosen_by_client(request.headers()).unwrap_or_else(|| make(&clock));
+/// The request's id, which is beside it from now on: the client's where that is sane, a new one otherwise.
+pub(crate) fn assign(clock: &Clock, request: &mut Request) -> Arc<str> {
+    let id = chosen_by_client(request.headers()).unwrap_or_else(|| make(clock));
     request.extensions_mut().insert(RequestId(Arc::clone(&id)));
-    let mut response = next.run(request).await;
+    id
+}
+
+/// Tells the id on whatever the answer is.
+pub(crate) fn echo(id: &str, response: &mut Response) {
     // An id is visible ASCII whoever made it, so this never fails.
-    if let Ok(value) = HeaderValue::from_str(&id) {
+    if let Ok(value) = HeaderValue::from_str(id) {
         response.headers_mut().insert(HEADER, value);
     }
-    response
 }
 
 fn chosen_by_client(headers: &HeaderMap) -> Option<Arc<str>> {

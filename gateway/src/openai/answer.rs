@@ -299,6 +299,9 @@ struct UsageExtension {
     /// Grams of CO2.
     #[serde(skip_serializing_if = "Option::is_none")]
     grams: Option<f64>,
+    /// Seconds of the device; for a peer, which pays for them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gpu_seconds: Option<f64>,
 }
 
 impl UsageExtension {
@@ -307,13 +310,16 @@ impl UsageExtension {
             estimated,
             millijoules,
             micrograms,
+            gpu_us,
             ..
         } = *usage;
-        let says = estimated || millijoules.is_some() || micrograms.is_some();
+        let figures = [millijoules, micrograms, gpu_us];
+        let says = estimated || figures.iter().any(Option::is_some);
         says.then_some(Self {
             estimated,
             joules: millijoules.map(|units| f64::from(units) / 1e3),
             grams: micrograms.map(|units| f64::from(units) / 1e6),
+            gpu_seconds: gpu_us.map(|units| f64::from(units) / 1e6),
         })
     }
 }
@@ -329,7 +335,18 @@ struct CompletionDetails {
 }
 
 impl From<upstream::Usage> for Usage {
+    /// What a client is told.
     fn from(usage: upstream::Usage) -> Self {
+        Self::for_peer(upstream::Usage {
+            gpu_us: None,
+            ..usage
+        })
+    }
+}
+
+impl Usage {
+    /// What another server of ours is told.
+    pub(super) fn for_peer(usage: upstream::Usage) -> Self {
         let cached_tokens = usage.cached_tokens;
         Self {
             prompt_tokens: usage.prompt_tokens,

@@ -9,6 +9,7 @@ use http_body::Body as _;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 
 use super::error::ApiError;
+use crate::limits::BODY_COPIED_BYTES_MAX;
 
 /// Reads the whole body, of at most `limit` bytes.
 ///
@@ -23,8 +24,17 @@ pub(crate) async fn read(request: Request, limit: u64) -> Result<Bytes, ApiError
     }
     let limited = Limited::new(body, usize::try_from(limit).unwrap_or(usize::MAX));
     match limited.collect().await {
-        Ok(collected) => Ok(collected.to_bytes()),
+        Ok(collected) => Ok(own(collected.to_bytes())),
         Err(error) => Err(fault(&*error, limit)),
+    }
+}
+
+/// What came may be a slice of all that its connection has read, and hold that for as long as the request lasts. Little is
+/// copied out of it.
+fn own(body: Bytes) -> Bytes {
+    match body.len() <= BODY_COPIED_BYTES_MAX {
+        true => Bytes::copy_from_slice(&body),
+        false => body,
     }
 }
 

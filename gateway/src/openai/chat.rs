@@ -2,19 +2,21 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::error::ApiError;
 use super::json::{self, Object};
 use super::params::{Ask, Params};
 use super::rules::Rules;
 use super::{fields, messages, sampling, tools};
-use crate::upstream::Prompt;
+use crate::upstream::{Body, Prompt};
 
 /// Reads a body of this endpoint.
 ///
 /// # Errors
 /// The first thing that is wrong with it, by name.
-pub(super) fn parse(body: &[u8], rules: Rules<'_>) -> Result<Ask, ApiError> {
-    let body = json::parse(body)?;
+pub(super) fn parse(bytes: &Bytes, rules: Rules<'_>) -> Result<Ask, ApiError> {
+    let body = json::parse(bytes)?;
     rules.check(&body, &[fields::CHAT, fields::SHARED])?;
     let shared = Params::read(&body, rules)?;
     let params = Params {
@@ -25,6 +27,7 @@ pub(super) fn parse(body: &[u8], rules: Rules<'_>) -> Result<Ask, ApiError> {
     };
     let messages = messages::read(&body.require("messages")?, rules.limits)?;
     Ok(Ask {
+        body: Body::new(bytes.clone(), body.texts()),
         params,
         prompts: vec![Prompt::Chat(messages.into())],
     })

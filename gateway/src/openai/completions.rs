@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use hansa_config::schema::Limits;
 
 use super::error::ApiError;
@@ -11,14 +12,14 @@ use super::json::{self, Kind, Node, Object};
 use super::params::{Ask, Params, boolean, count};
 use super::rules::Rules;
 use super::sampling;
-use crate::upstream::Prompt;
+use crate::upstream::{Body, Prompt};
 
 /// Reads a body of this endpoint.
 ///
 /// # Errors
 /// The first thing that is wrong with it, by name.
-pub(super) fn parse(body: &[u8], rules: Rules<'_>) -> Result<Ask, ApiError> {
-    let body = json::parse(body)?;
+pub(super) fn parse(bytes: &Bytes, rules: Rules<'_>) -> Result<Ask, ApiError> {
+    let body = json::parse(bytes)?;
     rules.check(&body, &[fields::COMPLETIONS, fields::SHARED])?;
     let limits = rules.limits;
     let params = Params::read(&body, rules)?;
@@ -31,7 +32,11 @@ pub(super) fn parse(body: &[u8], rules: Rules<'_>) -> Result<Ask, ApiError> {
         ..params
     };
     let prompts = prompts(&body.require("prompt")?, limits)?;
-    Ok(Ask { params, prompts })
+    Ok(Ask {
+        body: Body::new(bytes.clone(), body.texts()),
+        params,
+        prompts,
+    })
 }
 
 /// Candidates are compared by what they say, so the log-probabilities of a prompt, which are those of all, stay out of it.

@@ -1,27 +1,36 @@
 //! `/v1/embeddings`: texts or token ids in, vectors out, as numbers or as base64.
 
+use std::convert::Infallible;
+use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::{Request, State};
 use axum::response::Response;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::Serialize;
-use tokio::time::timeout;
+use tokio::sync::oneshot;
+use tokio::time::{sleep, timeout};
+use tokio_util::task::TaskTracker;
 
 use super::answer::json;
 use super::error::ApiError;
 use super::fault::ParamFault;
 use super::json::{self, Kind, Node, Object};
 use super::params::count;
-use super::{Api, Caller, body, fields, request_id, wishes};
+use super::{Api, Caller, body, fields, request_id, stream, wishes};
 use crate::federation::headers::Said;
-use crate::limits;
+use crate::layers::peer::Peer;
+use crate::limits::{self, CANCEL_AGAIN_AFTER, USAGE_DRAIN_MAX};
 use crate::quota::amount::Tokens;
 use crate::quota::charge::Spent;
 use crate::quota::ledger::Outcome;
+use crate::quota::reservation::Reservation;
 use crate::upstream::purse::Purse;
-use crate::upstream::{EmbedInput, EmbedRequest, Embeddings};
+use crate::upstream::{
+    self, EmbedInput, EmbedRequest, Embeddings, Upstream, UpstreamError, UpstreamErrorKind,
+};
 
 /// `POST /v1/embeddings`
 pub(super) async fn serve(State(api): State<Api>, request: Request) -> Result<Response, ApiError> {
@@ -29,6 +38,7 @@ pub(super) async fn serve(State(api): State<Api>, request: Request) -> Result<Re
     let said = Said::read(request.headers())?;
     let wishes = Arc::new(wishes::read(&request, &said)?);
     let id = request_id(&request);
+    let peer = request.extensions().get::<Peer>().is_some();
     let caller = Caller::of(&request);
     let body = body::read(request, api.shared.limits.body_bytes_max).await?;
     let bytes = body.len();
@@ -57,17 +67,15 @@ pub(super) async fn serve(State(api): State<Api>, request: Request) -> Result<Re
         purse: held.clone().map(|held| held as Arc<dyn Purse>),
     });
     let left = (started + time).saturating_sub(api.shared.clock.now());
-    let made = match timeout(left, upstream.embed(request)).await {
-        Ok(Ok(made)) => made,
-        failed => {
-            held.inspect(|held| _ = held.void());
-            return Err(match failed {
-                Ok(Err(error)) => error.into(),
-                _ => ApiError::deadline_exceeded(),
-            });
-        }
+    let made = match (held, &client) {
+        (Some(held), Some(client)) => paid(held, client.tasks(), upstream, request, left).await?,
+        _ => match timeout(left, upstream.embed(request)).await {
+            Ok(Ok(made)) => made,
+            Ok(Err(error)) if peer => return Ok(refusal(error)),
+            Ok(Err(error)) => return Err(error.into()),
+            Err(_elapsed) => return Err(ApiError::deadline_exceeded()),
+        },
     };
-    held.inspect(|held| _ = held.settle(spent(&made), Outcome::Finished));
     let numbers: usize = made.vectors.iter().map(Vec::len).sum();
     let asked = Arc::clone(&model);
     let answered = api.off_loop(numbers, move |_| Ok(answer(&model, &made, ask.format)));
@@ -78,15 +86,77 @@ pub(super) async fn serve(State(api): State<Api>, request: Request) -> Result<Re
     })
 }
 
-fn spent(made: &Embeddings) -> Spent {
-    let tokens = Tokens {
-        prompt: made.prompt_tokens.into(),
-        ..Tokens::default()
-    };
-    Spent {
-        tokens,
-        ..Spent::default()
+/// The vectors of a request that somebody pays for, within `left`. Its account is settled however it ends: where its client
+/// leaves or its time is over, the work is stopped and what it took by then is charged.
+async fn paid(
+    held: Arc<Reservation>,
+    tasks: &TaskTracker,
+    upstream: Arc<dyn Upstream>,
+    request: Arc<EmbedRequest>,
+    left: Duration,
+) -> Result<Embeddings, ApiError> {
+    // Nothing is ever sent: its end is dropped with this future.
+    let (_wanted, unwanted) = oneshot::channel();
+    let work = tasks.spawn(work(held, upstream, request, unwanted));
+    match timeout(left, work).await {
+        Ok(Ok(made)) => Ok(made?),
+        Ok(Err(_panicked)) => Err(ApiError::internal()),
+        Err(_elapsed) => Err(ApiError::deadline_exceeded()),
     }
+}
+
+async fn work(
+    held: Arc<Reservation>,
+    upstream: Arc<dyn Upstream>,
+    request: Arc<EmbedRequest>,
+    unwanted: oneshot::Receiver<Infallible>,
+) -> Result<Embeddings, UpstreamError> {
+    let id = Arc::clone(&request.id);
+    let mut making = pin!(upstream.embed(request));
+    let made = tokio::select! {
+        biased;
+        made = &mut making => Some((made, Outcome::Finished, Outcome::Failed)),
+        _ = unwanted => {
+            // Again and again: one that is only about to start is not yet there to be cancelled.
+            let cancelling = async {
+                loop {
+                    upstream.cancel(&id);
+                    sleep(CANCEL_AGAIN_AFTER).await;
+                }
+            };
+            let stopped = async {
+                tokio::select! {
+                    made = making => made,
+                    never = cancelling => never,
+                }
+            };
+            let made = timeout(USAGE_DRAIN_MAX, stopped).await.ok();
+            made.map(|made| (made, Outcome::Aborted, Outcome::Aborted))
+        }
+    };
+    // Where nobody says what was done, the guard is dropped open, and keeps its debit.
+    let (made, whole, broken) = made.ok_or(UpstreamErrorKind::TimedOut)?;
+    match &made {
+        Ok(made) => held.settle(Spent::from(used(made)), whole),
+        Err(error) => match error.usage.filter(|used| !used.is_nothing()) {
+            Some(used) => held.settle(Spent::from(used), broken),
+            None => held.void(),
+        },
+    };
+    made
+}
+
+fn used(made: &Embeddings) -> upstream::Usage {
+    upstream::Usage {
+        prompt_tokens: made.prompt_tokens,
+        ..upstream::Usage::default()
+    }
+}
+
+/// An error answer to a peer, which pays for what was used until then.
+fn refusal(error: UpstreamError) -> Response {
+    let used = error.usage;
+    stream::refusal(error.into(), used)
 }
 
 /// What a body says.

@@ -7,6 +7,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::marker::PhantomData;
 use std::ops::RangeInclusive;
 
 use serde::Deserialize;
@@ -48,12 +49,12 @@ fn malformed(error: &serde_json::Error) -> ApiError {
 /// The fields of an object in their order; no name stands there twice.
 #[derive(Debug)]
 pub(super) struct Object<'a, 'p> {
-    fields: Vec<(Cow<'a, str>, &'a RawValue)>,
+    fields: Fields<'a>,
     at: Path<'p>,
 }
 
 impl<'a, 'p> Object<'a, 'p> {
-    fn new(fields: Vec<(Cow<'a, str>, &'a RawValue)>, at: Path<'p>) -> Result<Self, ApiError> {
+    pub(super) fn new(fields: Fields<'a>, at: Path<'p>) -> Result<Self, ApiError> {
         // The body may be forwarded as it came, and two readers may disagree on which of two values counts.
         for (index, (name, _)) in fields.iter().enumerate() {
             if fields[..index].iter().any(|(earlier, _)| earlier == name) {
@@ -82,6 +83,11 @@ impl<'a, 'p> Object<'a, 'p> {
         present.map(|(name, raw)| (&**name, Node::new(raw, self.at.field(name))))
     }
 
+    /// Every field with its value, as they were written.
+    pub(super) fn texts(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.fields.iter().map(|(name, raw)| (&**name, raw.get()))
+    }
+
     /// An error at the field `name`.
     pub(super) fn fault(&self, name: &str, fault: ParamFault) -> ApiError {
         ApiError::param(self.at.field(name), fault)
@@ -103,7 +109,15 @@ impl<'a, 'p> Node<'a, 'p> {
     /// A string.
     pub(super) fn string(&self) -> Result<Cow<'a, str>, ApiError> {
         self.must_be(&[Kind::String], "a string")?;
-        let text: Result<Text<'a>, _> = serde_json::from_str(self.raw.get());
+        let raw = self.raw.get();
+        if memchr::memchr(b'\\', raw.as_bytes()).is_none() {
+            // Without escapes it is what stands between the quotes: its syntax was checked with the whole body's.
+            let text = raw.get(1..raw.len().saturating_sub(1));
+            return text
+                .map(Cow::Borrowed)
+                .ok_or_else(|| self.fault(ParamFault::Text));
+        }
+        let text: Result<Text<'a>, _> = serde_json::from_str(raw);
         text.map(|Text(text)| text)
             .map_err(|_| self.fault(ParamFault::Text))
     }
@@ -155,12 +169,26 @@ impl<'a, 'p> Node<'a, 'p> {
     pub(super) fn array(&self, max: usize) -> Result<Vec<&'a RawValue>, ApiError> {
         self.must_be(&[Kind::Array], "an array")?;
         let mut reader = serde_json::Deserializer::from_str(self.raw.get());
-        match AtMost(max).deserialize(&mut reader) {
+        let each = || PhantomData::<&RawValue>;
+        match (Several { max, each }).deserialize(&mut reader) {
             Ok(elements) if elements.is_empty() => Err(self.fault(ParamFault::EmptyArray)),
             Ok(elements) => Ok(elements),
             // Its syntax was checked with the whole body's.
             Err(_) => Err(self.fault(ParamFault::TooMany { max })),
         }
+    }
+
+    /// The fields of every object in an array of objects, found in one pass; `None` where it is anything else, or has more
+    /// than `max` of them: [`Node::array`] and [`Node::object`] say what is wrong.
+    pub(super) fn objects(&self, max: usize) -> Option<Vec<Fields<'a>>> {
+        let mut reader = serde_json::Deserializer::from_str(self.raw.get());
+        let of_object = || FieldsAtMost(limits::JSON_FIELDS_MAX);
+        Several {
+            max,
+            each: of_object,
+        }
+        .deserialize(&mut reader)
+        .ok()
     }
 
     /// An object.
@@ -314,7 +342,7 @@ impl fmt::Display for Path<'_> {
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
 /// An object's fields as they come, so many at most.
-type Fields<'a> = Vec<(Cow<'a, str>, &'a RawValue)>;
+pub(super) type Fields<'a> = Vec<(Cow<'a, str>, &'a RawValue)>;
 
 fn fields(text: &str, max: usize) -> Result<Fields<'_>, serde_json::Error> {
     let mut reader = serde_json::Deserializer::from_str(text);
@@ -352,19 +380,30 @@ impl<'de> Visitor<'de> for FieldsAtMost {
     }
 }
 
-/// An array's raw elements, so many at most.
-struct AtMost(usize);
+/// The elements of an array, so many at most, each read by what `each` makes.
+struct Several<F> {
+    max: usize,
+    each: F,
+}
 
-impl<'de> DeserializeSeed<'de> for AtMost {
-    type Value = Vec<&'de RawValue>;
+impl<'de, F, S> DeserializeSeed<'de> for Several<F>
+where
+    F: Fn() -> S,
+    S: DeserializeSeed<'de>,
+{
+    type Value = Vec<S::Value>;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
         deserializer.deserialize_seq(self)
     }
 }
 
-impl<'de> Visitor<'de> for AtMost {
-    type Value = Vec<&'de RawValue>;
+impl<'de, F, S> Visitor<'de> for Several<F>
+where
+    F: Fn() -> S,
+    S: DeserializeSeed<'de>,
+{
+    type Value = Vec<S::Value>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an array")
@@ -372,8 +411,8 @@ impl<'de> Visitor<'de> for AtMost {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut array: A) -> Result<Self::Value, A::Error> {
         let mut elements = Vec::new();
-        while let Some(element) = array.next_element()? {
-            if elements.len() == self.0 {
+        while let Some(element) = array.next_element_seed((self.each)())? {
+            if elements.len() == self.max {
                 return Err(A::Error::custom("too many elements"));
             }
             elements.push(element);

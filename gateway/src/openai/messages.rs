@@ -16,16 +16,20 @@ use crate::limits;
 /// # Errors
 /// The first thing that is wrong with them, by name.
 pub(super) fn read(node: &Node<'_, '_>, limits: &Limits) -> Result<Vec<Value>, ApiError> {
-    let elements = node.array(limits.messages_max as usize)?;
-    let read = |(index, raw)| message(&Node::new(raw, node.at().index(index)));
+    let max = limits.messages_max as usize;
+    if let Some(objects) = node.objects(max).filter(|objects| !objects.is_empty()) {
+        let read = |(index, fields)| message(&Object::new(fields, node.at().index(index))?);
+        return objects.into_iter().enumerate().map(read).collect();
+    }
+    let elements = node.array(max)?;
+    let read = |(index, raw)| message(&Node::new(raw, node.at().index(index)).object()?);
     elements.into_iter().enumerate().map(read).collect()
 }
 
-fn message(node: &Node<'_, '_>) -> Result<Value, ApiError> {
-    let object = node.object()?;
+fn message(object: &Object<'_, '_>) -> Result<Value, ApiError> {
     let role = role(&object.require("role")?)?;
-    fields::check(&object, &[fields::MESSAGE])?;
-    let calls = calls(&object, role)?;
+    fields::check(object, &[fields::MESSAGE])?;
+    let calls = calls(object, role)?;
     let content = match object.get("content") {
         None if calls.is_some() => Value::Null,
         _ => content(&object.require("content")?)?.into(),
@@ -39,7 +43,7 @@ fn message(node: &Node<'_, '_>) -> Result<Value, ApiError> {
     if let Some(calls) = calls {
         message.insert("tool_calls".to_owned(), calls.into());
     }
-    if let Some(id) = result_id(&object, role)? {
+    if let Some(id) = result_id(object, role)? {
         message.insert("tool_call_id".to_owned(), id.into());
     }
     Ok(Value::Object(message))

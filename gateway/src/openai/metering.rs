@@ -44,14 +44,14 @@ pub(super) struct Client {
 }
 
 impl Client {
-    /// A request with these headers; what it may not do is refused.
+    /// A request that is for `purpose`; what it may not do is refused.
     ///
     /// # Errors
     /// 403 where the key may not use the model or name the purpose.
     pub(super) fn admit(
         metering: &Metering,
         principal: &Arc<Principal>,
-        headers: &HeaderMap,
+        purpose: Option<&HeaderValue>,
         model: &str,
     ) -> Result<Self, ApiError> {
         if !principal.models.allows(model) {
@@ -60,8 +60,13 @@ impl Client {
         Ok(Self {
             metering: metering.clone(),
             principal: Arc::clone(principal),
-            purpose: purpose(headers, principal)?,
+            purpose: named(purpose, principal)?,
         })
+    }
+
+    /// Where work goes on that its client no longer waits for.
+    pub(super) const fn tasks(&self) -> &TaskTracker {
+        &self.metering.tasks
     }
 
     /// Id of the tenant.
@@ -161,8 +166,11 @@ impl Client {
 }
 
 /// What a request is for, where its client says so and may say so.
-fn purpose(headers: &HeaderMap, principal: &Principal) -> Result<Option<Arc<str>>, ApiError> {
-    let Some(purpose) = headers.get("x-hansa-purpose") else {
+fn named(
+    purpose: Option<&HeaderValue>,
+    principal: &Principal,
+) -> Result<Option<Arc<str>>, ApiError> {
+    let Some(purpose) = purpose else {
         return Ok(None);
     };
     let named = purpose.to_str().ok().filter(|purpose| {

@@ -47,7 +47,7 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing;
 use bytes::Bytes;
 use hansa_config::schema::Limits;
-use http::{HeaderMap, HeaderValue};
+use http::HeaderValue;
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
@@ -148,7 +148,7 @@ impl Api {
         let id = request_id(&request);
         let caller = Caller::of(&request);
         let body = body::read(request, self.shared.limits.body_bytes_max).await?;
-        let ask = self.parse(endpoint, body.clone(), peer).await?;
+        let ask = self.parse(endpoint, body, peer).await?;
         let model = Arc::clone(&ask.params.model);
         let client = self.client(&caller, &model)?;
         let work = Work {
@@ -156,7 +156,6 @@ impl Api {
             id,
             wishes,
             peer,
-            body,
             started,
             deadline: started + self.time_for(&said),
             created_s: self.shared.clock.unix_s(),
@@ -175,7 +174,7 @@ impl Api {
     fn client(&self, caller: &Caller, model: &str) -> Result<Option<Client>, ApiError> {
         match (&caller.principal, &self.metering) {
             (Some(principal), Some(metering)) => {
-                Client::admit(metering, principal, &caller.headers, model).map(Some)
+                Client::admit(metering, principal, caller.purpose.as_ref(), model).map(Some)
             }
             _ => Ok(None),
         }
@@ -297,7 +296,7 @@ impl Api {
 }
 
 impl Shared {
-    fn parse(&self, endpoint: Endpoint, body: &[u8], peer: bool) -> Result<Ask, ApiError> {
+    fn parse(&self, endpoint: Endpoint, body: &Bytes, peer: bool) -> Result<Ask, ApiError> {
         let rules = Rules {
             limits: &self.limits,
             passed: &self.passed,
@@ -347,14 +346,15 @@ fn check_room(ask: &Ask, sequences_max: Option<u32>) -> Result<(), ApiError> {
 /// What a request's head says of its sender.
 struct Caller {
     principal: Option<Arc<Principal>>,
-    headers: HeaderMap,
+    /// What it says that the request is for.
+    purpose: Option<HeaderValue>,
 }
 
 impl Caller {
     fn of(request: &Request) -> Self {
         Self {
             principal: Principal::of(request.extensions()).cloned(),
-            headers: request.headers().clone(),
+            purpose: request.headers().get(wishes::PURPOSE).cloned(),
         }
     }
 }
@@ -365,7 +365,6 @@ struct Work {
     id: Arc<str>,
     said: Said,
     wishes: Wishes,
-    body: Bytes,
     started: Duration,
     deadline: Duration,
     created_s: i64,
@@ -378,7 +377,11 @@ struct Work {
 impl Work {
     /// One request for each prompt.
     fn split(&self, ask: Ask) -> Vec<Arc<GenerateRequest>> {
-        let Ask { params, prompts } = ask;
+        let Ask {
+            body,
+            params,
+            prompts,
+        } = ask;
         let wishes = Arc::new(Wishes {
             session: params.session.clone(),
             ..self.wishes.clone()
@@ -386,6 +389,9 @@ impl Work {
         let single = prompts.len() == 1;
         let extension = &params.extension;
         let (id, client) = (self.upstream_id(), self.client.as_ref());
+        let default_max_tokens = client
+            .map(Client::default_max_tokens)
+            .or(extension.default_max_tokens);
         let request = |(index, prompt): (usize, Prompt)| GenerateRequest {
             id: if single {
                 Arc::clone(&id)
@@ -399,13 +405,12 @@ impl Work {
             },
             model: Arc::clone(&params.model),
             endpoint: self.endpoint,
-            body: self.body.clone(),
+            body: body.clone(),
             prompt,
+            whole: params.whole(default_max_tokens),
             n: params.best_of,
             max_tokens: params.max_tokens,
-            default_max_tokens: client
-                .map(Client::default_max_tokens)
-                .or(extension.default_max_tokens),
+            default_max_tokens,
             token_ids: OnceLock::new(),
             sampling: params.sampling.clone(),
             stop: params.stop.clone(),

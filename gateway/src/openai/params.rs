@@ -15,11 +15,13 @@ use super::sampling;
 use super::structure;
 use crate::limits;
 use crate::upstream::tools::Tools;
-use crate::upstream::{Prompt, Sampling, Structure};
+use crate::upstream::{Body, Prompt, Sampling, Structure};
 
 /// A request as far as its body tells.
 #[derive(Debug)]
 pub(super) struct Ask {
+    /// It itself, and where its fields stand.
+    pub(super) body: Body,
     pub(super) params: Params,
     /// At least one; each is continued on its own.
     pub(super) prompts: Vec<Prompt>,
@@ -89,6 +91,17 @@ impl Params {
 }
 
 impl Params {
+    /// Whether the answer is wanted in one piece and is so short that it may be asked for so, where a choice has `default`
+    /// tokens unless the client says otherwise. What is told of single tokens comes in streams.
+    pub(super) fn whole(&self, default: Option<u32>) -> bool {
+        let tokens = self.max_tokens.or(default).unwrap_or(u32::MAX);
+        self.stream.is_none()
+            && self.logprobs_needed().is_none()
+            && !self.echo
+            && !self.extension.want_token_ids
+            && tokens.saturating_mul(self.best_of) <= limits::WHOLE_TOKENS_MAX
+    }
+
     /// The log-probabilities that the upstream must give: candidates are compared by theirs, shown or not.
     pub(super) fn logprobs_needed(&self) -> Option<u32> {
         self.logprobs.or((self.best_of > self.n).then_some(0))

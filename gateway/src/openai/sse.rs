@@ -98,7 +98,10 @@ impl Encoder {
             }
             Event::Done(usage) => {
                 if self.include_usage {
-                    self.usage(&Usage::from(*usage));
+                    self.usage(&match self.is_for_peer() {
+                        true => Usage::for_peer(*usage),
+                        false => Usage::from(*usage),
+                    });
                 }
                 self.buffer.extend_from_slice(b"data: [DONE]\n\n");
             }

@@ -67,7 +67,7 @@ pub(super) async fn respond(
 }
 
 /// An error answer to a peer, which pays for what was used until then.
-fn refusal(error: ApiError, used: Option<Usage>) -> Response {
+pub(super) fn refusal(error: ApiError, used: Option<Usage>) -> Response {
     let mut response = error.into_response();
     let used = used.and_then(|used| serde_json::to_string(&used).ok());
     if let Some(used) = used.and_then(|used| HeaderValue::try_from(used).ok()) {

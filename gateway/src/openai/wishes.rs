@@ -14,7 +14,7 @@ use crate::route::residency::{Purpose, Rules};
 use crate::upstream::Wishes;
 
 /// What the request is for.
-const PURPOSE: &str = "x-hansa-purpose";
+pub(super) const PURPOSE: &str = "x-hansa-purpose";
 /// `on` opts in to experimental sites, and `off` out of them. With a key, its tenant must allow them.
 const EXPERIMENTAL: &str = "x-hansa-experimental";
 /// `off` ends a stream with an error rather than going on with it elsewhere.

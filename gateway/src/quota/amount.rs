@@ -71,7 +71,7 @@ impl Amounts {
 }
 
 /// What a million tokens cost, in millionths of the unit of money.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Price {
     /// Of the prompt, computed.
     pub input: u64,

@@ -3,7 +3,12 @@
 //! A request is one charge: pending from [`Book::reserve`] on, then posted or voided, once. Everything that it needs is
 //! checked before anything is taken, so a refusal leaves no trace and two requests can never be promised the same.
 
+mod away;
+mod left;
 mod shared;
+mod sites;
+
+pub use self::shared::Wish;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,7 +22,6 @@ use super::charge::{
 use super::draw::choose_one;
 use super::meter::{Limits, Meter};
 use crate::limits::RESERVATIONS_MAX;
-use crate::route::means::Means;
 
 /// The state.
 #[derive(Debug, Default)]
@@ -75,24 +79,6 @@ impl Book {
         self.pending.insert(id, pending);
     }
 
-    /// Opens a charge that an earlier life let in: nothing is refused, and only what is left is held. It is to be posted at
-    /// once.
-    pub fn recover(&mut self, id: ChargeId, claim: Claim, at: Moment) {
-        self.roll(at);
-        let price = self.price(&claim.model, &claim.site);
-        let holds = self.owed(&claim, bound(&claim, price), at.unix_s);
-        let pending = Pending {
-            scopes: Vec::new(),
-            holds,
-            price,
-            taken: at,
-            started: true,
-            placed: true,
-            claim,
-        };
-        self.begin(id, pending);
-    }
-
     /// Whether a request of this account would be refused whatever it asks: what a server looks at before it does any
     /// work for it.
     ///
@@ -115,36 +101,6 @@ impl Book {
         }
     }
 
-    /// Whether some site that the account has an allocation for has room for the claim, and so a pick may find it.
-    fn is_good_elsewhere(&mut self, claim: &Claim, at: Moment) -> bool {
-        self.sites_of(&claim.account).into_iter().any(|site| {
-            let price = self.price(&claim.model, &site);
-            let need = bound(claim, price);
-            let holds = self.choose(&claim.account, &site, need, at.unix_s);
-            holds.is_ok()
-        })
-    }
-
-    /// The sites that the account has allocations for, each once.
-    fn sites_of(&self, account: &Account) -> Vec<Arc<str>> {
-        let ids = account
-            .tenants()
-            .filter_map(|tenant| self.granted.get(tenant));
-        let found = ids.flatten().filter_map(|id| self.allocations.get(id));
-        let mut sites: Vec<Arc<str>> = found
-            .filter_map(|found| found.grant().site.clone())
-            .collect();
-        sites.sort_unstable();
-        sites.dedup();
-        sites
-    }
-
-    /// Whether it matters to the account at which site a request is served.
-    #[must_use]
-    pub fn depends_on_site(&self, account: &Account) -> bool {
-        !self.sites_of(account).is_empty()
-    }
-
     /// A charge got its first content.
     pub fn started(&mut self, id: ChargeId) {
         let Some(pending) = self.pending.get_mut(&id) else {
@@ -163,12 +119,7 @@ impl Book {
     /// Settles a charge with what it used; `None` for one that is not open, which changes nothing.
     pub fn post(&mut self, id: ChargeId, spent: Spent, at: Moment) -> Option<Posted> {
         let pending = self.close(id, spent.tokens, at.now)?;
-        let amounts = Amounts {
-            tokens: spent.tokens.total(),
-            gpu_us: spent.gpu_us,
-            money_micros: pending.price.of(spent.tokens),
-            millijoules: spent.millijoules,
-        };
+        let amounts = spent.at(pending.price);
         let mut drawn = Vec::with_capacity(pending.holds.len());
         for hold in &pending.holds {
             if let Some(allocation) = self.allocations.get_mut(&hold.allocation) {
@@ -192,102 +143,6 @@ impl Book {
         };
         self.release(&pending.holds);
         true
-    }
-
-    /// What an open charge would be paid from at `site`, its own hold not counted. Changes nothing.
-    pub fn means(&mut self, id: ChargeId, site: &Arc<str>, at: Moment) -> Means {
-        let Some(pending) = self.pending.remove(&id) else {
-            return Means::Any;
-        };
-        self.release_for_now(&pending.holds, at);
-        let found = self.moved(&pending, site, at);
-        self.hold(&pending.holds);
-        self.pending.insert(id, pending);
-        let Ok(found) = found else {
-            return Means::Nothing;
-        };
-        let mut grants = found.holds.iter().filter_map(|hold| {
-            let allocation = self.allocations.get(&hold.allocation)?;
-            allocation.grant().site.as_ref()
-        });
-        match grants.any(|of| of == site) {
-            true => Means::Own,
-            false => Means::Any,
-        }
-    }
-
-    /// Moves an open charge to another site, as a pick, a retry or a resume does: the one site's share is given up and the
-    /// other's held. Rates of a site that did some of it stay taken.
-    ///
-    /// # Errors
-    /// [`Refusal`], and the charge stays where it is. A charge that is not open has nothing to move.
-    pub fn move_to(&mut self, id: ChargeId, site: &Arc<str>, at: Moment) -> Result<(), Refusal> {
-        let stays = |pending: &Pending| pending.placed && pending.claim.site == *site;
-        if self.pending.get(&id).is_none_or(stays) {
-            return Ok(());
-        }
-        let Some(pending) = self.pending.remove(&id) else {
-            return Ok(());
-        };
-        self.release_for_now(&pending.holds, at);
-        let moved = self.moved(&pending, site, at);
-        let (pending, result) = match moved {
-            Ok(moved) => (self.change_meters(&pending, moved, at), Ok(())),
-            Err(refusal) => (pending, Err(refusal)),
-        };
-        // Nobody came between: what was released above is still there.
-        self.hold(&pending.holds);
-        self.pending.insert(id, pending);
-        result
-    }
-
-    /// Takes a charge from the meter of the one site to that of the other.
-    fn change_meters(&mut self, before: &Pending, mut moved: Pending, at: Moment) -> Pending {
-        if before.claim.site == moved.claim.site {
-            return moved;
-        }
-        let left = Scope::Site(Arc::clone(&before.claim.site));
-        if let Some(place) = moved.scopes.iter().position(|scope| *scope == left) {
-            moved.scopes.swap_remove(place);
-            if let Some(meter) = self.meters.get_mut(&left) {
-                meter.leave(before.started);
-            }
-        }
-        let entered = Scope::Site(Arc::clone(&moved.claim.site));
-        if let Some(meter) = self.meters.get_mut(&entered) {
-            meter.begin(moved.claim.bound, at.now);
-            if moved.started {
-                meter.started();
-            }
-            moved.scopes.push(entered);
-        }
-        moved
-    }
-
-    fn moved(
-        &mut self,
-        pending: &Pending,
-        site: &Arc<str>,
-        at: Moment,
-    ) -> Result<Pending, Refusal> {
-        let claim = Claim {
-            site: Arc::clone(site),
-            ..pending.claim.clone()
-        };
-        if claim.site != pending.claim.site {
-            let scope = self.metered(std::iter::once(Scope::Site(Arc::clone(site))));
-            self.check_meters(&scope, claim.bound, at.now)?;
-        }
-        let price = self.price(&claim.model, site);
-        let need = bound(&claim, price);
-        let holds = self.choose(&claim.account, site, need, at.unix_s)?;
-        Ok(Pending {
-            claim,
-            holds,
-            price,
-            placed: true,
-            ..pending.clone()
-        })
     }
 
     /// Puts the bounds of a scope in force.
@@ -472,30 +327,6 @@ impl Book {
         Ok(holds)
     }
 
-    /// As [`Book::choose`], where there is enough or not: what is left of each.
-    fn owed(&self, claim: &Claim, need: Amounts, unix_s: i64) -> Vec<Hold> {
-        let of_tenant = |tenant| self.granted.get(tenant).into_iter().flatten();
-        let mut holds = Vec::new();
-        for tenant in claim.account.tenants() {
-            for currency in Currency::ALL {
-                let open = of_tenant(tenant).filter_map(|id| self.allocations.get(id));
-                let open = open.filter(|found| {
-                    let grant = found.grant();
-                    let there = grant.site.as_ref().is_none_or(|site| *site == claim.site);
-                    there && grant.currency == currency && found.is_open(unix_s)
-                });
-                // The site's own before those for any.
-                let drawn = open.max_by_key(|found| found.grant().site.is_some());
-                holds.extend(drawn.map(|found| Hold {
-                    allocation: Arc::clone(&found.grant().id),
-                    currency,
-                    amount: need.of(currency).min(found.left()),
-                }));
-            }
-        }
-        holds
-    }
-
     fn hold(&mut self, holds: &[Hold]) {
         for hold in holds {
             if let Some(allocation) = self.allocations.get_mut(&hold.allocation) {
@@ -510,17 +341,6 @@ impl Book {
                 allocation.release(hold.amount);
             }
         }
-    }
-
-    /// Gives holds up that are taken again in the same moment. A period that ends with them still held must know of them,
-    /// or what they hold goes over into the next one as if it were left.
-    fn release_for_now(&mut self, holds: &[Hold], at: Moment) {
-        for hold in holds {
-            if let Some(allocation) = self.allocations.get_mut(&hold.allocation) {
-                allocation.roll(at.unix_s);
-            }
-        }
-        self.release(holds);
     }
 
     fn price(&self, model: &Arc<str>, site: &Arc<str>) -> Price {

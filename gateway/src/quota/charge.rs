@@ -183,11 +183,24 @@ pub struct Spent {
     pub estimated: bool,
 }
 
+impl Spent {
+    /// What it comes to at this price.
+    #[must_use]
+    pub fn at(self, price: Price) -> Amounts {
+        Amounts {
+            tokens: self.tokens.total(),
+            gpu_us: self.gpu_us,
+            money_micros: price.of(self.tokens),
+            millijoules: self.millijoules,
+        }
+    }
+}
+
 impl From<Usage> for Spent {
     fn from(usage: Usage) -> Self {
         Self {
             tokens: usage.into(),
-            gpu_us: 0,
+            gpu_us: usage.gpu_us.unwrap_or_default().into(),
             millijoules: usage.millijoules.unwrap_or_default().into(),
             micrograms: usage.micrograms.unwrap_or_default().into(),
             estimated: usage.estimated,

@@ -28,7 +28,7 @@ pub(crate) enum Value {
 }
 
 /// Every column, in the order of the files. A new one goes to the end: what reads the files may count on places.
-pub const COLUMNS: [Column; 19] = [
+pub const COLUMNS: [Column; 25] = [
     text("charge", |record| record.charge.to_string().into()),
     text("request", |record| (&*record.request).into()),
     text("organisation", |record| (&*record.organisation).into()),
@@ -54,6 +54,12 @@ pub const COLUMNS: [Column; 19] = [
     },
     count("took_ms", |record| record.took_ms),
     count("micrograms", |record| record.micrograms),
+    maybe("node", |record| record.served.node.as_deref()),
+    maybe("build", |record| record.served.build.as_deref()),
+    count("price_input", |record| record.served.price.input),
+    count("price_cached", |record| record.served.price.cached),
+    count("price_output", |record| record.served.price.output),
+    maybe("policy", |record| record.served.policy.as_deref()),
 ];
 
 const fn text(name: &'static str, of: fn(&Record) -> Cow<'_, str>) -> Column {
@@ -93,7 +99,7 @@ pub(crate) mod tests {
     use super::*;
     use crate::quota::allocation::Total;
     use crate::quota::amount::{Amounts, Tokens};
-    use crate::quota::ledger::Drawn;
+    use crate::quota::ledger::{Drawn, Served};
 
     /// A record of `tenant` that began then; `number` sets its charge and its figures.
     pub(crate) fn record(number: u128, tenant: &str, began_s: i64) -> Record {
@@ -133,6 +139,11 @@ pub(crate) mod tests {
                     excess: 0,
                 },
             }],
+            served: Served {
+                node: (number % 3 > 0).then(|| "node".into()),
+                policy: Some("0123".into()),
+                ..Served::default()
+            },
         }
     }
 

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use super::allocation::Total;
-use super::amount::{Amounts, Tokens};
+use super::amount::{Amounts, Price, Tokens};
 use super::charge::ChargeId;
 
 /// How a request ended.
@@ -66,6 +66,9 @@ pub struct Record {
     pub took_ms: u64,
     /// What was drawn from which allocation.
     pub drawn: Vec<Drawn>,
+    /// By whom and by what rules.
+    #[serde(default)]
+    pub served: Served,
 }
 
 impl Record {
@@ -74,6 +77,21 @@ impl Record {
     pub fn tenant(&self) -> &Arc<str> {
         self.project.as_ref().unwrap_or(&self.organisation)
     }
+}
+
+/// By whom and by what rules a request was served.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Served {
+    /// The node at its site, as routing names it; `None` where it came to no content.
+    pub node: Option<Arc<str>>,
+    /// Digest of the model as it ran there: weights, tokenizer, template, engine. `None` where that is not told.
+    pub build: Option<Arc<str>>,
+    /// What a million tokens cost then.
+    pub price: Price,
+    /// Version of the config's rules: who may use what, at which price, and where it goes. What operators changed since stands
+    /// in the audit trail with its time.
+    pub policy: Option<Arc<str>>,
 }
 
 /// What one record draws from one allocation.
@@ -262,8 +280,7 @@ pub trait Ledger: Send + Sync + fmt::Debug {
     /// Records that were taken and are not safe yet.
     fn unsettled(&self) -> usize;
 
-    /// Its id, the same in every life of the one server that writes it; `None` where it ends with the process, or where
-    /// several servers write it.
+    /// Its id, the same in every life of whoever writes it; `None` where it ends with the process.
     fn owner(&self) -> Option<Uuid> {
         None
     }

@@ -33,10 +33,10 @@ use uuid::{NoContext, Timestamp, Uuid};
 use self::amount::Tokens;
 use self::book::Book;
 use self::charge::{Account, ChargeId, Claim, Moment, Refusal, Spent};
-use self::lease::Lessor;
 use self::lease::keeper::Rounds;
-use self::ledger::{Drawn, Ledger, Outcome, Record};
-use self::reservation::{Reservation, Slip};
+use self::lease::{Leased, Lessor};
+use self::ledger::{Drawn, Ledger, LedgerError, Outcome, Record, Served};
+use self::reservation::{By, Reservation, Slip};
 use crate::clock::Clock;
 use crate::limits::RESERVATIONS_MAX;
 use crate::route::means::Means;
@@ -68,6 +68,8 @@ pub struct Options {
     pub home: Arc<str>,
     /// Tokens that a choice may have where the client names no number.
     pub default_max_tokens: u32,
+    /// Version of the rules that its config sets; `None` without a config.
+    pub policy: Option<Arc<str>>,
 }
 
 impl Quota {
@@ -97,7 +99,8 @@ impl Quota {
         options: Options,
         rounds: Option<Rounds>,
     ) -> Self {
-        let lives = (ledger.owner(), Uuid::new_v4());
+        let run = rounds.as_ref().map(|rounds| rounds.lessor().run());
+        let lives = (ledger.owner(), run.unwrap_or_else(Uuid::new_v4));
         Self {
             shared: Arc::new(Shared {
                 book: Mutex::new(book),
@@ -129,6 +132,16 @@ impl Quota {
     #[must_use]
     pub fn lease_waits(&self) -> u64 {
         self.shared.rounds.as_ref().map_or(0, Rounds::waits)
+    }
+
+    /// Everything that is out on lease where gateways share, at most `limit` lines; nothing elsewhere. Blocks: call it off
+    /// the event loop.
+    ///
+    /// # Errors
+    /// [`LedgerError`], where the store does not answer.
+    pub fn leases(&self, limit: usize) -> Result<Vec<Leased>, LedgerError> {
+        let rounds = self.shared.rounds.as_ref();
+        rounds.map_or(Ok(Vec::new()), |rounds| rounds.lessor().leases(limit))
     }
 
     /// Gives all leases back; nothing may be open any more.
@@ -235,12 +248,18 @@ impl Quota {
         self.with_book(|book, at| {
             let moved = book.move_to(charge, site, at);
             if moved.is_err() {
-                // Whoever picks this site next may find it on lease.
-                book.want_at(charge, site, at);
+                book.want_soon(charge, site, at);
                 self.hurry_for(book);
             }
             moved
         })
+    }
+
+    async fn fetch(&self, charge: ChargeId, site: &Arc<str>) -> bool {
+        match &self.shared.rounds {
+            Some(rounds) => rounds.fetch(self, charge, site).await,
+            None => false,
+        }
     }
 
     fn hurry_for(&self, book: &mut Book) {
@@ -254,7 +273,8 @@ impl Quota {
         self.with_book(|book, at| book.void(charge, at));
     }
 
-    fn post(&self, charge: ChargeId, slip: &Slip, spent: Spent, outcome: Outcome) {
+    fn post(&self, charge: ChargeId, slip: &Slip, spent: Spent, outcome: Outcome, by: By) {
+        let policy = self.shared.options.policy.clone();
         self.with_book(|book, at| {
             let Some(posted) = book.post(charge, spent, at) else {
                 return;
@@ -286,6 +306,12 @@ impl Quota {
                         total,
                     })
                     .collect(),
+                served: Served {
+                    node: by.node,
+                    build: by.build,
+                    price: posted.pending.price,
+                    policy,
+                },
             });
         });
     }

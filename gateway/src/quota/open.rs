@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use hansa_config::secret::SecretError;
 use hansa_config::{Config, schema};
+use sha2::{Digest as _, Sha256};
 
 use super::allocation::Grant;
 use super::amount::{Currency, Price};
@@ -48,11 +49,29 @@ pub fn open(config: &Config, clock: &Clock) -> Result<Quota, OpenError> {
         site: config.quota.site.as_str().into(),
         home: config.route.home_site.as_deref().unwrap_or(HERE).into(),
         default_max_tokens: config.quota.default_max_tokens,
+        policy: Some(policy(config)),
     };
     Ok(match lessor {
         Some(lessor) => Quota::shared(book, ledger, clock.clone(), options, lessor),
         None => Quota::new(book, ledger, clock.clone(), options),
     })
+}
+
+/// Version of the rules that a config sets: the first half of a SHA-256 over all that says who may use what, at which price,
+/// and where requests go. Gateways with the same sections have the same.
+fn policy(config: &Config) -> Arc<str> {
+    let who = (
+        &config.tenants,
+        &config.keys,
+        &config.issuers,
+        &config.claims,
+    );
+    let what = (&config.allocations, &config.prices, &config.rates);
+    let here = (&config.quota.site, config.quota.default_max_tokens);
+    let rules = format!("{who:?}{what:?}{here:?}{:?}", config.route);
+    let digest = Sha256::digest(rules.as_bytes());
+    let hex = digest.iter().take(16).map(|byte| format!("{byte:02x}"));
+    hex.collect::<String>().into()
 }
 
 /// Why there is no quota.
@@ -130,6 +149,8 @@ fn grant(allocation: &schema::tenancy::Allocation) -> Grant {
     let currency = match allocation.currency {
         schema::tenancy::Currency::Tokens => Currency::Tokens,
         schema::tenancy::Currency::Money => Currency::Money,
+        schema::tenancy::Currency::GpuSeconds => Currency::GpuSeconds,
+        schema::tenancy::Currency::Joules => Currency::Joules,
     };
     let units = |whole: u64| whole.saturating_mul(currency.units());
     let percent = |percent: u32| u8::try_from(percent).unwrap_or(100);

@@ -5,7 +5,9 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use futures::future::BoxFuture;
 
 use super::Quota;
 use super::amount::Tokens;
@@ -33,6 +35,18 @@ struct Steering {
     several: AtomicBool,
     /// Where that was.
     placed: OnceLock<Arc<str>>,
+    /// The site at which there was not enough, by the last try.
+    missing: Mutex<Option<Arc<str>>>,
+    by: Mutex<By>,
+}
+
+/// Who served it.
+#[derive(Debug, Clone, Default)]
+pub struct By {
+    /// The node, as routing names it.
+    pub node: Option<Arc<str>>,
+    /// Digest of the model as it runs there.
+    pub build: Option<Arc<str>>,
 }
 
 /// What the record will say beside figures.
@@ -109,7 +123,7 @@ impl Reservation {
     pub fn settle(&self, spent: Spent, outcome: Outcome) -> bool {
         let first = self.close(SETTLED);
         if first {
-            self.quota.post(self.charge, &self.slip, spent, outcome);
+            self.post(spent, outcome);
         }
         first
     }
@@ -131,8 +145,7 @@ impl Reservation {
                 tokens: self.bound,
                 ..Spent::default()
             };
-            let abandoned = Outcome::Abandoned;
-            self.quota.post(self.charge, &self.slip, spent, abandoned);
+            self.post(spent, Outcome::Abandoned);
         }
     }
 
@@ -140,6 +153,17 @@ impl Reservation {
     #[must_use]
     pub fn tag(&self, part: u32) -> Option<Arc<str>> {
         self.quota.stub(self.charge, &self.slip, part)
+    }
+
+    fn post(&self, spent: Spent, outcome: Outcome) {
+        let by = self.steering.by.lock();
+        let by = by.unwrap_or_else(PoisonError::into_inner).clone();
+        self.quota.post(self.charge, &self.slip, spent, outcome, by);
+    }
+
+    fn missing(&self) -> MutexGuard<'_, Option<Arc<str>>> {
+        let missing = self.steering.missing.lock();
+        missing.unwrap_or_else(PoisonError::into_inner)
     }
 
     fn close(&self, to: u8) -> bool {
@@ -167,7 +191,30 @@ impl Purse for Reservation {
             // Where it matters, `at` has kept it away; elsewhere the first part's site stands for all.
             return !self.steering.by_site;
         }
-        Self::move_to(self, site).is_ok()
+        let moved = Self::move_to(self, site).is_ok();
+        *self.missing() = (!moved).then(|| Arc::clone(site));
+        moved
+    }
+
+    fn served(&self, node: &Arc<str>, build: Option<&Arc<str>>) {
+        let by = self.steering.by.lock();
+        *by.unwrap_or_else(PoisonError::into_inner) = By {
+            node: Some(Arc::clone(node)),
+            build: build.cloned(),
+        };
+    }
+
+    fn fetch(&self) -> BoxFuture<'_, bool> {
+        let missing = self.missing().take();
+        Box::pin(async move {
+            match missing {
+                Some(site) => {
+                    let site = self.quota.known(&site);
+                    self.quota.fetch(self.charge, &site).await
+                }
+                None => false,
+            }
+        })
     }
 }
 

@@ -19,6 +19,7 @@ fn quota(tokens: u64) -> Quota {
         site: "here".into(),
         home: "home".into(),
         default_max_tokens: 16,
+        policy: None,
     };
     let ledger = Arc::new(MemoryLedger::default());
     Quota::new(book, ledger, Clock::manual(1_700_000_000), options)
@@ -157,6 +158,7 @@ fn what_a_life_left_open_is_settled_by_the_next_one_once() {
             site: "here".into(),
             home: "home".into(),
             default_max_tokens: 16,
+            policy: None,
         };
         let ledger = Arc::clone(&ledger) as Arc<dyn Ledger>;
         let quota = Quota::new(book, ledger, Clock::manual(1_700_000_000), options);
@@ -189,9 +191,10 @@ fn what_a_life_left_open_is_settled_by_the_next_one_once() {
     for _ in 0..2 {
         let next = live();
         assert_ne!(next.lives().unwrap().1, run);
-        assert!(next.settle_found(&found(&tags[0], 9)).unwrap());
-        assert!(next.settle_found(&found(&tags[1], 4)).unwrap());
-        next.ledger().flush().unwrap();
+        for (tag, completion) in [(&tags[0], 9), (&tags[1], 4)] {
+            let settled = next.settle_found(vec![found(tag, completion)]);
+            assert_eq!(settled.unwrap(), ["r".into()]);
+        }
         assert_eq!(left(&next), 100 - 13 - 14);
         assert_eq!(next.with_book(|book, _| invariants::all(book)), Ok(()));
     }
@@ -199,14 +202,16 @@ fn what_a_life_left_open_is_settled_by_the_next_one_once() {
     assert_eq!(all.len(), 2);
     let late = all.iter().find(|record| record.outcome == Outcome::Aborted);
     assert_eq!(&*late.unwrap().site, "there");
-    assert!(!first.settle_found(&found(&"nonsense".into(), 1)).unwrap());
+    assert_eq!(late.unwrap().began_s, 1_700_000_000, "when it was let in");
+    let nonsense = first.settle_found(vec![found(&"nonsense".into(), 1)]);
+    assert_eq!(nonsense.unwrap(), Vec::<Arc<str>>::new());
     // More than is left is charged all the same, and recorded as excess.
     let other = reserve(&first, tokens(10, 10)).unwrap();
     let next = live();
-    assert!(
-        next.settle_found(&found(&other.tag(1).unwrap(), 1_000))
-            .unwrap()
-    );
+    // Two servers know of it: the one that did most is paid, and both are told.
+    let tag = other.tag(1).unwrap();
+    let settled = next.settle_found(vec![found(&tag, 900), found(&tag, 1_000)]);
+    assert_eq!(settled.unwrap().len(), 2);
     assert_eq!(left(&next), 0);
     assert_eq!(next.with_book(|book, _| invariants::all(book)), Ok(()));
 }
@@ -236,8 +241,16 @@ fn a_record_says_who_what_and_how_much() {
         .shared
         .clock
         .advance(std::time::Duration::from_millis(1_500));
-    reservation.unwrap().settle(spent(10, 5), Outcome::Aborted);
+    let reservation = reservation.unwrap();
+    Purse::served(&reservation, &"node".into(), Some(&"build".into()));
+    reservation.settle(spent(10, 5), Outcome::Aborted);
     let record = records(&quota).pop().unwrap();
+    let served = &record.served;
+    assert_eq!(
+        (served.node.as_deref(), served.build.as_deref()),
+        (Some("node"), Some("build"))
+    );
+    assert_eq!(served.price.output, 2_000_000);
     assert_eq!(&*record.request, "req-1");
     assert_eq!(record.project.as_deref(), Some("acme/a"));
     assert_eq!(record.purpose.as_deref(), Some("research"));
@@ -271,6 +284,7 @@ fn kept_in(file: &std::path::Path, clock: &Clock) -> Quota {
         site: "here".into(),
         home: "here".into(),
         default_max_tokens: 16,
+        policy: None,
     };
     let quota = Quota::new(book, Arc::new(ledger), clock.clone(), options);
     quota.replay().unwrap();

@@ -80,19 +80,29 @@ impl Ticket {
 impl Router {
     /// The first content came. `seen` are hashes that the candidate has served by now: of the prompt and the session.
     pub fn first_content(&mut self, ticket: &mut Ticket, seen: &[u64], now: Duration) {
-        if ticket.first.replace(now).is_some() {
+        if ticket.first.is_some() {
             return;
         }
-        self.prefixes.note(seen, ticket.candidate);
+        self.answered(ticket, seen, now);
         let Some(candidate) = self.candidates.get_mut(ticket.candidate.index()) else {
             return;
         };
         let took = now.saturating_sub(ticket.at).as_secs_f64();
         let prefill = took - ticket.promised_s;
         candidate.prefill.learn(ticket.uncached, prefill);
-        candidate.health.succeeded(now);
         if let Some(model) = self.models.get_mut(&candidate.facts.model) {
             model.prefill.learn(ticket.uncached, prefill);
+        }
+    }
+
+    /// The answer came in one piece: as [`Router::first_content`], but for the time, which says nothing of when it began.
+    pub fn answered(&mut self, ticket: &mut Ticket, seen: &[u64], now: Duration) {
+        if ticket.first.replace(now).is_some() {
+            return;
+        }
+        self.prefixes.note(seen, ticket.candidate);
+        if let Some(candidate) = self.candidates.get_mut(ticket.candidate.index()) {
+            candidate.health.succeeded(now);
         }
     }
 

@@ -7,7 +7,8 @@
 
 use std::hash::Hasher as _;
 
-use siphasher::sip::SipHasher13;
+use foldhash::SharedSeed;
+use foldhash::quality::FoldHasher;
 
 use super::facts::CandidateId;
 use crate::limits::{PREFIX_BLOCK_BYTES, PREFIX_BLOCKS_MAX};
@@ -33,39 +34,56 @@ impl HashKey {
     /// The hash of a session's name within its tenant's pool.
     #[must_use]
     pub fn session(self, pool: u64, name: &str) -> u64 {
-        let mut hasher = self.hasher(pool);
-        hasher.write_u8(b's');
-        hasher.write(name.as_bytes());
-        hasher.finish()
+        self.chained(SESSION ^ pool, name.as_bytes())
     }
 
     /// The chained hashes of a prompt that is these pieces end to end, whole blocks only.
     pub fn blocks<'p>(self, pool: u64, pieces: impl IntoIterator<Item = &'p [u8]>) -> Vec<u64> {
-        let (mut hasher, mut hashes) = (self.hasher(pool), Vec::new());
-        let mut room = PREFIX_BLOCK_BYTES;
+        let (mut hashes, mut begun) = (Vec::new(), Vec::new());
         for mut piece in pieces {
-            while piece.len() >= room {
-                let (head, rest) = piece.split_at(room);
-                hasher.write(head);
-                // The state goes on, so each hash covers all before it.
-                hashes.push(hasher.finish());
-                if hashes.len() >= PREFIX_BLOCKS_MAX {
-                    return hashes;
+            if !begun.is_empty() {
+                let room = PREFIX_BLOCK_BYTES - begun.len();
+                let (head, rest) = piece.split_at(room.min(piece.len()));
+                begun.extend_from_slice(head);
+                piece = rest;
+                if begun.len() < PREFIX_BLOCK_BYTES {
+                    continue;
                 }
-                (piece, room) = (rest, PREFIX_BLOCK_BYTES);
+                self.chain(pool, &begun, &mut hashes);
+                begun.clear();
             }
-            hasher.write(piece);
-            room -= piece.len();
+            let blocks = piece.chunks_exact(PREFIX_BLOCK_BYTES);
+            begun.extend_from_slice(blocks.remainder());
+            let room = PREFIX_BLOCKS_MAX.saturating_sub(hashes.len());
+            blocks
+                .take(room)
+                .for_each(|block| self.chain(pool, block, &mut hashes));
+            if hashes.len() >= PREFIX_BLOCKS_MAX {
+                break;
+            }
         }
         hashes
     }
 
-    fn hasher(self, pool: u64) -> SipHasher13 {
-        let mut hasher = SipHasher13::new_with_keys(self.0, self.1);
-        hasher.write_u64(pool);
-        hasher
+    /// Adds the hash of `block`, which covers all before it.
+    fn chain(self, pool: u64, block: &[u8], hashes: &mut Vec<u64>) {
+        let before = hashes.last().copied().unwrap_or(pool);
+        hashes.push(self.chained(before, block));
+    }
+
+    /// A fast hash rather than one that holds out against people who look for collisions: they know neither key nor hashes,
+    /// and one that they met would cost them a worse pick.
+    fn chained(self, before: u64, bytes: &[u8]) -> u64 {
+        let seed = SharedSeed::from_u64(self.1);
+        let mut hasher = FoldHasher::with_seed(self.0, &seed);
+        hasher.write_u64(before);
+        hasher.write(bytes);
+        hasher.finish()
     }
 }
+
+/// What tells names of sessions from beginnings of prompts.
+const SESSION: u64 = 0x5e55_1011_5e55_1011;
 
 impl std::fmt::Debug for HashKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

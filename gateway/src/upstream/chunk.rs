@@ -3,11 +3,13 @@
 //! The server may be broken or hostile: numbers of choices, ends and usage are held against what was asked. It must not
 //! know how chunks arrive (`sse.rs`, `forward.rs`).
 
+mod template;
 mod wire;
 
 use std::collections::VecDeque;
 
-use self::wire::{CallDelta, Choice, Chunk, Logprobs, WireUsage};
+use self::template::Template;
+use self::wire::{CallDelta, Choice, Chunk, WireUsage};
 use crate::upstream::refusal::{self, WireError};
 use crate::upstream::tools::CallHead;
 use crate::upstream::{
@@ -33,6 +35,8 @@ pub(super) struct Decoder {
     /// Tokens as far as events show them: one each, or as many as they name.
     seen: u32,
     told: Option<WireUsage>,
+    /// The last chunk that bore text alone; most are like the one before.
+    template: Option<Template>,
     prompt_max: u32,
     /// Tokens of the prompt where the server never tells.
     prompt_guess: u32,
@@ -49,6 +53,7 @@ impl Decoder {
             finished: vec![false; n as usize],
             seen: 0,
             told: None,
+            template: None,
             prompt_max: prompt_max(request.body.len()),
             prompt_guess: prompt_guess(request),
             completion_max: (request.max_tokens.or(request.default_max_tokens))
@@ -59,8 +64,56 @@ impl Decoder {
 
     /// Adds the events of one chunk, the JSON in `data`, to `events`.
     pub(super) fn chunk(&mut self, data: &[u8], events: &mut VecDeque<Event>) -> Result<(), Fault> {
+        if let Some((choice, text)) = self.as_before(data) {
+            if !text.is_empty() {
+                self.say(choice, text, events);
+            }
+            return Ok(());
+        }
         let chunk: Chunk<'_> =
             serde_json::from_slice(data).map_err(|_| Fault::Nonsense("a chunk is not JSON"))?;
+        self.template = Template::of(data, &chunk, self.endpoint);
+        self.read(chunk, events)
+    }
+
+    /// Adds the events of an answer in one piece, the JSON in `data`, to `events`, and gives its usage.
+    pub(super) fn whole(
+        &mut self,
+        data: &[u8],
+        events: &mut VecDeque<Event>,
+    ) -> Result<Usage, Fault> {
+        let answer: Chunk<'_> =
+            serde_json::from_slice(data).map_err(|_| Fault::Nonsense("an answer is not JSON"))?;
+        self.read(answer, events)?;
+        // One event is many tokens here. Where the server does not tell how many, it is as with prompts.
+        let texts = events.iter().filter_map(|event| match event {
+            Event::Delta { text, .. } => Some(text.len()),
+            _ => None,
+        });
+        let guess: usize = texts.map(|bytes| bytes.div_ceil(BYTES_PER_TOKEN)).sum();
+        self.seen = self.seen.max(u32::try_from(guess).unwrap_or(u32::MAX));
+        self.done()
+    }
+
+    /// The choice and text of a chunk that is like the one before but for its text.
+    fn as_before(&self, data: &[u8]) -> Option<(u32, String)> {
+        let template = self.template.as_ref()?;
+        let goes_on = self.finished.get(template.choice() as usize) == Some(&false);
+        let text = template.text(data).filter(|_| goes_on)?;
+        Some((template.choice(), text))
+    }
+
+    fn say(&mut self, choice: u32, text: String, events: &mut VecDeque<Event>) {
+        self.saw(1);
+        events.push_back(Event::Delta {
+            choice,
+            text,
+            token_ids: Vec::new(),
+            logprobs: Vec::new(),
+        });
+    }
+
+    fn read(&mut self, chunk: Chunk<'_>, events: &mut VecDeque<Event>) -> Result<(), Fault> {
         let extension = chunk.hansa.filter(|_| self.ours).unwrap_or_default();
         if let Some(error) = chunk.error {
             let error = in_stream(&error, self.ours);
@@ -97,7 +150,7 @@ impl Decoder {
         let hansa = choice.hansa.filter(|_| self.ours).unwrap_or_default();
         let logprobs = hansa.logprobs.or(choice.logprobs);
         let logprobs = logprobs
-            .map(Logprobs::read)
+            .map(|logprobs| logprobs.read())
             .transpose()
             .map_err(Fault::Nonsense)?;
         let (content, calls) = choice
@@ -120,9 +173,9 @@ impl Decoder {
                 logprobs,
             });
         }
-        for call in calls.unwrap_or_default() {
+        for (place, call) in (0..).zip(calls.unwrap_or_default()) {
             self.saw(1);
-            events.push_back(call_event(index, call));
+            events.push_back(call_event(index, place, call));
         }
         if let Some(reason) = choice.finish_reason {
             if let Some(finished) = self.finished.get_mut(index as usize) {
@@ -191,7 +244,7 @@ impl Decoder {
 }
 
 /// A part of a call; the first one has its name.
-fn call_event(choice: u32, call: CallDelta<'_>) -> Event {
+fn call_event(choice: u32, place: u32, call: CallDelta<'_>) -> Event {
     let function = call.function;
     let (name, arguments) = function.map(|f| (f.name, f.arguments)).unwrap_or_default();
     let id = call.id.unwrap_or_default().into_owned();
@@ -201,18 +254,21 @@ fn call_event(choice: u32, call: CallDelta<'_>) -> Event {
     });
     Event::ToolCall {
         choice,
-        index: call.index,
+        index: call.index.unwrap_or(place),
         head,
         arguments: arguments.unwrap_or_default().into_owned(),
     }
 }
 
-/// Tokens of a prompt whose server never tells: in most languages one for every four bytes.
+/// Bytes of a token in most languages.
+const BYTES_PER_TOKEN: usize = 4;
+
+/// Tokens of a prompt whose server never tells.
 fn prompt_guess(request: &GenerateRequest) -> u32 {
     let tokens = match &request.prompt {
         Prompt::Tokens(ids) => ids.len(),
-        Prompt::Text(text) => text.len().div_ceil(4),
-        Prompt::Chat(_) => request.body.len().div_ceil(4),
+        Prompt::Text(text) => text.len().div_ceil(BYTES_PER_TOKEN),
+        Prompt::Chat(_) => request.body.len().div_ceil(BYTES_PER_TOKEN),
     };
     u32::try_from(tokens).unwrap_or(u32::MAX)
 }

@@ -141,6 +141,14 @@ pub struct Refusal {
 }
 
 impl UpstreamErrorKind {
+    /// Why a request was ended from here: its server closes, or its client has left.
+    pub(super) const fn ended(closing: bool) -> Self {
+        match closing {
+            true => Self::ShuttingDown,
+            false => Self::Cancelled,
+        }
+    }
+
     /// `model` generates text and makes no vectors.
     #[must_use]
     pub fn no_embedder(model: &str) -> Self {

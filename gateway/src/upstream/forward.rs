@@ -3,24 +3,22 @@
 //! What differs between servers of ours and others is in `remote.rs` and `openai.rs`; what is alike is here: the body,
 //! the head of the answer, errors, and a stream that ends with its usage or with an error, never just so (I3).
 
+mod events;
+
 use std::collections::VecDeque;
 use std::fmt;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
-use bytes::Bytes;
-use futures::Stream;
+use futures::stream;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
-use http_body_util::Full;
 use tokio::task::spawn_blocking;
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tokio_util::sync::CancellationToken;
 
+use self::events::Events;
 use crate::federation::headers;
 use crate::limits;
 use crate::upstream::chunk::{Decoder, Fault};
-use crate::upstream::link::{AnswerBody, Link, LinkError, Target};
-use crate::upstream::sse::Reader;
+use crate::upstream::link::{AnswerBody, Link, LinkError, Pieces, Target};
 use crate::upstream::stops::{Ending, Stops};
 use crate::upstream::{
     EmbedRequest, Embeddings, Event, EventStream, GenerateRequest, UpstreamError,
@@ -95,14 +93,15 @@ impl Forward {
         }
         let body = body::outgoing(&request, model, self.ours);
         let body = body.ok_or(UpstreamErrorKind::Internal)?;
-        headers.insert(header::ACCEPT, HeaderValue::from_static(EVENT_STREAM));
+        let whole = request.whole && !self.ours;
+        let accepted = if whole { JSON } else { EVENT_STREAM };
+        headers.insert(header::ACCEPT, HeaderValue::from_static(accepted));
         let path = request.endpoint.path();
         let ending = self.stops.enter(&request.id, &self.closing);
-        let stopped = ending.token.clone();
         let sending = self.send(Method::POST, path, headers, body);
         let answer = tokio::select! {
             answer = sending => answer.map_err(|error| self.failed(&request.id, &error))?,
-            () = stopped.cancelled(), if !self.ours => return Err(self.ended(Usage::default())),
+            () = ending.token.cancelled(), if !self.ours => return Err(self.stopped(whole)),
         };
         if answer.status() != StatusCode::OK {
             let used = self.used(&request, answer.headers());
@@ -112,17 +111,62 @@ impl Forward {
                 None => error,
             });
         }
-        if !is_event_stream(answer.headers()) {
-            return Err(self.broken(&request.id, "answered with something else than a stream"));
+        if is_event_stream(answer.headers()) {
+            let events = Events::new(self, &request, answer.into_body(), ending);
+            return Ok(Box::pin(events));
         }
-        Ok(Box::pin(self.events(&request, answer.into_body(), ending)))
+        match whole {
+            true => self.whole(&request, answer.into_body(), &ending).await,
+            false => Err(self.broken(&request.id, "answered with something else than a stream")),
+        }
+    }
+
+    /// The events of an answer that comes in one piece. Before all of it is here and makes sense nothing of it is told, so
+    /// that whatever is wrong with it another server may still be asked.
+    async fn whole(
+        &self,
+        request: &GenerateRequest,
+        body: AnswerBody,
+        ending: &Ending,
+    ) -> Result<EventStream, UpstreamError> {
+        let answer = tokio::select! {
+            answer = body.whole(limits::WHOLE_ANSWER_BYTES_MAX) => answer,
+            () = ending.token.cancelled() => return Err(self.stopped(true)),
+        };
+        let answer = answer.map_err(|error| self.failed(&request.id, &error))?;
+        let mut decoder = Decoder::new(request, self.ours);
+        let mut events = VecDeque::with_capacity(4);
+        let used = decoder.whole(&answer, &mut events);
+        let used = used.map_err(|fault| match fault {
+            Fault::Told(error) => *error,
+            Fault::Nonsense(what) => self.broken(&request.id, what),
+        })?;
+        if decoder.usage_is_impossible() {
+            lied(&request.id, &self.name);
+        }
+        events.push_back(Event::Done(used));
+        Ok(Box::pin(stream::iter(events.into_iter().map(Ok))))
+    }
+
+    /// Why a request was stopped from here before its answer began. One that asked for all of it in one piece may have been
+    /// worked on for as long as it waited, and nobody can say how far that came.
+    fn stopped(&self, whole: bool) -> UpstreamError {
+        let closing = self.closing.is_cancelled();
+        match whole {
+            true => UpstreamErrorKind::ended(closing).into(),
+            false => UpstreamError::from(UpstreamErrorKind::ended(closing)).after(Usage::default()),
+        }
     }
 
     /// What a server of ours says in an error answer that the request used.
     fn used(&self, request: &GenerateRequest, head: &HeaderMap) -> Option<Usage> {
-        let told = head.get(headers::USAGE).filter(|_| self.ours)?;
-        let told = serde_json::from_slice(told.as_bytes()).ok()?;
+        let told = self.told(head)?;
         Some(Decoder::new(request, self.ours).believed(told))
+    }
+
+    fn told(&self, head: &HeaderMap) -> Option<Usage> {
+        let told = head.get(headers::USAGE).filter(|_| self.ours)?;
+        serde_json::from_slice(told.as_bytes()).ok()
     }
 
     /// Asks for vectors of the model that the server knows as `model`.
@@ -140,11 +184,20 @@ impl Forward {
         }
         let body = vectors::outgoing(&request, model, self.ours);
         let body = body.ok_or(UpstreamErrorKind::Internal)?;
+        // One of another make goes on to its end: nobody could tell what it had done by then.
+        let _there = self
+            .ours
+            .then(|| self.stops.enter(&request.id, &self.closing));
         let sending = self.send(Method::POST, "/v1/embeddings", headers, body);
         let failed = |error: LinkError| self.failed(&request.id, &error);
         let answer = sending.await.map_err(failed)?;
         if answer.status() != StatusCode::OK {
-            return Err(self.refused(&request.id, answer).await);
+            let used = self.told(answer.headers());
+            let error = self.refused(&request.id, answer).await;
+            return Err(match used {
+                Some(used) => error.after(vectors::believed(used, &request)),
+                None => error,
+            });
         }
         let whole = answer.into_body().whole(limits::EMBED_ANSWER_BYTES_MAX);
         let whole = whole.await.map_err(failed)?;
@@ -157,47 +210,25 @@ impl Forward {
         }
     }
 
-    /// Why a request was ended from here that had used `usage`.
-    fn ended(&self, usage: Usage) -> UpstreamError {
-        ended(self.closing.is_cancelled(), usage)
-    }
-
     /// Sends anything to the server; `path` begins with a slash.
     pub(crate) async fn send(
         &self,
         method: Method,
         path: &str,
         headers: HeaderMap,
-        body: Bytes,
+        body: impl Into<Pieces>,
     ) -> Result<Response<AnswerBody>, LinkError> {
         let uri = self.target.uri(path);
         let uri = uri.ok_or_else(|| LinkError::Broken("the path makes no URL".to_owned()))?;
-        let mut request = Request::new(Full::new(body));
+        let mut request = Request::new(body.into());
         *request.method_mut() = method;
         *request.uri_mut() = uri;
         *request.headers_mut() = headers;
-        let content_type = HeaderValue::from_static("application/json");
+        let content_type = HeaderValue::from_static(JSON);
         request
             .headers_mut()
             .insert(header::CONTENT_TYPE, content_type);
         self.link.send(request).await
-    }
-
-    fn events(&self, request: &GenerateRequest, body: AnswerBody, ending: Ending) -> Events {
-        Events {
-            name: Arc::clone(&self.name),
-            id: Arc::clone(&request.id),
-            ours: self.ours,
-            body: Some(body),
-            bytes: 0,
-            reader: Reader::new(event_bytes_max(request)),
-            decoder: Decoder::new(request, self.ours),
-            ready: VecDeque::new(),
-            end: None,
-            closing: self.closing.clone(),
-            ended: Box::pin(ending.token.clone().cancelled_owned()),
-            ending,
-        }
     }
 
     async fn refused(&self, id: &str, answer: Response<AnswerBody>) -> UpstreamError {
@@ -235,22 +266,14 @@ impl Forward {
     }
 }
 
-/// Bytes of one event: a prompt that is echoed comes in one piece.
-fn event_bytes_max(request: &GenerateRequest) -> usize {
-    let echoed = if request.echo { request.body.len() } else { 0 };
-    let tops = request.logprobs.filter(|_| request.prompt_logprobs);
-    // A character takes six bytes at most as JSON; a token's log-probability, told in two shapes, some hundred each.
-    let each = tops.map_or(6, |top| 6 + 256 * (1 + top as usize));
-    let echoed = echoed.saturating_mul(each);
-    limits::EVENT_BYTES_MAX + echoed.min(limits::ECHO_EVENT_BYTES_MAX)
-}
-
 const EVENT_STREAM: &str = "text/event-stream";
+const JSON: &str = "application/json";
 
 fn is_event_stream(headers: &HeaderMap) -> bool {
     let declared = headers.get(header::CONTENT_TYPE);
     let declared = declared.and_then(|value| value.to_str().ok());
-    declared.is_some_and(|value| value.to_ascii_lowercase().starts_with(EVENT_STREAM))
+    let essence = declared.and_then(|value| value.get(..EVENT_STREAM.len()));
+    essence.is_some_and(|essence| essence.eq_ignore_ascii_case(EVENT_STREAM))
 }
 
 /// What a failed exchange means for the request.
@@ -263,171 +286,13 @@ fn of_link(error: &LinkError) -> UpstreamError {
     kind.into()
 }
 
-/// The events of one answer. Dropping it cancels the request.
-struct Events {
-    name: Arc<str>,
-    id: Arc<str>,
-    ours: bool,
-    /// None after the end.
-    body: Option<AnswerBody>,
-    /// Read so far.
-    bytes: u64,
-    reader: Reader,
-    decoder: Decoder,
-    ready: VecDeque<Event>,
-    /// How the stream ends once `ready` is empty.
-    end: Option<Result<Event, UpstreamError>>,
-    /// Whether the drain's grace is over.
-    closing: CancellationToken,
-    /// Resolves where the request is ended from here.
-    ended: Pin<Box<WaitForCancellationFutureOwned>>,
-    ending: Ending,
-}
-
-impl Stream for Events {
-    type Item = Result<Event, UpstreamError>;
-
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        loop {
-            if let Some(event) = self.ready.pop_front() {
-                return Poll::Ready(Some(Ok(event)));
-            }
-            if let Some(end) = self.end.take() {
-                self.body = None;
-                return Poll::Ready(Some(end));
-            }
-            // A server that never pauses is stopped all the same.
-            if !self.ours && self.was_stopped() {
-                continue;
-            }
-            let Some(body) = self.body.as_mut() else {
-                return Poll::Ready(None);
-            };
-            match body.poll_bytes(cx) {
-                Poll::Ready(Ok(Some(bytes))) => self.read(&bytes),
-                Poll::Ready(Ok(None)) => self.closed(),
-                Poll::Ready(Err(error)) => {
-                    let reason = error.to_string();
-                    self.end_by(&reason, of_link(&error));
-                }
-                Poll::Pending if self.ended.as_mut().poll(cx).is_ready() => {
-                    self.end = Some(Err(self.ended()));
-                }
-                Poll::Pending => return Poll::Pending,
-            }
-        }
-    }
-}
-
-impl Events {
-    /// Whether it was ended from here, which is noted then.
-    fn was_stopped(&mut self) -> bool {
-        let ends = self.body.is_some() && self.ending.token.is_cancelled();
-        if ends {
-            self.end = Some(Err(self.ended()));
-        }
-        ends
-    }
-
-    /// Why it was ended from here. A server of ours says itself what it did.
-    fn ended(&self) -> UpstreamError {
-        let closing = self.closing.is_cancelled();
-        match self.ours {
-            true => UpstreamErrorKind::ShuttingDown.into(),
-            false => ended(closing, self.decoder.usage()),
-        }
-    }
-
-    fn read(&mut self, bytes: &[u8]) {
-        self.bytes += bytes.len() as u64;
-        if self.bytes > limits::ANSWER_BYTES_MAX {
-            return self.end_by("sent more than any answer holds", nonsense());
-        }
-        let Self {
-            reader,
-            decoder,
-            ready,
-            ..
-        } = self;
-        let mut end = None;
-        let read = reader.read(bytes, |data| {
-            if end.is_none() {
-                end = event(data, decoder, ready);
-            }
-        });
-        if let Err(error) = read {
-            self.end_by(&error.to_string(), nonsense());
-        }
-        match end {
-            Some(Ok(done)) => self.done(done),
-            Some(Err(fault)) => self.faulted(fault),
-            None => {}
-        }
-    }
-
-    /// The server closed the stream. Some others do so without a last word; ours never do.
-    fn closed(&mut self) {
-        match self.decoder.done() {
-            Ok(usage) if !self.ours => self.done(Event::Done(usage)),
-            _ => self.end_by(
-                "broke off its stream",
-                UpstreamErrorKind::Unreachable.into(),
-            ),
-        }
-    }
-
-    fn done(&mut self, done: Event) {
-        if self.decoder.usage_is_impossible() {
-            tracing::warn!(
-                request_id = &*self.id,
-                upstream = &*self.name,
-                "the upstream tells a usage that cannot be; it is counted from the events"
-            );
-        }
-        self.end = Some(Ok(done));
-    }
-
-    fn faulted(&mut self, fault: Fault) {
-        match fault {
-            Fault::Told(error) => self.end_by("ended its stream with an error", *error),
-            Fault::Nonsense(what) => self.end_by(what, nonsense()),
-        }
-    }
-
-    /// Ends the stream with `error`, after the events that are ready: they are the answer's true beginning.
-    fn end_by(&mut self, reason: &str, error: UpstreamError) {
-        tracing::warn!(
-            request_id = &*self.id,
-            upstream = &*self.name,
-            reason,
-            "the upstream failed a stream"
-        );
-        self.end = Some(Err(error));
-    }
-}
-
-fn ended(closing: bool, usage: Usage) -> UpstreamError {
-    let kind = match closing {
-        true => UpstreamErrorKind::ShuttingDown,
-        false => UpstreamErrorKind::Cancelled,
-    };
-    UpstreamError::from(kind).after(usage)
-}
-
-/// What one event of the stream means: chunks are added to `ready`, the end is told.
-fn event(
-    data: &[u8],
-    decoder: &mut Decoder,
-    ready: &mut VecDeque<Event>,
-) -> Option<Result<Event, Fault>> {
-    match data {
-        b"[DONE]" => Some(decoder.done().map(Event::Done)),
-        _ => decoder.chunk(data, ready).err().map(Err),
-    }
-}
-
-fn nonsense() -> UpstreamError {
-    UpstreamErrorKind::Internal.into()
+/// Notes that `upstream` tells a usage that cannot be.
+fn lied(id: &str, upstream: &str) {
+    tracing::warn!(
+        request_id = id,
+        upstream,
+        "the upstream tells a usage that cannot be; it is counted from the answer"
+    );
 }
 
 impl fmt::Debug for Forward {

@@ -6,7 +6,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::federation::status::combined;
+use crate::limits;
 use crate::tls::{self, TlsError};
 use crate::upstream::forward::Forward;
 use crate::upstream::link::{Link, LinkTasks, Target, Times};
@@ -62,6 +63,8 @@ struct Shared {
     clock: Clock,
     tasks: LinkTasks,
     instances: ArcSwap<Vec<Arc<Instance>>>,
+    /// When an answer that could have come in one piece was last streamed, in milliseconds of the clock, and one more.
+    streamed_ms: AtomicU64,
     draining: AtomicBool,
     closing: CancellationToken,
 }
@@ -106,6 +109,7 @@ impl Group {
             clock: clock.clone(),
             tasks: tasks.clone(),
             instances: ArcSwap::default(),
+            streamed_ms: AtomicU64::new(0),
             draining: AtomicBool::new(false),
             closing: CancellationToken::new(),
         };
@@ -249,6 +253,24 @@ impl GroupModel {
     }
 }
 
+impl Shared {
+    /// Whether an answer was streamed within [`limits::STREAMED_PERIOD`]. Where none was, the one that asks is to be.
+    fn streamed_lately(&self) -> bool {
+        let (now, last_ms) = (self.clock.now(), self.streamed_ms.load(Ordering::Relaxed));
+        let last = Duration::from_millis(last_ms);
+        if last_ms > 0 && now < last + limits::STREAMED_PERIOD {
+            return true;
+        }
+        let now_ms = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
+        let (order, failed) = (Ordering::Relaxed, Ordering::Relaxed);
+        let streams =
+            self.streamed_ms
+                .compare_exchange(last_ms, now_ms.saturating_add(1), order, failed);
+        // Of several at once one streams.
+        streams.is_err()
+    }
+}
+
 impl Instance {
     /// The server where it is one of ours.
     const fn ours(&self) -> Option<&Remote> {
@@ -292,6 +314,17 @@ impl Upstream for GroupModel {
                 Speaker::Foreign(foreign) => foreign.embed(request, &self.name.theirs).await,
             }
         })
+    }
+
+    /// Others may answer in one piece. But what routing knows of when answers begin, and how fast they go on, comes from
+    /// streams alone, so that one of them goes on being streamed from time to time.
+    fn takes_whole(&self) -> bool {
+        let shared = &self.group.shared;
+        shared.config.kind == Kind::OpenAi && shared.streamed_lately()
+    }
+
+    fn counts_tokens(&self) -> bool {
+        false
     }
 
     /// Asks every server of ours, and closes the connection to any other.

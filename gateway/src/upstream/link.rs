@@ -1,5 +1,5 @@
-//! Connections to one other server: HTTP/2 to servers of ours, kept HTTP/1.1 connections to others, and those that a server
-//! opened itself because nobody can call it.
+//! Connections to one other server: HTTP/2 to servers of ours, kept HTTP/1.1 connections to others (`kept.rs`), and those
+//! that a server opened itself because nobody can call it.
 //!
 //! A server takes a bounded number of HTTP/2 streams on a connection, and a stream beyond it would wait behind its
 //! neighbours. So the link spreads its requests over as many connections as they need. On each, the connection's window
@@ -8,33 +8,34 @@
 //! It must not know what a request or an answer means.
 
 use std::fmt;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use bytes::Bytes;
-use futures::FutureExt as _;
 use hansa_config::schema::Upstream;
 use http::{Request, Response};
-use http_body::Body as _;
-use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::body::Incoming;
 use hyper::client::conn::http2::SendRequest;
 use hyper::rt::Executor;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioTimer;
-use tokio::time::{Sleep, sleep, timeout};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::limits;
 
+mod answer;
 mod connect;
+mod kept;
+mod pieces;
 
+pub(crate) use answer::AnswerBody;
 pub(crate) use connect::{Connector, Target};
+pub(crate) use pieces::{Pieces, Splicer};
+
+use answer::Source;
+use kept::Kept;
 
 /// Times that an upstream has.
 #[derive(Debug, Clone, Copy)]
@@ -143,10 +144,12 @@ pub(crate) struct Shard {
 }
 
 enum Way {
-    /// We call; a lost connection is replaced at the next request.
-    Called(Box<Client<Connector, Full<Bytes>>>),
+    /// We call over HTTP/2; a lost connection is replaced at the next request.
+    Called(Box<Client<Connector, Pieces>>),
+    /// We call over HTTP/1.1, each request on a connection of its own.
+    Kept(Arc<Kept>),
     /// The server called, and this is what it opened.
-    Turned(SendRequest<Full<Bytes>>),
+    Turned(SendRequest<Pieces>),
 }
 
 impl Link {
@@ -156,7 +159,13 @@ impl Link {
             true => (limits::LINK_CONNECTIONS_MAX, limits::LINK_STREAMS_MAX),
             false => (1, limits::LINK_HTTP1_MAX),
         };
-        let shard = |_| Shard::of(Way::Called(Box::new(client(target, times, tasks))));
+        let shard = |_| {
+            let connector = Connector::new(target.clone(), times.connect);
+            Shard::of(match target.http2 {
+                true => Way::Called(Box::new(client(connector, tasks))),
+                false => Way::Kept(Kept::new(connector, &target.host_and_port(), tasks)),
+            })
+        };
         let shards: Vec<Arc<Shard>> = (0..shards).map(shard).collect();
         Self {
             shards: Arc::new(ArcSwap::from_pointee(shards)),
@@ -175,7 +184,7 @@ impl Link {
     }
 
     /// Adds a connection that the server has opened; `None` where there are as many as one server may have.
-    pub(crate) fn join(&self, connection: SendRequest<Full<Bytes>>) -> Option<Arc<Shard>> {
+    pub(crate) fn join(&self, connection: SendRequest<Pieces>) -> Option<Arc<Shard>> {
         let shard = Shard::of(Way::Turned(connection));
         let before = self.shards.rcu(|shards| {
             let mut shards = Vec::clone(shards);
@@ -200,16 +209,12 @@ impl Link {
     /// Sends `request`, whose URI is absolute, and waits for the head of the answer.
     pub(crate) async fn send(
         &self,
-        request: Request<Full<Bytes>>,
+        request: Request<Pieces>,
     ) -> Result<Response<AnswerBody>, LinkError> {
         let place = self.enter()?;
         let answer = timeout(self.times.first_byte, place.0.request(request)).await;
         let answer = answer.map_err(|_| LinkError::Late)??;
-        Ok(answer.map(|body| AnswerBody {
-            body,
-            idle: Idle::new(self.times.idle),
-            _place: place,
-        }))
+        Ok(answer.map(|source| AnswerBody::new(source, self.times.idle, place)))
     }
 
     /// Requests in flight.
@@ -246,11 +251,12 @@ impl Shard {
         })
     }
 
-    async fn request(
-        &self,
-        request: Request<Full<Bytes>>,
-    ) -> Result<Response<Incoming>, LinkError> {
-        match &self.way {
+    async fn request(&self, request: Request<Pieces>) -> Result<Response<Source>, LinkError> {
+        let answer = match &self.way {
+            Way::Kept(kept) => {
+                let answer = kept.request(request).await?;
+                return Ok(answer.map(Source::Kept));
+            }
             Way::Called(client) => client.request(request).await.map_err(|error| {
                 let why = innermost(&error);
                 match error.is_connect() {
@@ -262,30 +268,25 @@ impl Shard {
                 let answer = connection.clone().send_request(request).await;
                 answer.map_err(|error| LinkError::Broken(innermost(&error)))
             }
-        }
+        };
+        Ok(answer?.map(Source::Stream))
     }
 }
 
-fn client(target: &Target, times: Times, tasks: &LinkTasks) -> Client<Connector, Full<Bytes>> {
+fn client(connector: Connector, tasks: &LinkTasks) -> Client<Connector, Pieces> {
     let mut builder = Client::builder(tasks.clone());
     builder
         .timer(TokioTimer::new())
         .pool_timer(TokioTimer::new())
         .pool_idle_timeout(limits::LINK_IDLE)
-        .pool_max_idle_per_host(limits::LINK_HTTP1_IDLE_MAX);
-    if target.http2 {
-        builder
-            .http2_only(true)
-            .http2_initial_stream_window_size(limits::H2_STREAM_WINDOW_BYTES)
-            .http2_initial_connection_window_size(limits::H2_CONNECTION_WINDOW_BYTES)
-            .http2_max_header_list_size(limits::H2_HEADER_LIST_BYTES_MAX)
-            .http2_max_send_buf_size(limits::H2_SEND_BUFFER_BYTES_MAX)
-            .http2_keep_alive_interval(limits::LINK_PING_INTERVAL)
-            .http2_keep_alive_timeout(limits::LINK_PING_TIMEOUT);
-    } else {
-        builder.http1_max_buf_size(limits::H1_BUFFER_BYTES_MAX);
-    }
-    builder.build(Connector::new(target.clone(), times.connect))
+        .http2_only(true)
+        .http2_initial_stream_window_size(limits::H2_STREAM_WINDOW_BYTES)
+        .http2_initial_connection_window_size(limits::H2_CONNECTION_WINDOW_BYTES)
+        .http2_max_header_list_size(limits::H2_HEADER_LIST_BYTES_MAX)
+        .http2_max_send_buf_size(limits::H2_SEND_BUFFER_BYTES_MAX)
+        .http2_keep_alive_interval(limits::LINK_PING_INTERVAL)
+        .http2_keep_alive_timeout(limits::LINK_PING_TIMEOUT);
+    builder.build(connector)
 }
 
 /// A request's place on a connection; given back when dropped (I10).
@@ -300,84 +301,6 @@ impl Drop for Place {
 impl fmt::Debug for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Place").finish_non_exhaustive()
-    }
-}
-
-/// The body of an answer. Dropping it before its end resets the stream, which cancels what the server does for it.
-#[derive(Debug)]
-pub(crate) struct AnswerBody {
-    body: Incoming,
-    idle: Idle,
-    _place: Place,
-}
-
-impl AnswerBody {
-    /// The next bytes; `None` at the end.
-    pub(crate) fn poll_bytes(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<Option<Bytes>, LinkError>> {
-        loop {
-            match Pin::new(&mut self.body).poll_frame(cx) {
-                Poll::Ready(Some(Ok(frame))) => {
-                    self.idle.heard();
-                    // Trailers say nothing that an answer needs.
-                    if let Ok(data) = frame.into_data() {
-                        return Poll::Ready(Ok(Some(data)));
-                    }
-                }
-                Poll::Ready(Some(Err(error))) => {
-                    return Poll::Ready(Err(LinkError::Broken(innermost(&error))));
-                }
-                Poll::Ready(None) => return Poll::Ready(Ok(None)),
-                Poll::Pending => {
-                    return self.idle.poll(cx).map(|()| Err(LinkError::Silent));
-                }
-            }
-        }
-    }
-
-    /// The whole body, of at most `max` bytes, within the time that silence may last.
-    pub(crate) async fn whole(self, max: usize) -> Result<Bytes, LinkError> {
-        let collected = timeout(self.idle.period, Limited::new(self.body, max).collect()).await;
-        match collected {
-            Ok(Ok(collected)) => Ok(collected.to_bytes()),
-            Ok(Err(error)) => Err(LinkError::Broken(error.to_string())),
-            Err(_) => Err(LinkError::Silent),
-        }
-    }
-}
-
-/// Ends a wait after one to two periods without a word. So a timer costs nothing per event.
-#[derive(Debug)]
-struct Idle {
-    timer: Pin<Box<Sleep>>,
-    period: Duration,
-    quiet: bool,
-}
-
-impl Idle {
-    fn new(period: Duration) -> Self {
-        Self {
-            timer: Box::pin(sleep(period)),
-            period,
-            quiet: true,
-        }
-    }
-
-    const fn heard(&mut self) {
-        self.quiet = false;
-    }
-
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        while self.timer.as_mut().poll_unpin(cx).is_ready() {
-            if self.quiet {
-                return Poll::Ready(());
-            }
-            self.quiet = true;
-            self.timer.set(sleep(self.period));
-        }
-        Poll::Pending
     }
 }
 

@@ -304,6 +304,9 @@ impl Upstream for LocalUpstream {
     }
 
     fn cancel(&self, request_id: &str) {
+        if let Some(embedder) = self.shared.embedder.get() {
+            embedder.cancel(request_id);
+        }
         let Some(engine) = self.shared.engine.get() else {
             return;
         };
@@ -524,6 +527,7 @@ fn used(usage: &api::Usage) -> Usage {
         prompt_tokens: usage.prompt_tokens,
         cached_tokens: usage.cached_tokens,
         completion_tokens: usage.completion_tokens,
+        gpu_us: Some(u32::try_from(usage.device_time.as_micros()).unwrap_or(u32::MAX)),
         ..Usage::default()
     }
 }

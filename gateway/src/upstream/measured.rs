@@ -52,14 +52,14 @@ impl<U> Measured<U> {
         Self { energy, ..self }
     }
 
-    fn watch(&self, events: EventStream, began: Duration) -> EventStream {
+    /// Counts what becomes of `events`, and the wait for their first text where that says when it was made.
+    fn watch(&self, events: EventStream, mut waiting: bool, began: Duration) -> EventStream {
         let (model, metrics, clock) = (
             Arc::clone(&self.model),
             self.metrics.clone(),
             self.clock.clone(),
         );
         let energy = self.energy.clone();
-        let mut waiting = true;
         events
             .map(move |mut event| {
                 if waiting && is_text(&event) {
@@ -88,10 +88,18 @@ impl<U: Upstream> Upstream for Measured<U> {
         request: Arc<GenerateRequest>,
     ) -> BoxFuture<'_, Result<EventStream, UpstreamError>> {
         Box::pin(async move {
-            let began = self.clock.now();
+            let (began, streams) = (self.clock.now(), !request.whole);
             let events = self.inner.generate(request).await?;
-            Ok(self.watch(events, began))
+            Ok(self.watch(events, streams, began))
         })
+    }
+
+    fn takes_whole(&self) -> bool {
+        self.inner.takes_whole()
+    }
+
+    fn counts_tokens(&self) -> bool {
+        self.inner.counts_tokens()
     }
 
     fn count_tokens(

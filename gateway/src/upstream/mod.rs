@@ -45,10 +45,10 @@ mod wishes;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 
+pub use self::body::Body;
 pub use self::embedding::{EmbedInput, EmbedRequest, Embeddings};
 pub use self::error::{Origin, Refusal, Retry, UpstreamError, UpstreamErrorKind};
 pub use self::figures::{Readiness, Resident, UpstreamStatus, UpstreamTotals};
@@ -72,9 +72,11 @@ pub struct GenerateRequest {
     /// Which endpoint the body came to.
     pub endpoint: Endpoint,
     /// The body as it came: what a foreign upstream gets, with the model's name patched.
-    pub body: Bytes,
+    pub body: Body,
     /// What is to be continued.
     pub prompt: Prompt,
+    /// Whether it may be asked for in one piece: its client wants it so, and it is short. Whoever only streams ignores it.
+    pub whole: bool,
     /// Choices per prompt, at least 1.
     pub n: u32,
     /// Tokens to produce at most per choice; `None` leaves it to the upstream's default for its context.
@@ -168,16 +170,13 @@ impl GenerateRequest {
     /// each message and function.
     #[must_use]
     pub fn prompt_tokens_max(&self) -> u32 {
-        let json = |all: &[serde_json::Value]| {
-            let bytes = all.iter().map(|one| one.to_string().len());
-            bytes.sum::<usize>() + TEMPLATE_TOKENS_PER_MESSAGE * (all.len() + 1)
-        };
-        let tools = self.tools.as_ref();
+        let tools = self.tools.as_ref().map(|tools| tools.definitions.len());
         let tokens = match &self.prompt {
             Prompt::Tokens(ids) => ids.len(),
             Prompt::Text(text) => text.len() + TEMPLATE_TOKENS_PER_MESSAGE,
             Prompt::Chat(messages) => {
-                json(messages) + tools.map_or(0, |tools| json(&tools.definitions))
+                let pieces = messages.len() + tools.map_or(0, |tools| tools + 1) + 1;
+                self.body.prompt_bytes() + TEMPLATE_TOKENS_PER_MESSAGE * pieces
             }
         };
         u32::try_from(tokens).unwrap_or(u32::MAX)
@@ -332,6 +331,17 @@ pub trait Upstream: Send + Sync {
         &self,
         request: Arc<GenerateRequest>,
     ) -> BoxFuture<'_, Result<EventStream, UpstreamError>>;
+
+    /// Whether a request that may be answered in one piece is to be asked for so at this moment. Such an answer costs a
+    /// fraction of a stream, and tells nothing of when its first token came.
+    fn takes_whole(&self) -> bool {
+        false
+    }
+
+    /// Whether it counts prompts itself. Where nobody does there is no need to ask: [`GenerateRequest::prompt_tokens_max`].
+    fn counts_tokens(&self) -> bool {
+        true
+    }
 
     /// Counts the prompt's tokens as this upstream would; an upper bound where it has no tokenizer at hand.
     ///

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use futures::future::BoxFuture;
+
 use crate::route::means::Means;
 
 /// What one request is paid from.
@@ -12,4 +14,10 @@ pub trait Purse: Send + Sync + fmt::Debug {
 
     /// Takes what is held for it along to `site`; false where there is not enough by now, and nothing has changed.
     fn move_to(&self, site: &Arc<str>) -> bool;
+
+    /// Notes who serves it: the node, and the digest of the model as it runs there, where that is told.
+    fn served(&self, node: &Arc<str>, build: Option<&Arc<str>>);
+
+    /// Waits for what the last move found missing, where others may have it; whether it is worth to try again.
+    fn fetch(&self) -> BoxFuture<'_, bool>;
 }

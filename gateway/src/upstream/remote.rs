@@ -17,7 +17,7 @@ use crate::limits;
 use crate::route::residency::{AllowList, Purpose};
 use crate::upstream::forward::Forward;
 use crate::upstream::link::LinkTasks;
-use crate::upstream::usage::{Finished, Wanted};
+use crate::upstream::usage::{Finished, Lives, Wanted};
 use crate::upstream::{
     EmbedRequest, Embeddings, EventStream, GenerateRequest, UpstreamError, UpstreamStatus, Wishes,
 };
@@ -109,7 +109,10 @@ impl Remote {
     pub(super) async fn finished(&self, wanted: &Wanted) -> Vec<Finished> {
         let query = match wanted {
             Wanted::Request { id, hops } => format!("id={id}&hops={}", hops.saturating_add(1)),
-            Wanted::Of { owner, run } => format!("owner={owner}&but={run}"),
+            Wanted::Of { owner, lives } => match lives {
+                Lives::But(run) => format!("owner={owner}&but={run}"),
+                Lives::One(run) => format!("owner={owner}&of={run}"),
+            },
         };
         let path = format!("/hansa/v1/usage?{query}");
         let sent = self

@@ -110,6 +110,18 @@ impl Trip {
         self.roster.depart(&request.shown_id, &ask, purse)
     }
 
+    /// As [`Trip::depart`]; what it is paid from is fetched where it is not at hand.
+    async fn depart_paid(&mut self, attempt: Attempt) -> Result<Leg, Unplaced> {
+        let unplaced = match self.depart(attempt) {
+            Ok(leg) => return Ok(leg),
+            Err(unplaced) => unplaced,
+        };
+        match self.request.purse.clone() {
+            Some(purse) if purse.fetch().await => self.depart(attempt),
+            _ => Err(unplaced),
+        }
+    }
+
     /// Notes that an upstream has failed it.
     pub(super) fn fails(&mut self, upstream: &Arc<str>) {
         self.tried.push(Arc::clone(upstream));
@@ -126,7 +138,7 @@ impl Trip {
         let roster = Arc::clone(&self.roster);
         let mut last_error = None;
         for _ in 0..roster.options.attempts_max.max(1) {
-            let leg = match self.depart(attempt) {
+            let leg = match self.depart_paid(attempt).await {
                 Ok(leg) => leg,
                 Err(unplaced) => {
                     let nobody = || nobody(&unplaced, &roster, &self.request.model);
@@ -162,11 +174,13 @@ impl Trip {
 
     /// One leg, with a second beside it where the first takes long.
     async fn leg(&mut self, leg: Leg, attempt: Attempt) -> Result<Live, UpstreamError> {
+        let parcel = self.parcel(&leg);
         let hedge = self.roster.options.hedge;
-        let hedge = hedge.filter(|_| attempt == Attempt::First);
+        // What comes in one piece is silent until all of it is there.
+        let hedge = hedge.filter(|_| attempt == Attempt::First && !parcel.request.whole);
         let silence = hedge.and_then(|h| h.silence(self.prompt_bytes, leg.sent.expected_s()));
         let name = Arc::clone(&leg.name);
-        let mut first = Box::pin(content(leg, self.seen()));
+        let mut first = Box::pin(content(leg, parcel));
         let Some(silence) = silence else {
             return first.await;
         };
@@ -180,7 +194,8 @@ impl Trip {
         let Ok(second) = second else {
             return first.await;
         };
-        let second = Box::pin(content(second, self.seen()));
+        let parcel = self.parcel(&second);
+        let second = Box::pin(content(second, parcel));
         match select(first, second).await {
             Either::Left((Ok(live), _)) | Either::Right((Ok(live), _)) => Ok(live),
             Either::Left((Err(_), other)) => other.await,
@@ -189,11 +204,15 @@ impl Trip {
     }
 
     /// What a leg needs to send the request and to tell what came of it.
-    fn seen(&self) -> Parcel {
+    fn parcel(&self, leg: &Leg) -> Parcel {
         let session = self.session.into_iter();
+        let mut request = Arc::clone(&self.request);
+        if request.whole && !leg.upstream.takes_whole() {
+            Arc::make_mut(&mut request).whole = false;
+        }
         Parcel {
             roster: Arc::clone(&self.roster),
-            request: Arc::clone(&self.request),
+            request,
             seen: self.blocks.iter().copied().chain(session).collect(),
         }
     }
@@ -218,13 +237,14 @@ async fn content(leg: Leg, parcel: Parcel) -> Result<Live, UpstreamError> {
     let request = Arc::clone(&parcel.request);
     match first_events(upstream.as_ref(), request).await {
         Ok((held, events)) => {
-            sent.first_content(&parcel.seen);
+            sent.first_content(&parcel.seen, parcel.request.whole);
             let id = &parcel.request.shown_id;
             parcel.roster.decisions.serves(id, &decision);
             if let (Some(purse), Some(pick)) = (&parcel.request.purse, &decision.pick) {
                 // A hedge is paid where it was won. Where there is no room for that it stays where it was: in any case
                 // once, and the other's work is its operator's.
                 purse.move_to(&pick.site);
+                purse.served(&pick.node, digest.as_ref());
             }
             Ok(Live {
                 sent,

@@ -348,11 +348,17 @@ pub(super) struct Sent {
 }
 
 impl Sent {
-    /// The first content came; the candidate has served what hashes to `seen` by now.
-    pub(super) fn first_content(&mut self, seen: &[u64]) {
+    /// The first content came, or all of it at once where it came `whole`; the candidate has served what hashes to `seen`
+    /// by now.
+    pub(super) fn first_content(&mut self, seen: &[u64], whole: bool) {
         let now = self.roster.clock.now();
-        if let Some(ticket) = &mut self.ticket {
-            self.roster.state().router.first_content(ticket, seen, now);
+        let Some(ticket) = &mut self.ticket else {
+            return;
+        };
+        let mut state = self.roster.state();
+        match whole {
+            true => state.router.answered(ticket, seen, now),
+            false => state.router.first_content(ticket, seen, now),
         }
     }
 
@@ -444,6 +450,10 @@ impl Upstream for Routed {
         request: Arc<GenerateRequest>,
     ) -> BoxFuture<'_, Result<u32, UpstreamError>> {
         Box::pin(async move {
+            let upstreams = self.roster.inner.upstreams(&self.model);
+            if !upstreams.iter().any(|upstream| upstream.counts_tokens()) {
+                return Ok(request.prompt_tokens_max());
+            }
             let leg = self.counter(&request)?;
             leg.upstream.count_tokens(request).await
         })

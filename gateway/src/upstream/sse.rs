@@ -44,7 +44,7 @@ impl Reader {
         mut each: impl FnMut(&[u8]),
     ) -> Result<(), SseError> {
         let mut rest = bytes;
-        while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
+        while let Some(end) = memchr::memchr(b'\n', rest) {
             let (head, tail) = rest.split_at(end);
             rest = &tail[1..];
             if self.line.is_empty() {

@@ -13,8 +13,10 @@ pub(crate) fn test_request() -> GenerateRequest {
         shown_id: "r".into(),
         model: "m".into(),
         endpoint: Endpoint::Chat,
-        body: Bytes::from_static(br#"{"model":"m","messages":[{"role":"user","content":"Hi"}]}"#),
+        body: Bytes::from_static(br#"{"model":"m","messages":[{"role":"user","content":"Hi"}]}"#)
+            .into(),
         prompt: Prompt::Text("Hi".into()),
+        whole: false,
         n: 1,
         max_tokens: None,
         default_max_tokens: None,

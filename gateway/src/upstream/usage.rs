@@ -5,8 +5,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-/// What a request really used, over all its choices. It is part of every error, and so kept small: four megajoules are
-/// the most that one can say.
+/// What a request really used, over all its choices. It is part of every error, and so kept small: four megajoules, or
+/// an hour of a device, are the most that one can say.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Usage {
@@ -24,6 +24,9 @@ pub struct Usage {
     /// Millionths of a gram of CO2; `None` where nobody knows.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub micrograms: Option<u32>,
+    /// Microseconds of the device that the model runs on; `None` where nobody tells.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gpu_us: Option<u32>,
 }
 
 impl Usage {
@@ -40,6 +43,7 @@ impl Usage {
         self.estimated |= other.estimated;
         self.millijoules = either(self.millijoules, other.millijoules);
         self.micrograms = either(self.micrograms, other.micrograms);
+        self.gpu_us = either(self.gpu_us, other.gpu_us);
     }
 
     /// Whether nothing was done.
@@ -67,13 +71,22 @@ pub enum Wanted {
         /// Servers that the question has crossed: those in a circle must not ask each other for ever.
         hops: u8,
     },
-    /// All of an earlier life of the ledger's server: of that owner, and not of the present run.
+    /// What is of a ledger.
     Of {
-        /// Id of the ledger.
+        /// Its id.
         owner: Uuid,
-        /// The life of its server that settles its own.
-        run: Uuid,
+        /// Of which lives of whoever writes it.
+        lives: Lives,
     },
+}
+
+/// Lives of servers that write a ledger.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lives {
+    /// Every one but this, which settles its own.
+    But(Uuid),
+    /// This one alone, which is over while others go on.
+    One(Uuid),
 }
 
 impl Wanted {

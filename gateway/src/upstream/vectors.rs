@@ -8,7 +8,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::limits;
-use crate::upstream::{EmbedInput, EmbedRequest, Embeddings};
+use crate::upstream::{EmbedInput, EmbedRequest, Embeddings, Usage as Used};
 
 #[derive(Serialize)]
 struct Body<'a> {
@@ -85,7 +85,7 @@ pub(super) fn read(body: &[u8], request: &EmbedRequest) -> Result<Embeddings, &'
     {
         return Err("gave vectors of odd lengths");
     }
-    let most: u64 = request.inputs.iter().map(EmbedInput::tokens_max).sum();
+    let most = tokens_max(request);
     // What it does not tell is taken for the most that there can be: so much was reserved.
     let told = answer
         .usage
@@ -94,6 +94,21 @@ pub(super) fn read(body: &[u8], request: &EmbedRequest) -> Result<Embeddings, &'
         vectors,
         prompt_tokens: u32::try_from(told).unwrap_or(u32::MAX),
     })
+}
+
+/// What is believed of a usage that an error answer tells: no more than there can be, and tokens of texts alone.
+pub(super) fn believed(told: Used, request: &EmbedRequest) -> Used {
+    let most = u32::try_from(tokens_max(request)).unwrap_or(u32::MAX);
+    Used {
+        prompt_tokens: told.prompt_tokens.min(most),
+        cached_tokens: 0,
+        completion_tokens: 0,
+        ..told
+    }
+}
+
+fn tokens_max(request: &EmbedRequest) -> u64 {
+    request.inputs.iter().map(EmbedInput::tokens_max).sum()
 }
 
 impl Written<'_> {

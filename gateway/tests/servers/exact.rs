@@ -1,12 +1,10 @@
 //! What is charged equals what was made, through hops, aborts, broken connections and restarts.
 
-use std::io::BufRead as _;
 use std::net::SocketAddr;
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
 
 use hansa_config::Config;
 use hansa_config::schema::Upstream;
+use hansa_config::schema::tenancy::Currency;
 use hansa_gateway::drain::Drained;
 use hansa_gateway::tenant::secret::Secret;
 use serde_json::{Value, json};
@@ -15,9 +13,10 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::harness::{
-    Answer, Mock, PATIENCE, Server, Wire, exchange, file, foreign, gateway, node, ours, secret,
+    Mock, PATIENCE, Server, Wire, exchange, file, foreign, gateway, node, ours, secret,
 };
-use crate::quota::{self, admin, body, count_completions, leave_at_random, request};
+use crate::process::Process;
+use crate::quota::{self, admin, allocation, body, count_completions, leave_at_random, request};
 
 /// Makes a server with keys into a gateway before `upstream` that counts tokens of completion.
 fn before(upstream: Upstream) -> impl FnOnce(&mut Config) {
@@ -38,7 +37,17 @@ async fn streaming(gateway: &quota::Server, headers: &str) -> Lines<BufReader<Tc
 
 /// A stream of many tokens.
 async fn begin(address: SocketAddr, key: &Secret, headers: &str) -> Lines<BufReader<TcpStream>> {
-    let mut body = body(4_000);
+    begin_with(address, key, headers, 4_000).await
+}
+
+/// A stream of so many tokens after a prompt of three.
+pub(crate) async fn begin_with(
+    address: SocketAddr,
+    key: &Secret,
+    headers: &str,
+    max_tokens: u32,
+) -> Lines<BufReader<TcpStream>> {
+    let mut body = body(max_tokens);
     body["stream"] = true.into();
     let asks = request("POST", "/v1/completions", key.reveal(), &body.to_string());
     let asks = asks.replace("host:", &format!("{headers}host:"));
@@ -47,14 +56,14 @@ async fn begin(address: SocketAddr, key: &Secret, headers: &str) -> Lines<BufRea
     BufReader::new(stream).lines()
 }
 
-async fn until_content(lines: &mut Lines<BufReader<TcpStream>>) {
+pub(crate) async fn until_content(lines: &mut Lines<BufReader<TcpStream>>) {
     let reading =
         async { while !(lines.next_line().await.unwrap().unwrap()).contains("\"text\":\"") {} };
     timeout(PATIENCE, reading).await.unwrap();
 }
 
 /// Tokens that a node has produced so far.
-async fn made(node: &Server) -> u64 {
+pub(crate) async fn made(node: &Server) -> u64 {
     let mut tokens = 0;
     let seen = std::sync::Mutex::new(&mut tokens);
     node.wait_for("/metrics", |answer| {
@@ -77,7 +86,7 @@ async fn last_record(gateway: &quota::Server) -> Value {
     records.last().unwrap().clone()
 }
 
-fn slow_node() -> Config {
+pub(crate) fn slow_node() -> Config {
     let mut slow = node();
     slow.models[0].sim.step_base_us = 3_000;
     slow
@@ -97,6 +106,36 @@ async fn clients_that_leave_two_servers_before_the_node_pay_what_it_made() {
     assert_eq!(edge.stop().await, Drained::InOrder);
     assert_eq!(site.stop().await, Drained::InOrder);
     assert_eq!(node.stop().await, Drained::InOrder);
+}
+
+#[tokio::test]
+async fn the_time_of_a_nodes_device_is_paid_where_the_request_came_in() {
+    let node = Server::start(slow_node()).await;
+    let upstream = ours("node", node.clients);
+    let edge = quota::Server::start(|config| {
+        before(upstream)(config);
+        config.allocations = vec![allocation("time", Currency::GpuSeconds, 3_600)];
+    })
+    .await;
+    let answer = edge.ask(&body(10)).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    // The client is told what it pays for by its account alone.
+    assert_eq!(answer.json()["usage"]["hansa"], Value::Null, "{answer:?}");
+    let posted = edge.settled("time").await["posted"].as_u64().unwrap();
+    // Ten steps of three milliseconds, nobody beside it; what passes between two of them is the device's to wait.
+    assert!(posted >= 20_000, "{posted} us");
+    let record = last_record(&edge).await;
+    assert_eq!(record["amounts"]["gpu_us"], posted, "{record}");
+    let served = &record["served"];
+    assert_eq!(served["node"], "node", "{record}");
+    assert!(served["build"].is_string(), "{record}");
+    assert_eq!(
+        served["policy"].as_str().map(str::len),
+        Some(32),
+        "{record}"
+    );
+    assert_eq!(edge.stop().await, Drained::InOrder);
+    node.stop().await;
 }
 
 #[tokio::test]
@@ -197,49 +236,6 @@ async fn usage_is_for_peers_alone() {
     node.stop().await;
 }
 
-/// A gateway as a process of its own, which dies with what it had in memory.
-struct Process {
-    child: Child,
-    server: SocketAddr,
-    operators: SocketAddr,
-}
-
-impl Process {
-    fn start(config: &Path) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_hansa"))
-            .args(["serve", "--config", config.to_str().unwrap()])
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        let stdout = child.stdout.take().unwrap();
-        let read = std::io::BufReader::new(stdout).read_line(&mut line);
-        assert!(read.is_ok());
-        let addresses: Value = serde_json::from_str(&line).unwrap();
-        let address = |name: &str| addresses[name].as_str().unwrap().parse().unwrap();
-        Self {
-            child,
-            server: address("listen"),
-            operators: address("admin"),
-        }
-    }
-
-    /// At once, and with no chance to write anything.
-    fn kill(mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-
-    async fn get(&self, path: &str, key: &Secret) -> Answer {
-        let address = match path.starts_with("/v1/") {
-            true => self.server,
-            false => self.operators,
-        };
-        exchange(address, &request("GET", path, key.reveal(), "")).await
-    }
-}
-
 #[tokio::test]
 async fn what_a_killed_gateway_left_open_is_charged_by_its_next_life_once() {
     let node = Server::start(slow_node()).await;
@@ -279,9 +275,8 @@ async fn what_a_killed_gateway_left_open_is_charged_by_its_next_life_once() {
     std::fs::write(&config, text).unwrap();
 
     let first = Process::start(&config);
-    let ready = async { while first.get("/health/ready", &key).await.status != 200 {} };
-    timeout(PATIENCE, ready).await.unwrap();
-    let mut lines = begin(first.server, &key, "").await;
+    first.until_ready(&key).await;
+    let mut lines = begin(first.clients, &key, "").await;
     until_content(&mut lines).await;
     first.kill();
     node.wait_for_metric(r#"hansa_engine_running{model="sim"} 0"#)

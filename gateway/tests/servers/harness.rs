@@ -296,18 +296,29 @@ pub(crate) async fn exchange(address: SocketAddr, request: &str) -> Answer {
     Answer::parse(&String::from_utf8_lossy(&answer))
 }
 
-/// A server of another make: answers every POST with the same bytes, remembers what it was sent, and holds the connection
-/// open until the other side closes it.
+/// A server of another make: answers every POST, remembers what it was sent, and holds the connection open until the other
+/// side closes it.
 pub(crate) struct Mock {
     pub(crate) address: SocketAddr,
     asked: Arc<Mutex<Vec<String>>>,
 }
 
+/// What a mock answers to a request.
+type Script = dyn Fn(&str) -> Vec<u8> + Send + Sync;
+
 impl Mock {
+    /// A mock that always answers with the same bytes.
     pub(crate) async fn start(answer: impl Into<Vec<u8>>) -> Self {
+        let answer = answer.into();
+        Self::following(move |_| answer.clone()).await
+    }
+
+    pub(crate) async fn following(
+        script: impl Fn(&str) -> Vec<u8> + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let (answer, asked) = (Arc::new(answer.into()), Arc::new(Mutex::default()));
+        let (answer, asked): (Arc<Script>, _) = (Arc::new(script), Arc::new(Mutex::default()));
         let seen = Arc::clone(&asked);
         spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
@@ -395,7 +406,7 @@ pub(crate) fn stream_of(body: &str) -> String {
     )
 }
 
-async fn serve(mut stream: TcpStream, answer: Arc<Vec<u8>>, asked: Arc<Mutex<Vec<String>>>) {
+async fn serve(mut stream: TcpStream, script: Arc<Script>, asked: Arc<Mutex<Vec<String>>>) {
     loop {
         let Some(request) = read_request(&mut stream).await else {
             return;
@@ -405,6 +416,7 @@ async fn serve(mut stream: TcpStream, answer: Arc<Vec<u8>>, asked: Arc<Mutex<Vec
             let _ = stream.write_all(there).await;
             continue;
         }
+        let answer = script(&request);
         asked.lock().unwrap().push(request);
         let _ = stream.write_all(&answer).await;
     }

@@ -17,9 +17,13 @@ mod failover;
 mod harness;
 mod hops;
 mod hostile;
+mod killed;
+mod left;
+mod members;
 mod oidc;
 mod peers;
 mod postgres;
+mod process;
 mod processes;
 #[expect(
     unreachable_pub,
@@ -32,7 +36,9 @@ mod quota;
 mod roles;
 mod steering;
 mod store;
+mod store_tls;
 mod tls;
 mod vectors;
 mod walltime;
+mod whole;
 mod wire;

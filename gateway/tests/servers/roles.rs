@@ -249,6 +249,7 @@ async fn nobody_changes_what_is_not_theirs() {
             ("DELETE", "allocations/of-uni-a", &none),
             ("DELETE", "records/some-request", &none),
             ("GET", "audit", &none),
+            ("GET", "leases", &none),
             ("GET", "decisions/some-request", &none),
             ("GET", "models", &none),
         ] {

@@ -12,14 +12,18 @@ use hansa_gateway::quota::book::Book;
 use hansa_gateway::quota::charge::{Account, Refusal, Scope, Spent};
 use hansa_gateway::quota::lease::term::StoreAway;
 use hansa_gateway::quota::lease::{Lessor, Line, Size, Subject};
-use hansa_gateway::quota::ledger::{Change, Drawn, Kind, Ledger, LedgerError, Outcome, Record};
+use hansa_gateway::quota::ledger::{
+    Change, Drawn, Kind, Ledger, LedgerError, Outcome, Record, Served,
+};
 use hansa_gateway::quota::meter::Limits;
 use hansa_gateway::quota::open::OpenError;
 use hansa_gateway::quota::reservation::{Reservation, Slip};
 use hansa_gateway::quota::store::postgres::PostgresLedger;
 use hansa_gateway::quota::{Options, Quota, allocation::Total};
+use hansa_gateway::route::means::Means;
 use hansa_gateway::serve::{App, ServeError};
 use hansa_gateway::tls;
+use hansa_gateway::upstream::purse::Purse;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use uuid::Uuid;
@@ -48,6 +52,7 @@ impl Member {
             site: "here".into(),
             home: "here".into(),
             default_max_tokens: 16,
+            policy: None,
         };
         let (kept, lessor) = (
             Arc::clone(&ledger) as Arc<dyn Ledger>,
@@ -149,6 +154,7 @@ fn record(charge: Uuid, posted: u64) -> Record {
             period: 0,
             total: Total { posted, excess: 0 },
         }],
+        served: Served::default(),
     }
 }
 
@@ -450,4 +456,44 @@ async fn what_goes_over_into_a_period_is_not_left_in_the_one_before() {
     // By one that is behind nothing more is lent of the old one.
     assert_eq!(ask(3, 10).await, (0, 875, true));
     assert_eq!(ask(4, 10_000).await, (1_827, 837, false));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_has_allocations_at_other_sites_alone_is_let_in_and_paid_for_there() {
+    let store = Postgres::start();
+    let there =
+        r#"{"id":"there","tenant":"acme","site":"there","currency":"tokens","amount":1000}"#;
+    let there: Grant = serde_json::from_str(there).unwrap();
+    let member = Member::join(&store, 1, |book| {
+        book.remove_grant("a");
+        book.set_grant(there);
+    });
+    let (here, there) = (Arc::from("here"), Arc::from("there"));
+    for _ in 0..10 {
+        member.quota.check(&account(), &"m".into()).unwrap();
+        let held = member.admit(100).await.unwrap();
+        let purse: &dyn Purse = &held;
+        assert_eq!(
+            (purse.at(&here), purse.at(&there)),
+            (Means::Nothing, Means::Own)
+        );
+        assert!(!purse.move_to(&here));
+        // What is not on lease is fetched once, and there the second time.
+        if !purse.move_to(&there) {
+            assert!(purse.fetch().await);
+            assert!(purse.move_to(&there));
+        }
+        assert!(held.settle(spent(100), Outcome::Finished));
+    }
+    // The last one finds out that there is nothing more, and then everybody knows.
+    if let Ok(held) = member.admit(100).await {
+        let purse: &dyn Purse = &held;
+        assert!(!purse.move_to(&there));
+        assert!(!purse.fetch().await);
+        assert!(held.void());
+    }
+    let refused = member.quota.check(&account(), &"m".into());
+    assert_eq!(refused, Err(Refusal::NotHere { site: here }));
+    member.leave().await;
+    assert_eq!(pool(&store), "1000|0|0");
 }

@@ -1,10 +1,52 @@
 //! Vectors of a server behind this one.
 
-use hansa_config::schema::tenancy::Currency;
-use serde_json::{Value, json};
+use std::net::SocketAddr;
 
-use crate::harness::{Mock, Server, exchange, foreign, gateway};
+use hansa_config::schema::Model;
+use hansa_config::schema::tenancy::Currency;
+use hansa_gateway::drain::Drained;
+use hansa_gateway::tenant::secret::Secret;
+use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::harness::{Mock, PATIENCE, Server, exchange, foreign, gateway, node, ours, secret};
 use crate::quota::{self, allocation, request};
+
+/// Makes `model` one that makes vectors, two texts of eight tokens in a pass of some time.
+fn embeds(model: &mut Model) {
+    model.step_tokens_max = 16;
+    model.sim.embedding_numbers = 4;
+    model.sim.step_base_us = 50_000;
+}
+
+/// Texts of so many passes, one after the other.
+fn texts(passes: usize) -> Value {
+    json!({"model": "sim", "input": vec![[1_u32; 8]; 2 * passes]})
+}
+
+/// Asks and does not wait for the answer.
+async fn begin(address: SocketAddr, key: &Secret, passes: usize) -> TcpStream {
+    let body = texts(passes).to_string();
+    let asks = request("POST", "/v1/embeddings", key.reveal(), &body);
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(asks.as_bytes()).await.unwrap();
+    stream
+}
+
+/// Tokens of the texts that have their vectors.
+fn embedded(metrics: &str) -> u64 {
+    let mut lines = metrics.lines();
+    let line = lines.find(|line| line.starts_with("hansa_engine_prefill_tokens_total"));
+    line.and_then(|line| line.rsplit(' ').next()?.parse().ok())
+        .unwrap_or(0)
+}
+
+async fn until_embedded(server: &Server, tokens: u64) {
+    let some = |answer: &crate::harness::Answer| embedded(&answer.body) >= tokens;
+    server.wait_for("/metrics", some).await;
+}
 
 /// A server of another make that gives two vectors.
 async fn maker() -> Mock {
@@ -64,4 +106,74 @@ async fn vectors_are_charged_with_what_whoever_made_them_says() {
     assert_eq!(answer.status, 200, "{answer:?}");
     assert_eq!(edge.settled("any").await["posted"], 5);
     edge.stop().await;
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_is_charged_with_the_passes_that_were_made_for_it() {
+    let server = quota::Server::start(|config| {
+        embeds(&mut config.models[0]);
+        config.allocations = vec![allocation("any", Currency::Tokens, 1_000_000)];
+    })
+    .await;
+    let first = begin(server.clients, &server.key, 40).await;
+    until_embedded(&server, 16).await;
+    // Nothing of this one is ever computed: it leaves while the other's pass runs.
+    let second = begin(server.clients, &server.key, 40).await;
+    drop(first);
+    drop(second);
+    let charged = server.settled("any").await["posted"].as_u64().unwrap();
+    server
+        .wait_for_metric(r#"hansa_engine_running{model="sim"} 0"#)
+        .await;
+    assert_eq!(
+        charged,
+        server.metric("hansa_engine_prefill_tokens_total").await
+    );
+    assert!((16..40 * 16).contains(&charged), "{charged}");
+    // Whoever stays pays for all of it.
+    let asks = request(
+        "POST",
+        "/v1/embeddings",
+        server.key.reveal(),
+        &texts(2).to_string(),
+    );
+    assert_eq!(exchange(server.clients, &asks).await.status, 200);
+    assert_eq!(server.settled("any").await["posted"], charged + 32);
+    assert_eq!(server.stop().await, Drained::InOrder);
+}
+
+#[tokio::test]
+async fn a_node_tells_what_it_had_made_for_a_client_that_left_its_gateway() {
+    let mut config = node();
+    embeds(&mut config.models[0]);
+    let node = Server::start(config).await;
+    let before = ours("node", node.clients);
+    let edge = quota::Server::start(|config| {
+        config.models.clear();
+        config.nodes = vec![before];
+        config.peer.secret_file = Some(secret("the-secret-of-all-peers"));
+        config.allocations = vec![allocation("any", Currency::Tokens, 1_000_000)];
+    })
+    .await;
+    drop(begin(edge.clients, &edge.key, 40).await);
+    let stream = begin(edge.clients, &edge.key, 40).await;
+    until_embedded(&node, 32).await;
+    drop(stream);
+    let charged = edge.settled("any").await["posted"].as_u64().unwrap();
+    node.wait_for_metric(r#"hansa_engine_running{model="sim"} 0"#)
+        .await;
+    let made = async {
+        let mut made = 0;
+        let seen = std::sync::Mutex::new(&mut made);
+        let read = |answer: &crate::harness::Answer| {
+            **seen.lock().unwrap() = embedded(&answer.body);
+            true
+        };
+        node.wait_for("/metrics", read).await;
+        made
+    };
+    assert_eq!(charged, timeout(PATIENCE, made).await.unwrap());
+    assert!((32..80 * 16).contains(&charged), "{charged}");
+    assert_eq!(edge.stop().await, Drained::InOrder);
+    node.stop().await;
 }

@@ -4,7 +4,7 @@ use axum::extract::{Path, Request, State};
 use axum::response::Response;
 use serde_json::Value;
 
-use super::{Caller, delete, missing, put, read};
+use super::{Caller, delete, put, read};
 use crate::layers::authenticate::Gate;
 use crate::openai::error::ApiError;
 use crate::openai::json as answer;
@@ -56,12 +56,8 @@ pub(super) async fn remove(
     Path(id): Path<String>,
     caller: Caller,
 ) -> Result<Response, ApiError> {
-    caller.must_operate()?;
     let quota = gate.tenants.quota();
     let is_there =
         quota.with_book(|book, _| book.allocations().any(|found| *found.grant().id == *id));
-    if !is_there {
-        return Err(missing(Kind::Allocation, &id));
-    }
-    delete(&gate, caller.id(), Kind::Allocation, id).await
+    delete(&gate, &caller, Kind::Allocation, id, is_there).await
 }

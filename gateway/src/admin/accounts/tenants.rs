@@ -3,7 +3,7 @@
 use axum::extract::{Path, Request, State};
 use axum::response::Response;
 
-use super::{Caller, delete, missing, named, put, read};
+use super::{Caller, delete, named, put, read};
 use crate::layers::authenticate::Gate;
 use crate::openai::error::ApiError;
 use crate::openai::json as answer;
@@ -39,9 +39,6 @@ pub(super) async fn remove(
     Path(id): Path<String>,
     caller: Caller,
 ) -> Result<Response, ApiError> {
-    caller.must_operate()?;
-    if gate.tenants.directory().known(&id).is_err() {
-        return Err(missing(Kind::Tenant, &id));
-    }
-    delete(&gate, caller.id(), Kind::Tenant, id).await
+    let is_there = gate.tenants.directory().known(&id).is_ok();
+    delete(&gate, &caller, Kind::Tenant, id, is_there).await
 }

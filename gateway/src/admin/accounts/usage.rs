@@ -47,6 +47,15 @@ pub(super) async fn reservations(State(gate): State<Gate>, caller: Caller) -> Re
     }))
 }
 
+/// What gateways that share a store have on lease of each pool; nothing where nobody shares.
+pub(super) async fn leases(State(gate): State<Gate>, caller: Caller) -> Result<Response, ApiError> {
+    caller.must_operate()?;
+    let quota = gate.tenants.quota().clone();
+    Ok(super::list(
+        blocking(move || quota.leases(ADMIN_PAGE_MAX)).await?,
+    ))
+}
+
 /// Some records that the caller may see.
 #[derive(Serialize)]
 struct Page {

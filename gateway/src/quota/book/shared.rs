@@ -7,24 +7,19 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Book;
+use super::{Book, bound};
 use crate::limits::LEASE_ROUND;
 use crate::quota::allocation::Allocation;
 use crate::quota::amount::{Amounts, Currency};
-use crate::quota::charge::{
-    Account, ChargeId, Claim, Hold, Moment, Pending, Refusal, Scope, scopes_of,
-};
-use crate::quota::draw::choose_one;
+use crate::quota::charge::{Account, ChargeId, Claim, Moment, Scope};
 use crate::quota::lease::slice::Turn;
-use crate::quota::lease::term::{StoreAway, Term};
+use crate::quota::lease::term::Term;
 use crate::quota::lease::{Answer, Holding, Line, Subject};
-use crate::quota::meter::{Bound, Short};
-use crate::quota::rate::Refused;
 
 /// What a book knows of its lease.
 #[derive(Debug)]
 pub(super) struct Sharing {
-    term: Term,
+    pub(super) term: Term,
     active: HashSet<Active>,
     /// What is given back of allocations that are no more.
     goodbye: Vec<Line>,
@@ -36,6 +31,16 @@ pub(super) struct Sharing {
     hurry: bool,
     /// When the last round came by time.
     regular: Duration,
+}
+
+/// What a request needs to have on lease.
+#[derive(Debug, Clone)]
+pub struct Wish {
+    claim: Claim,
+    /// Those of its scopes that have bounds, and do not count it yet.
+    scopes: Vec<Scope>,
+    /// Allocations that it holds a share of already.
+    held: Vec<Arc<str>>,
 }
 
 /// What has slices.
@@ -67,56 +72,50 @@ impl Book {
         self.sharing.is_some()
     }
 
-    /// Lets a request in as [`Book::reserve`] does; where gateways share, by what is on lease here, and while the store is
-    /// away as its tenant has it.
-    ///
-    /// # Errors
-    /// [`Refusal`], and nothing is held.
-    pub fn admit(&mut self, id: ChargeId, claim: Claim, at: Moment) -> Result<(), Refusal> {
-        let Some(sharing) = &self.sharing else {
-            return self.reserve(id, claim, at);
-        };
-        let (holds, is_away) = (sharing.term.holds(at.now), sharing.term.is_away());
-        let open = match self.store_away(&claim.account) {
-            Some((StoreAway::Closed, _)) if is_away => return Err(Refusal::Away),
-            Some((StoreAway::Open(per_minute), scope)) if is_away || !holds => {
-                Some((per_minute, scope))
-            }
-            _ => None,
-        };
-        let leased = match holds {
-            true => self.reserve(id, claim.clone(), at),
-            false => Err(Refusal::Away),
-        };
-        match (leased, open) {
-            (Ok(()), _) => {
-                self.look_ahead(&claim);
-                Ok(())
-            }
-            (Err(_), Some((per_minute, scope))) => {
-                self.reserve_beyond(id, claim, at, (per_minute, &scope))
-            }
-            (Err(refusal), None) => Err(refusal),
+    /// All that a request needs that is not let in yet.
+    #[must_use]
+    pub fn whole(&self, claim: &Claim) -> Wish {
+        Wish {
+            scopes: self.metered(claim.scopes()),
+            claim: claim.clone(),
+            held: Vec::new(),
         }
     }
 
-    /// Notes what `claim` lacks here and the store may have. True where it is worth to wait for the next round.
-    pub fn want(&mut self, claim: &Claim, at: Moment) -> bool {
+    /// What an open charge needs at `site` beyond what it holds; `None` for one that is not open.
+    #[must_use]
+    pub fn elsewhere(&self, id: ChargeId, site: &Arc<str>) -> Option<Wish> {
+        let pending = self.pending.get(&id)?;
+        let changes = pending.claim.site != *site;
+        let scope = changes.then(|| Scope::Site(Arc::clone(site)));
+        let held = pending.holds.iter();
+        Some(Wish {
+            scopes: self.metered(scope.into_iter()),
+            claim: Claim {
+                site: Arc::clone(site),
+                ..pending.claim.clone()
+            },
+            held: held.map(|hold| Arc::clone(&hold.allocation)).collect(),
+        })
+    }
+
+    /// Notes what of `wish` is not here and the store may have. True where it is worth to wait for the next round.
+    pub fn want(&mut self, wish: &Wish, at: Moment) -> bool {
         let Some(sharing) = &mut self.sharing else {
             return false;
         };
         if !sharing.term.holds(at.now) {
             return !sharing.term.is_away();
         }
-        self.activate(claim);
+        self.activate(&wish.claim);
         let mut short = false;
-        for scope in self.metered(claim.scopes()) {
-            if let Some(meter) = self.meters.get_mut(&scope) {
-                short |= meter.want(claim.bound, at.now);
+        for scope in &wish.scopes {
+            if let Some(meter) = self.meters.get_mut(scope) {
+                short |= meter.want(wish.claim.bound, at.now);
             }
         }
-        let bound = self.bound_of(claim);
-        for id in self.wanted(claim, bound, at) {
+        let bound = self.bound_of(&wish.claim);
+        for id in self.wanted(wish, bound, at) {
             if let Some(allocation) = self.allocations.get_mut(&id) {
                 let need = bound.of(allocation.grant().currency).max(1);
                 if let Some(slice) = allocation.slice_mut() {
@@ -130,12 +129,42 @@ impl Book {
 
     /// Whether [`Book::want`] would note anything.
     #[must_use]
-    pub fn lacks(&self, claim: &Claim, at: Moment) -> bool {
-        let meters = self.metered(claim.scopes()).into_iter();
-        let mut meters = meters.filter_map(|scope| self.meters.get(&scope));
+    pub fn lacks(&self, wish: &Wish, at: Moment) -> bool {
+        let mut meters = wish
+            .scopes
+            .iter()
+            .filter_map(|scope| self.meters.get(scope));
+        let bound = self.bound_of(&wish.claim);
         self.lease_holds(at.now)
-            && (meters.any(|meter| meter.lacks(claim.bound, at.now))
-                || !self.wanted(claim, self.bound_of(claim), at).is_empty())
+            && (meters.any(|meter| meter.lacks(wish.claim.bound, at.now))
+                || !self.wanted(wish, bound, at).is_empty())
+    }
+
+    /// Whoever waited for this got nothing: for a while nobody needs to ask.
+    pub fn dry(&mut self, wish: &Wish, at: Moment) {
+        for scope in &wish.scopes {
+            if let Some(meter) = self.meters.get_mut(scope) {
+                meter.dry(wish.claim.bound, at.now);
+            }
+        }
+        let bound = self.bound_of(&wish.claim);
+        for id in self.wanted(wish, bound, at) {
+            let allocation = self.allocations.get_mut(&id);
+            if let Some(slice) = allocation.and_then(Allocation::slice_mut) {
+                slice.dry(at.now);
+            }
+        }
+    }
+
+    /// Lets a round come soon for what an open charge found missing at `site`: whoever picks it next may find it on lease.
+    pub fn want_soon(&mut self, id: ChargeId, site: &Arc<str>, at: Moment) {
+        let Some(wish) = self.elsewhere(id, site) else {
+            return;
+        };
+        let wanted = self.want(&wish, at);
+        if let Some(sharing) = &mut self.sharing {
+            sharing.hurry |= wanted;
+        }
     }
 
     /// Lets the next round ask how the allocations of these tenants are, or of all.
@@ -157,50 +186,6 @@ impl Book {
                 sharing.active.insert(Active::Allocation(id));
             }
         }
-    }
-
-    /// As [`Book::want`] for an open charge that could not be moved to `site`.
-    pub fn want_at(&mut self, id: ChargeId, site: &Arc<str>, at: Moment) {
-        let Some(pending) = self.pending.get(&id) else {
-            return;
-        };
-        let claim = Claim {
-            site: Arc::clone(site),
-            ..pending.claim.clone()
-        };
-        let wanted = self.want(&claim, at);
-        if let Some(sharing) = &mut self.sharing {
-            sharing.hurry |= wanted;
-        }
-    }
-
-    /// Whoever waited for this got nothing: for a while nobody needs to ask.
-    pub fn dry(&mut self, claim: &Claim, at: Moment) {
-        for scope in self.metered(claim.scopes()) {
-            if let Some(meter) = self.meters.get_mut(&scope) {
-                meter.dry(claim.bound, at.now);
-            }
-        }
-        let bound = self.bound_of(claim);
-        for id in self.wanted(claim, bound, at) {
-            let allocation = self.allocations.get_mut(&id);
-            if let Some(slice) = allocation.and_then(Allocation::slice_mut) {
-                slice.dry(at.now);
-            }
-        }
-    }
-
-    /// Whether this account would be refused whatever it asks, by what all gateways know of each other.
-    pub(super) fn check_shared(&mut self, claim: &Claim, at: Moment) -> Result<(), Refusal> {
-        for tenant in claim.account.tenants() {
-            let found = self.allocations_of(tenant, at).into_iter();
-            let all: Vec<Allocation> = found.map(|one| one.guess(at.now)).collect();
-            for currency in Currency::ALL {
-                let of_currency = all.iter().filter(|one| one.grant().currency == currency);
-                choose_one(of_currency, &claim.site, 0, at.unix_s)?;
-            }
-        }
-        Ok(())
     }
 
     /// Other gateways lack `subjects`: the next round gives back what lies idle of them.
@@ -341,83 +326,14 @@ impl Book {
         }
     }
 
-    /// Lets a request in without a lease, within `per_minute` tokens of the scope that says so.
-    fn reserve_beyond(
-        &mut self,
-        id: ChargeId,
-        claim: Claim,
-        at: Moment,
-        (per_minute, scope): (u64, &Scope),
-    ) -> Result<(), Refusal> {
-        let holds = self.choose_beyond(&claim, at)?;
-        self.activate(&claim);
-        let meter = self.meters.entry(scope.clone()).or_default();
-        let tokens = claim.bound.total();
-        let taken = meter.go_beyond(per_minute, tokens, at.now);
-        taken.map_err(|refused| Refusal::Limit {
-            scope: scope.clone(),
-            short: Short {
-                bound: Bound::Tokens,
-                limit: per_minute,
-                wait: match refused {
-                    Refused::Wait(wait) => Some(wait),
-                    Refused::TooLarge => None,
-                },
-            },
-        })?;
-        let scopes = self.metered(claim.scopes());
-        let held: Vec<_> = holds
-            .iter()
-            .map(|hold| Arc::clone(&hold.allocation))
-            .collect();
-        let pending = Pending {
-            scopes,
-            holds,
-            price: self.price(&claim.model, &claim.site),
-            claim,
-            taken: at,
-            started: false,
-            placed: true,
-        };
-        self.begin(id, pending);
-        for id in held {
-            if let Some(allocation) = self.allocations.get_mut(&id) {
-                allocation.record_excess();
-            }
-        }
-        Ok(())
-    }
-
-    /// One allocation for each tenant and currency that has any, whether there is room in it or not.
-    fn choose_beyond(&mut self, claim: &Claim, at: Moment) -> Result<Vec<Hold>, Refusal> {
-        let bound = self.bound_of(claim);
-        let mut holds = Vec::new();
-        for tenant in claim.account.tenants() {
-            for currency in Currency::ALL {
-                let found = self.candidates(tenant, currency, claim, at).next();
-                if let Some(found) = found {
-                    holds.push(Hold {
-                        allocation: Arc::clone(&found.grant().id),
-                        currency,
-                        amount: bound.of(currency),
-                    });
-                } else if self.has_any(tenant, currency) {
-                    let site = Arc::clone(&claim.site);
-                    return Err(Refusal::NotHere { site });
-                }
-            }
-        }
-        Ok(holds)
-    }
-
-    /// The allocations that `claim` needs more of than is at hand: for each tenant and currency the first that may have it.
-    fn wanted(&self, claim: &Claim, bound: Amounts, at: Moment) -> Vec<Arc<str>> {
-        let mut wanted = Vec::new();
+    /// The allocations that `wish` needs more of than is at hand: for each tenant and currency the first that may have it.
+    fn wanted(&self, wish: &Wish, bound: Amounts, at: Moment) -> Vec<Arc<str>> {
+        let (claim, mut wanted) = (&wish.claim, Vec::new());
         for tenant in claim.account.tenants() {
             for currency in Currency::ALL {
                 let need = bound.of(currency).max(1);
                 for found in self.candidates(tenant, currency, claim, at) {
-                    if found.left() >= need {
+                    if found.left() >= need || wish.held.contains(&found.grant().id) {
                         break;
                     }
                     if found.is_short(need, at.now) {
@@ -431,7 +347,7 @@ impl Book {
     }
 
     /// A tenant's allocations that are good for `claim`: the site's own before those for any site.
-    fn candidates<'a>(
+    pub(super) fn candidates<'a>(
         &'a self,
         tenant: &str,
         currency: Currency,
@@ -448,31 +364,19 @@ impl Book {
         own.chain(any).filter(good)
     }
 
-    fn has_any(&self, tenant: &str, currency: Currency) -> bool {
+    pub(super) fn has_any(&self, tenant: &str, currency: Currency) -> bool {
         let ids = self.granted.get(tenant).into_iter().flatten();
         let mut found = ids.filter_map(|id| self.allocations.get(id));
         found.any(|found| found.grant().currency == currency)
     }
 
-    /// What the nearest of key, project and organisation says, and which of them.
-    fn store_away(&self, account: &Account) -> Option<(StoreAway, Scope)> {
-        scopes_of(account).find_map(|scope| {
-            let said = self.meters.get(&scope)?.store_away()?;
-            Some((said, scope))
-        })
-    }
-
-    fn bound_of(&self, claim: &Claim) -> Amounts {
-        let price = self.price(&claim.model, &claim.site);
-        Amounts {
-            tokens: claim.bound.total(),
-            money_micros: price.bound(claim.bound),
-            ..Amounts::default()
-        }
+    /// The most that a claim can come to, as far as that can be known ahead.
+    pub(super) fn bound_of(&self, claim: &Claim) -> Amounts {
+        bound(claim, self.price(&claim.model, &claim.site))
     }
 
     /// From now on rounds tell of all that `claim` may draw on.
-    fn activate(&mut self, claim: &Claim) {
+    pub(super) fn activate(&mut self, claim: &Claim) {
         let scopes = self.metered(claim.scopes()).into_iter();
         let scopes = scopes.map(Active::Scope);
         let tenants = claim.account.tenants();
@@ -487,7 +391,7 @@ impl Book {
     }
 
     /// Asks for a round where a slice that this claim drew on runs low.
-    fn look_ahead(&mut self, claim: &Claim) {
+    pub(super) fn look_ahead(&mut self, claim: &Claim) {
         let meters = self.metered(claim.scopes()).into_iter();
         let mut meters = meters.filter_map(|scope| self.meters.get(&scope));
         let tenants = claim.account.tenants();

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::quota::allocation::tests::grant;
 use crate::quota::invariants;
+use crate::route::means::Means;
 
 pub(in crate::quota) fn account(project: &str) -> Arc<Account> {
     let organisation = project.split('/').next().unwrap_or_default();
@@ -456,4 +457,24 @@ proptest! {
             prop_assert_eq!(allocation.reserved(), 0);
         }
     }
+}
+
+#[test]
+fn where_gateways_share_allocations_at_other_sites_let_their_tenant_in() {
+    let mut book = Book::default();
+    book.share(Duration::from_secs(6));
+    book.set_grant(Grant {
+        site: Some("there".into()),
+        ..grant("a", "acme", 100)
+    });
+    let claim = claim("acme", 1, 1);
+    assert_eq!(book.check(&claim, at(1)), Ok(()), "a pick may find it");
+    book.remove_grant("a");
+    book.set_grant(Grant {
+        site: Some("there".into()),
+        end_s: 1,
+        ..grant("a", "acme", 100)
+    });
+    let site = "here".into();
+    assert_eq!(book.check(&claim, at(2)), Err(Refusal::NotHere { site }));
 }

@@ -80,7 +80,7 @@ mod tests {
         assert_eq!(
             row,
             format!(
-                "{charge},request-3,acme,acme/x,key,model,here,,3,1,6,9,12,15,true,finished,17,3,18\r\n"
+                "{charge},request-3,acme,acme/x,key,model,here,,3,1,6,9,12,15,true,finished,17,3,18,,,0,0,0,0123\r\n"
             )
         );
     }

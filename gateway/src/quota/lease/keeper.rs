@@ -13,7 +13,8 @@ use tokio::time::{sleep, timeout};
 use super::{Away, Lessor, Subject};
 use crate::limits::{LEASE_ASKS, LEASE_ROUND, LEASE_WAIT_MAX};
 use crate::quota::Quota;
-use crate::quota::charge::{Account, Claim};
+use crate::quota::book::Wish;
+use crate::quota::charge::{Account, ChargeId, Claim};
 
 /// The rounds of one gateway.
 #[derive(Debug)]
@@ -38,6 +39,11 @@ impl Rounds {
         }
     }
 
+    /// The store.
+    pub(in crate::quota) const fn lessor(&self) -> &Arc<dyn Lessor> {
+        &self.lessor
+    }
+
     /// Times that a request waited for a round.
     pub(in crate::quota) fn waits(&self) -> u64 {
         self.waits.load(Ordering::Relaxed)
@@ -50,19 +56,41 @@ impl Rounds {
 
     /// Gets what `claim` needs on lease, if the store has it. Costs nothing where it is at hand.
     pub(in crate::quota) async fn prepare(&self, quota: &Quota, claim: &Claim) {
+        let wish = quota.with_book(|book, _| book.whole(claim));
+        self.get(quota, &wish).await;
+    }
+
+    /// Gets what an open charge found missing at `site`; whether it may be there now.
+    pub(in crate::quota) async fn fetch(
+        &self,
+        quota: &Quota,
+        charge: ChargeId,
+        site: &Arc<str>,
+    ) -> bool {
+        match quota.with_book(|book, _| book.elsewhere(charge, site)) {
+            Some(wish) => self.get(quota, &wish).await,
+            None => false,
+        }
+    }
+
+    async fn get(&self, quota: &Quota, wish: &Wish) -> bool {
         for pause in LEASE_ASKS {
             if !pause.is_zero() {
                 sleep(pause).await;
             }
-            let wanted = quota.with_book(|book, at| book.want(claim, at).then(|| self.next()));
-            let Some(next) = wanted else { return };
+            let wanted = quota.with_book(|book, at| book.want(wish, at).then(|| self.next()));
+            let Some(next) = wanted else { return true };
             self.waits.fetch_add(1, Ordering::Relaxed);
             // What was lent is taken at once: whoever sleeps on it might find that another gateway called for it.
-            if !self.wait(next).await || !quota.with_book(|book, at| book.lacks(claim, at)) {
-                return;
+            if !self.wait(next).await {
+                return false;
+            }
+            if !quota.with_book(|book, at| book.lacks(wish, at)) {
+                return true;
             }
         }
-        quota.with_book(|book, at| book.dry(claim, at));
+        quota.with_book(|book, at| book.dry(wish, at));
+        false
     }
 
     /// Asks the store how the allocations of an account are, or all.

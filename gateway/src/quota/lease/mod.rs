@@ -15,6 +15,7 @@
 
 pub mod grantor;
 pub mod keeper;
+pub mod late;
 pub mod pool;
 pub mod slice;
 pub mod term;
@@ -25,12 +26,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+use serde::Serialize;
+use tokio::sync::watch;
+use uuid::Uuid;
 
+use self::late::Late;
 use super::charge::Scope;
+use super::ledger::LedgerError;
 use super::meter::Bound;
 
 /// What is shared: one pool in the store.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct Subject {
     /// Which kind.
     pub kind: Kind,
@@ -41,7 +47,8 @@ pub struct Subject {
 }
 
 /// Kinds of pools.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Kind {
     /// An allocation in one period.
     Allocation,
@@ -208,6 +215,24 @@ pub struct Holding {
     pub amount: u64,
 }
 
+/// What one gateway has on lease of one pool, as the store has it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Leased {
+    /// The gateway's lease; another one each time that it begins anew.
+    pub gateway: Uuid,
+    /// Whether it is that of the gateway that was asked.
+    pub here: bool,
+    /// Of which pool.
+    #[serde(flatten)]
+    pub subject: Subject,
+    /// How much, in smallest units.
+    pub amount: u64,
+    /// Since it was renewed last, by the store's time; milliseconds.
+    pub age_ms: u64,
+    /// After so much of that it is ended; milliseconds.
+    pub ttl_ms: u64,
+}
+
 /// The store did not answer. What was asked may have been done or not: the gateway enlists anew.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the store of quotas does not answer")]
@@ -234,6 +259,31 @@ pub trait Lessor: Send + Sync + fmt::Debug {
 
     /// How long a lease holds: seconds.
     fn ttl(&self) -> Duration;
+
+    /// This life of the gateway, by which others know what it let in.
+    fn run(&self) -> Uuid;
+
+    /// How many lives of gateways have ended without a goodbye and may have left charges open, as of the last round.
+    fn left_behind(&self) -> watch::Receiver<u64>;
+
+    /// Which lives these are. Blocks: call it off the event loop.
+    ///
+    /// # Errors
+    /// [`LedgerError`], where the store does not answer.
+    fn ended_runs(&self) -> Result<Vec<Uuid>, LedgerError>;
+
+    /// Settles what such lives left open, each once, whether there is room for it or not; which of `found` need no longer be
+    /// kept. Blocks: call it off the event loop.
+    ///
+    /// # Errors
+    /// [`LedgerError`]; some may be settled all the same.
+    fn settle_late(&self, found: Vec<Late>) -> Result<Vec<bool>, LedgerError>;
+
+    /// Everything that is out on lease, at most `limit` lines. Blocks: call it off the event loop.
+    ///
+    /// # Errors
+    /// [`LedgerError`], where the store does not answer.
+    fn leases(&self, limit: usize) -> Result<Vec<Leased>, LedgerError>;
 }
 
 #[cfg(test)]

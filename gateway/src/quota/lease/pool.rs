@@ -87,6 +87,17 @@ impl Pool {
         self.excess = self.excess.saturating_add(excess.max(unlent));
     }
 
+    /// Settles what a gateway that is gone had let in, out of nobody's lease; what of it is beyond what there is, which is
+    /// recorded.
+    pub fn post_late(&mut self, size: Size, used: u64) -> u64 {
+        self.posted = self.posted.saturating_add(used);
+        let beyond = self.posted.saturating_add(self.leased);
+        let beyond = beyond.saturating_sub(self.capacity(size));
+        let more = beyond.saturating_sub(self.excess);
+        self.excess = self.excess.saturating_add(more);
+        more
+    }
+
     /// Takes back at most `amount` of what a gateway has on lease.
     pub fn take_back(&mut self, amount: u64, mine: &mut u64) {
         let back = amount.min(*mine);

@@ -2,6 +2,7 @@
 //! every moment nothing is spent twice.
 
 mod model;
+mod store;
 
 use super::pool::{Pool, Round};
 use super::slice::{Slice, Turn};

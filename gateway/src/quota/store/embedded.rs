@@ -15,7 +15,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{Builder, JoinHandle};
 
-use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use redb::backends::FileBackend;
 use redb::{
@@ -27,6 +26,7 @@ use uuid::Uuid;
 
 use self::growth::GrowthFirst;
 use super::memory::audit_line;
+use super::once;
 use crate::limits::{AUDIT_LINES_MAX, COMMIT_RECORDS_MAX, LEDGER_CACHE_BYTES, RESERVATIONS_MAX};
 use crate::quota::allocation::Total;
 use crate::quota::charge::ChargeId;
@@ -257,14 +257,7 @@ impl Ledger for EmbeddedLedger {
     }
 
     fn failed(&self) -> BoxFuture<'static, ()> {
-        let mut failed = self.shared.failed.subscribe();
-        let told = async move {
-            // An error says that the ledger was closed, which is no failure.
-            if failed.wait_for(|failed| *failed).await.is_err() {
-                std::future::pending::<()>().await;
-            }
-        };
-        told.boxed()
+        once(self.shared.failed.subscribe())
     }
 }
 

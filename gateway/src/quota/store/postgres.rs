@@ -3,6 +3,7 @@
 //! A thread of its own talks to the store, so a slow one holds up nobody: records wait in a bounded queue until they are
 //! settled, several in one commit. Requests never wait for this file but where what they need is not on lease.
 
+mod late;
 mod leases;
 mod pools;
 mod records;
@@ -22,14 +23,17 @@ use rustls::ClientConfig;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_postgres::{Client, Error};
 use tokio_util::task::TaskTracker;
+use uuid::Uuid;
 
 use self::session::{Place, Session};
 use self::worker::{Shared, Work, Worker};
+use super::once;
 use crate::clock::Clock;
 use crate::limits::{STORE_QUEUE_MAX, STORE_WAIT_MAX};
 use crate::quota::charge::ChargeId;
 use crate::quota::lease::grantor::Grantor;
-use crate::quota::lease::{Answer, Away, Holding, Lessor, Line, Subject};
+use crate::quota::lease::late::Late;
+use crate::quota::lease::{Answer, Away, Holding, Leased, Lessor, Line, Subject};
 use crate::quota::ledger::{
     AuditLine, Change, Kind, Ledger, LedgerError, Record, Revision, Totals,
 };
@@ -39,6 +43,8 @@ pub struct PostgresLedger {
     place: Place,
     shared: Arc<Shared>,
     ttl: Duration,
+    /// The store's id, and this life of the gateway.
+    lives: (Uuid, Uuid),
     /// `None` once it is being dropped.
     work: Option<mpsc::Sender<Work>>,
     thread: Option<JoinHandle<()>>,
@@ -56,7 +62,7 @@ impl PostgresLedger {
         clock: Clock,
     ) -> Result<Self, LedgerError> {
         let place = Place::parse(url, tls)?;
-        let shared = Arc::<Shared>::default();
+        let (shared, run) = (Arc::<Shared>::default(), Uuid::new_v4());
         let (work, queue) = mpsc::channel(STORE_QUEUE_MAX);
         let worker = Worker {
             place: place.clone(),
@@ -66,7 +72,9 @@ impl PostgresLedger {
             queue,
             waiting: VecDeque::new(),
             flushes: Vec::new(),
+            run,
             gateway: None,
+            stale: false,
             grantor: Grantor::new(ttl),
             tasks: TaskTracker::new(),
             asks: worker::asks(),
@@ -89,11 +97,12 @@ impl PostgresLedger {
         };
         let thread = thread.map_err(|error| broken(error.to_string()))?;
         // Without an answer the thread has ended.
-        told.recv().map_err(|error| broken(error.to_string()))??;
+        let owner = told.recv().map_err(|error| broken(error.to_string()))??;
         Ok(Self {
             place,
             shared,
             ttl,
+            lives: (owner, run),
             work: Some(work),
             thread: Some(thread),
         })
@@ -165,6 +174,10 @@ impl Ledger for PostgresLedger {
         self.shared.unsettled.load(Ordering::Acquire)
     }
 
+    fn owner(&self) -> Option<Uuid> {
+        Some(self.lives.0)
+    }
+
     fn totals(&self) -> Result<Totals, LedgerError> {
         self.ask(|client| async move { records::totals(&client).await }.boxed())
     }
@@ -213,14 +226,7 @@ impl Ledger for PostgresLedger {
     }
 
     fn failed(&self) -> BoxFuture<'static, ()> {
-        let mut failed = self.shared.failed.subscribe();
-        let told = async move {
-            // An error says that the ledger was closed, which is no failure.
-            if failed.wait_for(|failed| *failed).await.is_err() {
-                std::future::pending::<()>().await;
-            }
-        };
-        told.boxed()
+        once(self.shared.failed.subscribe())
     }
 
     fn revisions(&self) -> Option<watch::Receiver<i64>> {
@@ -242,13 +248,7 @@ impl Lessor for PostgresLedger {
     }
 
     fn reachable(&self) -> BoxFuture<'static, ()> {
-        let mut reachable = self.shared.reachable.subscribe();
-        let told = async move {
-            if reachable.wait_for(|reachable| *reachable).await.is_err() {
-                std::future::pending::<()>().await;
-            }
-        };
-        told.boxed()
+        once(self.shared.reachable.subscribe())
     }
 
     fn called(&self) -> BoxFuture<'static, HashSet<Subject>> {
@@ -262,6 +262,27 @@ impl Lessor for PostgresLedger {
 
     fn ttl(&self) -> Duration {
         self.ttl
+    }
+
+    fn run(&self) -> Uuid {
+        self.lives.1
+    }
+
+    fn left_behind(&self) -> watch::Receiver<u64> {
+        self.shared.left_behind.subscribe()
+    }
+
+    fn ended_runs(&self) -> Result<Vec<Uuid>, LedgerError> {
+        self.ask(|client| async move { late::ended(&client).await }.boxed())
+    }
+
+    fn settle_late(&self, found: Vec<Late>) -> Result<Vec<bool>, LedgerError> {
+        self.ask(move |mut client| async move { late::settle(&mut client, found).await }.boxed())
+    }
+
+    fn leases(&self, limit: usize) -> Result<Vec<Leased>, LedgerError> {
+        let run = self.run();
+        self.ask(move |client| async move { leases::all(&client, run, limit).await }.boxed())
     }
 }
 

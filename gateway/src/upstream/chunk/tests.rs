@@ -10,7 +10,7 @@ fn decoder(n: u32, max_tokens: Option<u32>, ours: bool) -> Decoder {
     let request = GenerateRequest {
         n,
         max_tokens,
-        body: Bytes::from_static(b"{}"),
+        body: Bytes::from_static(b"{}").into(),
         ..test_request()
     };
     Decoder::new(&request, ours)
@@ -243,6 +243,90 @@ proptest! {
                 continue;
             };
             prop_assert!(choice < 2);
+        }
+    }
+}
+
+#[test]
+fn a_whole_answer_is_read_like_the_chunks_that_it_stands_for() {
+    let answer = r#"{"id":"x","choices":[
+        {"index":0,"message":{"role":"assistant","content":"Hello","refusal":null},"logprobs":null,"finish_reason":"stop"},
+        {"index":1,"message":{"content":null,"tool_calls":[
+            {"id":"c","type":"function","function":{"name":"f","arguments":"{}"}},
+            {"id":"d","type":"function","function":{"name":"g","arguments":"{}"}}]},"finish_reason":"tool_calls"}],
+        "usage":{"prompt_tokens":7,"completion_tokens":9}}"#;
+    let mut events = VecDeque::new();
+    let used = decoder(2, Some(9), false).whole(answer.as_bytes(), &mut events);
+    let used = used.unwrap();
+    assert_eq!((used.completion_tokens, used.estimated), (9, false));
+    let calls: Vec<u32> = events
+        .iter()
+        .filter_map(|event| match event {
+            Event::ToolCall { index, .. } => Some(*index),
+            _ => None,
+        })
+        .collect();
+    assert_eq!((events.len(), calls), (5, vec![0, 1]));
+}
+
+#[test]
+fn a_whole_answer_that_is_broken_is_none() {
+    for answer in [
+        "",
+        "[]",
+        r#"{"choices":[]}"#,
+        r#"{"choices":[{"index":0,"message":{"content":"Hello"},"finish_reason":null}]}"#,
+        r#"{"choices":[{"index":1,"message":{"content":"Hello"},"finish_reason":"stop"}]}"#,
+        r#"{"error":{"message":"m","code":500}}"#,
+    ] {
+        let mut events = VecDeque::new();
+        let read = decoder(1, None, false).whole(answer.as_bytes(), &mut events);
+        assert!(read.is_err(), "{answer}");
+    }
+}
+
+#[test]
+fn the_tokens_of_a_whole_answer_are_guessed_where_nobody_tells() {
+    let text = "word ".repeat(16);
+    let answer = format!(
+        r#"{{"choices":[{{"index":0,"message":{{"content":"{text}"}},"finish_reason":"stop"}}]}}"#
+    );
+    let mut events = VecDeque::new();
+    let used = decoder(1, Some(99), false).whole(answer.as_bytes(), &mut events);
+    let used = used.unwrap();
+    assert_eq!((used.completion_tokens, used.estimated), (20, true));
+}
+
+/// A chunk of choice `index` with `content`, written as it is, and `rest` behind it.
+fn written(index: u32, content: &str, rest: &str) -> String {
+    format!(r#"{{"id":"x","choices":[{{"index":{index},"delta":{{"content":{content}}}{rest}}}]}}"#)
+}
+
+proptest! {
+    /// What a decoder makes of a chunk does not depend on whether it is like the one before.
+    #[test]
+    fn templates_change_nothing(
+        chunks in proptest::collection::vec(
+            (
+                0u32..2,
+                r#""[a-cé ]{0,3}"|"\n"|"\ud83d\ude00"|"\ud83d"|"\"|"a" ,"x":1|null|7|"a"},"delta":{"content":"b""#,
+                r#"|,"finish_reason":null|,"finish_reason":"stop"|,"logprobs":null"#,
+            ),
+            1..8,
+        ),
+    ) {
+        let chunks: Vec<String> = chunks.iter().map(|(i, text, rest)| written(*i, text, rest)).collect();
+        let (mut with, mut without) = (decoder(2, None, false), decoder(2, None, false));
+        for chunk in &chunks {
+            without.template = None;
+            let (mut one, mut other) = (VecDeque::new(), VecDeque::new());
+            let read = (with.chunk(chunk.as_bytes(), &mut one), without.chunk(chunk.as_bytes(), &mut other));
+            prop_assert_eq!(&read.0, &read.1);
+            prop_assert_eq!(one, other);
+            prop_assert_eq!(with.usage(), without.usage());
+            if read.0.is_err() {
+                break;
+            }
         }
     }
 }

@@ -31,11 +31,12 @@ pub(super) struct ChunkExtension {
 pub(super) struct Choice<'a> {
     #[serde(default)]
     pub(super) index: u32,
-    #[serde(borrow)]
+    /// What it goes on with, or in an answer in one piece all of it.
+    #[serde(borrow, alias = "message")]
     pub(super) delta: Option<Delta<'a>>,
     #[serde(borrow)]
     pub(super) text: Option<Cow<'a, str>>,
-    pub(super) logprobs: Option<Logprobs>,
+    pub(super) logprobs: Option<Box<Logprobs>>,
     #[serde(borrow)]
     pub(super) finish_reason: Option<Cow<'a, str>>,
     pub(super) hansa: Option<Extension>,
@@ -52,8 +53,8 @@ pub(super) struct Delta<'a> {
 /// A part of a call that another server found in its model's text.
 #[derive(Debug, Deserialize)]
 pub(super) struct CallDelta<'a> {
-    #[serde(default)]
-    pub(super) index: u32,
+    /// Left out in an answer in one piece, where its place tells.
+    pub(super) index: Option<u32>,
     #[serde(borrow)]
     pub(super) id: Option<Cow<'a, str>>,
     #[serde(borrow)]
@@ -74,7 +75,7 @@ pub(super) struct Extension {
     #[serde(default)]
     pub(super) token_ids: Vec<u32>,
     /// Of a completion, whose own shape loses the bytes of tokens that are parts of characters.
-    pub(super) logprobs: Option<Logprobs>,
+    pub(super) logprobs: Option<Box<Logprobs>>,
 }
 
 /// Log-probabilities in either of OpenAI's shapes.
@@ -118,6 +119,7 @@ struct UsageExtension {
     estimated: bool,
     joules: Option<f64>,
     grams: Option<f64>,
+    gpu_seconds: Option<f64>,
 }
 
 #[derive(Debug, Clone, Copy, Deserialize)]
@@ -143,12 +145,18 @@ impl Choice<'_> {
 
 impl Logprobs {
     /// The tokens, or what is wrong with them.
-    pub(super) fn read(self) -> Result<Vec<TokenLogprob>, &'static str> {
-        match (self.content, self.tokens) {
+    pub(super) fn read(self: Box<Self>) -> Result<Vec<TokenLogprob>, &'static str> {
+        let Self {
+            content,
+            tokens,
+            token_logprobs,
+            top_logprobs,
+        } = *self;
+        match (content, tokens) {
             (Some(content), _) => content.into_iter().map(Token::read).collect(),
             (None, Some(tokens)) => {
-                let own = self.token_logprobs.unwrap_or_default();
-                parallel(tokens, own, self.top_logprobs.unwrap_or_default())
+                let own = token_logprobs.unwrap_or_default();
+                parallel(tokens, own, top_logprobs.unwrap_or_default())
             }
             (None, None) => Ok(Vec::new()),
         }
@@ -225,6 +233,7 @@ impl WireUsage {
             estimated: hansa.estimated,
             millijoules: scaled(hansa.joules, 1e3),
             micrograms: scaled(hansa.grams, 1e6),
+            gpu_us: scaled(hansa.gpu_seconds, 1e6),
         }
     }
 }

@@ -78,6 +78,17 @@ impl Target {
         host.trim_start_matches('[').trim_end_matches(']')
     }
 
+    /// What its requests name as their host: the port only where it is not the scheme's own.
+    pub(super) fn host_and_port(&self) -> String {
+        let host = self.authority.host();
+        let own = [(Scheme::HTTP, 80), (Scheme::HTTPS, 443)]
+            .contains(&(self.scheme.clone(), self.port()));
+        match own {
+            true => host.to_owned(),
+            false => format!("{host}:{}", self.port()),
+        }
+    }
+
     /// A connection to it; how long that may take is the caller's to bound.
     pub(crate) async fn connect(self) -> io::Result<Wire> {
         let tcp = match self.address {

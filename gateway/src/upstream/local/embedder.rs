@@ -1,23 +1,30 @@
 //! An embedder in this process: tokenises what came, and hands it to the engine.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use dashmap::DashMap;
 use hansa_engine::Device;
-use hansa_engine::api::{EngineState, Stats, SubmitError};
-use hansa_engine::embed::{EmbedHandle, EmbedOptions, Embedder, EmbedderOptions};
+use hansa_engine::api::{EngineError, EngineState, Stats, SubmitError};
+use hansa_engine::embed::{EmbedHandle, EmbedOptions, Embedder, EmbedderOptions, Stopper};
 use hansa_models::text::TextError;
 use tokio::sync::watch;
 
 use super::errors::{failed, invalid, refused};
 use crate::limits::{TOKENISE_CONCURRENCY, TOKENISE_QUEUE_MAX};
 use crate::upstream::pool::Pool;
-use crate::upstream::{EmbedInput, EmbedRequest, Embeddings, UpstreamError, UpstreamErrorKind};
+use crate::upstream::{
+    EmbedInput, EmbedRequest, Embeddings, UpstreamError, UpstreamErrorKind, Usage,
+};
 
 /// One embedder and its tokenising.
 pub(super) struct LocalEmbedder {
     handle: EmbedHandle,
     tokenising: Pool,
+    /// Requests at work, by number: two clients may choose the same id. Bounded by the engine's queue.
+    running: DashMap<u64, (Arc<str>, Stopper)>,
+    requests: AtomicU64,
 }
 
 impl LocalEmbedder {
@@ -30,6 +37,8 @@ impl LocalEmbedder {
         Self {
             handle: EmbedHandle::start_on(device, weight, options, embedder),
             tokenising: Pool::new(TOKENISE_CONCURRENCY, TOKENISE_QUEUE_MAX),
+            running: DashMap::new(),
+            requests: AtomicU64::new(0),
         }
     }
 
@@ -43,17 +52,42 @@ impl LocalEmbedder {
             return Err(UpstreamErrorKind::NotReady.into());
         };
         check_dimensions(&request, embedder.profile().width)?;
-        let deadline = request.deadline;
+        let (id, deadline) = (Arc::clone(&request.id), request.deadline);
         let inputs = self
             .tokenising
             .run(move || tokenise(&*embedder, &request.inputs))
             .await??;
         let tokens: usize = inputs.iter().map(|ids| ids.len()).sum();
         let vectors = self.handle.embed(inputs, deadline).map_err(told)?;
-        Ok(Embeddings {
-            vectors: vectors.wait().await.map_err(|error| failed(&error))?,
-            prompt_tokens: u32::try_from(tokens).unwrap_or(u32::MAX),
-        })
+        let stopper = vectors.stopper();
+        let _place = self.enter(&id, &stopper);
+        match vectors.wait().await {
+            Ok(vectors) => Ok(Embeddings {
+                vectors,
+                prompt_tokens: u32::try_from(tokens).unwrap_or(u32::MAX),
+            }),
+            Err(error) => Err(ended(&error, stopper.tokens())),
+        }
+    }
+
+    /// Stops the request of that id before its next pass; it ends with what it took.
+    pub(super) fn cancel(&self, request_id: &str) {
+        for entry in &self.running {
+            let (id, stopper) = entry.value();
+            if **id == *request_id {
+                stopper.stop();
+            }
+        }
+    }
+
+    fn enter(&self, id: &Arc<str>, stopper: &Stopper) -> Place<'_> {
+        let number = self.requests.fetch_add(1, Ordering::Relaxed);
+        let entry = (Arc::clone(id), stopper.clone());
+        self.running.insert(number, entry);
+        Place {
+            embedder: self,
+            number,
+        }
     }
 
     pub(super) fn state(&self) -> EngineState {
@@ -76,6 +110,30 @@ impl LocalEmbedder {
     pub(super) fn weights_bytes(&self) -> u64 {
         let embedder = self.handle.embedder();
         embedder.map_or(0, |embedder| embedder.weights_bytes())
+    }
+}
+
+/// A request's place among those at work; given back when dropped (I10).
+struct Place<'a> {
+    embedder: &'a LocalEmbedder,
+    number: u64,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.embedder.running.remove(&self.number);
+    }
+}
+
+/// Why there are no vectors. What was computed all the same is told where that is not the engine's own fault.
+fn ended(error: &EngineError, tokens: u64) -> UpstreamError {
+    let failed = failed(error);
+    match error {
+        EngineError::Aborted | EngineError::DeadlineExceeded => failed.after(Usage {
+            prompt_tokens: u32::try_from(tokens).unwrap_or(u32::MAX),
+            ..Usage::default()
+        }),
+        _ => failed,
     }
 }
 

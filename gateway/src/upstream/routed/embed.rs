@@ -5,8 +5,8 @@ use std::sync::Arc;
 use super::{Inner, nobody};
 use crate::route::decision::Attempt;
 use crate::route::means::Means;
-use crate::route::{Ask, End, Served};
-use crate::upstream::retry::died;
+use crate::route::{Ask, End, Served, Unplaced};
+use crate::upstream::retry::{Leg, died};
 use crate::upstream::{
     EmbedInput, EmbedRequest, Embeddings, Retry, UpstreamError, UpstreamErrorKind, Wishes,
 };
@@ -46,8 +46,7 @@ pub(super) async fn embed(
             allocation: &|_| Means::Any,
             time_left: roster.time_left(request.deadline),
         };
-        let purse = request.purse.as_deref();
-        let mut leg = match roster.depart(&request.id, &ask, purse) {
+        let mut leg = match depart(roster, &request, &ask).await {
             Ok(leg) => leg,
             Err(unplaced) => {
                 let nobody = || nobody(&unplaced, roster, &request.model);
@@ -56,7 +55,10 @@ pub(super) async fn embed(
         };
         let error = match leg.upstream.embed(Arc::clone(&request)).await {
             Ok(made) => {
-                leg.sent.first_content(&[]);
+                if let (Some(purse), Some(pick)) = (&request.purse, &leg.decision.pick) {
+                    purse.served(&pick.node, leg.digest.as_ref());
+                }
+                leg.sent.first_content(&[], false);
                 leg.sent.end(End::Done(Served {
                     prompt_bytes,
                     prompt_tokens: made.prompt_tokens,
@@ -79,6 +81,23 @@ pub(super) async fn embed(
         last_error = Some(error);
     }
     Err(last_error.unwrap_or_else(|| UpstreamErrorKind::NotReady.into()))
+}
+
+/// Sends a request somewhere; what it is paid from is fetched where it is not at hand.
+async fn depart(
+    roster: &Arc<Inner>,
+    request: &EmbedRequest,
+    ask: &Ask<'_>,
+) -> Result<Leg, Unplaced> {
+    let purse = request.purse.as_deref();
+    let unplaced = match roster.depart(&request.id, ask, purse) {
+        Ok(leg) => return Ok(leg),
+        Err(unplaced) => unplaced,
+    };
+    match purse {
+        Some(purse) if purse.fetch().await => roster.depart(&request.id, ask, Some(purse)),
+        _ => Err(unplaced),
+    }
 }
 
 fn bytes(input: &EmbedInput) -> u64 {

@@ -42,6 +42,8 @@ impl Gateway {
             Kind::Hansa => {
                 fs::write(&config, hansa_config(key, upstreams))?;
                 let mut command = Command::new(&args.hansa);
+                // As SMG below: no line a request.
+                command.env("HANSA_LOG", "warn");
                 command.args(["serve", "--config"]).arg(&config);
                 command.args(["--listen", &address.to_string(), "--admin-listen", "none"]);
                 command

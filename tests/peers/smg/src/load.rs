@@ -1,5 +1,6 @@
 //! A closed loop over keep-alive connections.
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -14,7 +15,33 @@ use serde_json::json;
 use tokio::net::TcpStream;
 
 use crate::gateway::Gateway;
-use crate::upstream::{MODEL, STAY_OPEN};
+use crate::upstream::{FEW, MODEL, STAY_OPEN, Upstream};
+
+/// Who is asked, and with which key.
+pub trait Served: Sync {
+    fn address(&self) -> SocketAddr;
+    fn key(&self) -> &str;
+}
+
+impl Served for Gateway {
+    fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    fn key(&self) -> &str {
+        self.key
+    }
+}
+
+impl Served for Upstream {
+    fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    fn key(&self) -> &str {
+        "none"
+    }
+}
 
 /// What is asked again and again.
 pub struct Case {
@@ -64,6 +91,36 @@ pub async fn run(
     })
 }
 
+/// Times to the first event of streams that begin at `rate` a second for `time`, sorted. Each connection has its turn at an
+/// even pace, whether the one before is quick or not.
+pub async fn first_events(to: &impl Served, rate: u32, time: Duration) -> Result<Vec<Duration>> {
+    const CONNECTIONS: u32 = 64;
+    let start = Instant::now();
+    let users = (0..CONNECTIONS).map(|user| async move {
+        let mut sender = connect(to).await?;
+        let mut waits = Vec::new();
+        for turn in 0.. {
+            let due = Duration::from_secs(1) * (turn * CONNECTIONS + user) / rate;
+            if due > time {
+                return anyhow::Ok(waits);
+            }
+            tokio::time::sleep(due.saturating_sub(start.elapsed())).await;
+            let body = json!({"model": MODEL, "stream": true, "max_tokens": 80,
+                "messages": [{"role": "user", "content": format!("user {user} asks for the {turn}th time {FEW}")}]});
+            let body = Bytes::from(body.to_string());
+            let asked = Instant::now();
+            let mut answer = ask(&mut sender, to, body).await?;
+            answer.frame().await.context("no first event")??;
+            waits.push(asked.elapsed());
+            answer.into_body().collect().await?;
+        }
+        Ok(waits)
+    });
+    let mut waits = try_join_all(users).await?.concat();
+    waits.sort_unstable();
+    Ok(waits)
+}
+
 /// Streams that have begun and are still open.
 pub async fn open(
     gateway: &Gateway,
@@ -95,8 +152,8 @@ pub async fn ready(gateway: &Gateway) -> bool {
     asked.await.is_ok()
 }
 
-async fn connect(gateway: &Gateway) -> Result<SendRequest<Full<Bytes>>> {
-    let stream = TcpStream::connect(gateway.address).await?;
+async fn connect(to: &impl Served) -> Result<SendRequest<Full<Bytes>>> {
+    let stream = TcpStream::connect(to.address()).await?;
     stream.set_nodelay(true)?;
     let (sender, connection) = handshake(TokioIo::new(stream)).await?;
     tokio::spawn(connection);
@@ -105,14 +162,14 @@ async fn connect(gateway: &Gateway) -> Result<SendRequest<Full<Bytes>>> {
 
 async fn ask(
     sender: &mut SendRequest<Full<Bytes>>,
-    gateway: &Gateway,
+    to: &impl Served,
     body: Bytes,
 ) -> Result<Response<Incoming>> {
     sender.ready().await?;
     let request = Request::post("/v1/chat/completions")
-        .header("host", gateway.address.to_string())
+        .header("host", to.address().to_string())
         .header("content-type", "application/json")
-        .header("authorization", format!("Bearer {}", gateway.key))
+        .header("authorization", format!("Bearer {}", to.key()))
         .body(Full::new(body))?;
     let answer = sender.send_request(request).await?;
     if !answer.status().is_success() {

@@ -33,11 +33,16 @@ pub struct Args {
     /// Only the cases whose name contains this.
     #[arg(long, default_value = "")]
     only: String,
+    /// Measure what the gateway adds to the time to the first event of 2,000 streams a second too: on a quiet machine alone.
+    #[arg(long)]
+    paced: bool,
     /// Do not measure streams that stay open.
     #[arg(long)]
     no_open: bool,
 }
 
+/// Streams a second that begin while the time to their first event is looked at.
+const RATE: u32 = 2_000;
 /// Connections that ask without pause.
 const CONNECTIONS: usize = 32;
 /// Streams that stay open while memory is looked at.
@@ -71,7 +76,7 @@ const CASES: [Case; 3] = [
 async fn main() -> Result<()> {
     let args = Args::parse();
     let upstreams = [Upstream::start().await?, Upstream::start().await?];
-    println!("| gateway | case | per CPU second | per second | requests | memory |");
+    println!("| gateway | case | per CPU second | per second | mean of a request | memory |");
     println!("|---|---|---|---|---|---|");
     for _ in 0..args.rounds {
         for kind in [Kind::Hansa, Kind::Smg] {
@@ -80,6 +85,11 @@ async fn main() -> Result<()> {
                     continue;
                 };
                 measure(&args, &gateway, case).await?;
+            }
+            if args.paced
+                && let Some(gateway) = Gateway::start(kind, &args, &upstreams).await?
+            {
+                measure_added(&args, &gateway, &upstreams[0]).await?;
             }
             if args.no_open {
                 continue;
@@ -106,14 +116,35 @@ async fn measure(args: &Args, gateway: &Gateway, case: &Case) -> Result<()> {
     let cpu = gateway.cpu()? - before;
     let units = (ran.requests * case.per_request) as f64;
     println!(
-        "| {:?} | {} | {:.0} {} | {:.0} | {} | {:.0} MB |",
+        "| {:?} | {} | {:.0} {} | {:.0} | {:.1} ms | {:.0} MB |",
         gateway.kind,
         case.name,
         units / cpu.as_secs_f64(),
         case.unit,
         units / ran.took.as_secs_f64(),
-        ran.requests,
+        ran.took.as_secs_f64() * 1e3 * CONNECTIONS as f64 / ran.requests as f64,
         gateway.resident_kb()? as f64 / 1e3
+    );
+    Ok(())
+}
+
+/// The time to the first event of streams that begin at an even pace, beside that without a gateway.
+async fn measure_added(args: &Args, gateway: &Gateway, upstream: &Upstream) -> Result<()> {
+    let time = Duration::from_secs(args.seconds);
+    let direct = load::first_events(upstream, RATE, time).await?;
+    let through = load::first_events(gateway, RATE, time).await?;
+    let ms = |waits: &[Duration], percent: usize| {
+        let wait = waits.get(waits.len() * percent / 100);
+        wait.map_or(0.0, |wait| wait.as_secs_f64() * 1e3)
+    };
+    println!(
+        "| {:?} | first event of {RATE} streams a second | p50 {:.2} ms, p99 {:.2} ms | {} in all | without it p50 {:.2} ms, p99 {:.2} ms | |",
+        gateway.kind,
+        ms(&through, 50),
+        ms(&through, 99),
+        through.len(),
+        ms(&direct, 50),
+        ms(&direct, 99),
     );
     Ok(())
 }

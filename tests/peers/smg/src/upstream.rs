@@ -1,5 +1,5 @@
 //! A server that answers at once, whatever it is asked: the same whole answer, or the same [`EVENTS`] events without pause.
-//! A prompt that says `stay open` gets its first event and then nothing for as long as the client listens.
+//! A prompt that says `in few words` gets a stream of a few events, and one that says `stay open` gets its first event and then nothing for as long as the client listens.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -22,6 +22,8 @@ pub const EVENTS: usize = 68;
 pub const MODEL: &str = "instant";
 
 /// Asked for by a prompt.
+pub const FEW: &str = "in few words";
+/// The same.
 pub const STAY_OPEN: &str = "stay open";
 
 pub struct Upstream {
@@ -66,6 +68,11 @@ async fn answer(request: Request<Incoming>) -> Result<Response<Body>, hyper::Err
     if says(STAY_OPEN) {
         let first = stream::iter([event(&delta(0))]).chain(stream::pending());
         return Ok(streamed(first));
+    }
+    if says(FEW) {
+        let events = events();
+        let last = events.len() - 3;
+        return Ok(streamed(stream::iter(events.into_iter().skip(last))));
     }
     if says("\"stream\":true") {
         return Ok(streamed(stream::iter(events())));

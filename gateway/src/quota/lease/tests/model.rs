@@ -1,9 +1,10 @@
 //! A store, three gateways and the network between them, step by step from one seed.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 
 use uuid::Uuid;
 
+use super::store::{Store, Told};
 use super::*;
 use crate::quota::allocation::tests::grant;
 use crate::quota::amount::Tokens;
@@ -11,7 +12,7 @@ use crate::quota::book::Book;
 use crate::quota::book::tests::claim;
 use crate::quota::charge::{ChargeId, Moment, Spent};
 use crate::quota::invariants;
-use crate::quota::lease::grantor::{Duty, Grantor, Seen};
+use crate::quota::lease::grantor::{Duty, Grantor};
 use crate::quota::meter::Limits;
 
 const TTL: Duration = Duration::from_secs(6);
@@ -43,20 +44,6 @@ pub(super) struct World {
     lost: u64,
 }
 
-#[derive(Default)]
-struct Store {
-    pools: BTreeMap<Subject, (Pool, Size)>,
-    gateways: BTreeMap<Uuid, Listed>,
-    clock: Seen,
-    away_until: Duration,
-}
-
-#[derive(Default)]
-struct Listed {
-    seen: Duration,
-    leases: BTreeMap<Subject, u64>,
-}
-
 struct Gateway {
     book: Book,
     /// Charges that run, with what they hold.
@@ -78,12 +65,6 @@ struct Asked {
     began: Duration,
     comes: Duration,
     answer: Option<Told>,
-}
-
-enum Told {
-    Enlisted(Uuid),
-    Answers(Vec<Answer>),
-    Stale,
 }
 
 impl World {
@@ -331,7 +312,8 @@ impl World {
             return;
         }
         let claim = claim("acme", tokens, 0);
-        if gateway.book.want(&claim, at) {
+        let wish = gateway.book.whole(&claim);
+        if gateway.book.want(&wish, at) {
             gateway.due = at.now;
         }
         let id = ChargeId::new_v4();
@@ -478,75 +460,5 @@ impl Gateway {
 
     fn held(&self) -> u64 {
         self.open.iter().map(|(_, tokens)| tokens).sum()
-    }
-}
-
-impl Store {
-    fn posted(&self) -> u64 {
-        let allocations = self
-            .pools
-            .iter()
-            .filter(|(subject, _)| subject.kind == Kind::Allocation);
-        allocations.map(|(_, (pool, _))| pool.posted).sum()
-    }
-
-    fn enlist(&mut self, before: Option<Uuid>, holdings: &[Holding]) -> Uuid {
-        before.into_iter().for_each(|before| self.end(before));
-        let id = Uuid::new_v4();
-        let mut listed = Listed {
-            seen: self.clock.now,
-            leases: BTreeMap::new(),
-        };
-        for holding in holdings {
-            let mine = listed.leases.entry(holding.subject.clone()).or_default();
-            let (pool, _) = self
-                .pools
-                .entry(holding.subject.clone())
-                .or_insert((Pool::default(), holding.size));
-            pool.adopt(holding.size, holding.amount, mine);
-        }
-        self.gateways.insert(id, listed);
-        id
-    }
-
-    fn exchange(&mut self, id: Uuid, lines: &[Line]) -> Told {
-        let round = Round {
-            now: self.clock.now,
-            gateways: self.gateways.len() as u64,
-        };
-        let Some(listed) = self.gateways.get_mut(&id) else {
-            return Told::Stale;
-        };
-        listed.seen = round.now;
-        let answers = lines.iter().map(|line| {
-            let mine = listed.leases.entry(line.subject.clone()).or_default();
-            let (pool, _) = self
-                .pools
-                .entry(line.subject.clone())
-                .or_insert((Pool::default(), line.size));
-            pool.exchange(line, mine, round)
-        });
-        Told::Answers(answers.collect())
-    }
-
-    fn post(&mut self, id: Option<Uuid>, used: u64) {
-        let subject = Subject::allocation("a".into(), 0);
-        let mut nothing = 0;
-        let listed = id.and_then(|id| self.gateways.get_mut(&id));
-        let mine = listed.map(|listed| listed.leases.entry(subject.clone()).or_default());
-        if let Some((pool, _)) = self.pools.get_mut(&subject) {
-            pool.post(used, 0, mine.unwrap_or(&mut nothing));
-        }
-    }
-
-    fn end(&mut self, id: Uuid) {
-        let Some(listed) = self.gateways.remove(&id) else {
-            return;
-        };
-        for (subject, mut amount) in listed.leases {
-            if let Some((pool, _)) = self.pools.get_mut(&subject) {
-                pool.take_back(amount, &mut amount);
-            }
-        }
     }
 }

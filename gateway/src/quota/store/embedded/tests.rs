@@ -42,6 +42,7 @@ fn record(number: u128, posted: u64) -> Record {
             period: u64::try_from(number % 3).unwrap_or(0),
             total: Total { posted, excess: 0 },
         }],
+        served: ledger::Served::default(),
     }
 }
 

@@ -4,15 +4,16 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio_postgres::types::Type;
-use tokio_postgres::{Client, Error, Transaction};
+use tokio_postgres::{Client, Error, Row, Transaction};
 use uuid::Uuid;
 
+use super::late;
 use super::pools::{self, Pools, signed, subject_of, unsigned};
 use super::session::LEASE;
 use crate::limits::STORE_NOTE_BYTES_MAX;
 use crate::quota::lease::grantor::Seen;
 use crate::quota::lease::pool::Round;
-use crate::quota::lease::{Answer, Kind, Line, Size, Subject};
+use crate::quota::lease::{Answer, Kind, Leased, Line, Size, Subject};
 use crate::quota::ledger::Totals;
 
 /// What a round came to.
@@ -21,6 +22,8 @@ pub(super) struct Told {
     pub(super) answers: Vec<Answer>,
     /// Number of changes to what operators set.
     pub(super) revision: i64,
+    /// Lives of gateways that ended without a goodbye.
+    pub(super) left_behind: u64,
 }
 
 /// One round of `gateway`; `None` where its lease is over.
@@ -31,7 +34,8 @@ pub(super) async fn exchange(
 ) -> Result<Option<Told>, Error> {
     let transaction = client.transaction().await?;
     let renew = "UPDATE hansa.gateway g SET seen_ms = c.now_ms FROM hansa.clock c WHERE g.id = $1 \
-                 RETURNING c.now_ms, (SELECT count(*) FROM hansa.gateway), (SELECT number FROM hansa.revision)";
+                 RETURNING c.now_ms, (SELECT count(*) FROM hansa.gateway), (SELECT number FROM hansa.revision), \
+                 (SELECT count(*) FROM hansa.run WHERE ended_ms IS NOT NULL)";
     let renewed = transaction
         .query_typed(renew, &[(&gateway, Type::UUID)])
         .await?;
@@ -42,7 +46,7 @@ pub(super) async fn exchange(
         now: Duration::from_millis(unsigned(row.get(0))),
         gateways: unsigned(row.get(1)),
     };
-    let revision = row.get(2);
+    let (revision, left_behind) = (row.get(2), unsigned(row.get(3)));
     let mut answers = Vec::with_capacity(lines.len());
     if !lines.is_empty() {
         let sizes = lines
@@ -58,7 +62,11 @@ pub(super) async fn exchange(
         call(&transaction, gateway, lines, &answers).await?;
     }
     transaction.commit().await?;
-    Ok(Some(Told { answers, revision }))
+    Ok(Some(Told {
+        answers,
+        revision,
+        left_behind,
+    }))
 }
 
 /// Calls other gateways for what `lines` lack. It goes out with the commit.
@@ -103,14 +111,19 @@ pub(super) fn called(note: &str) -> Option<(Uuid, Subject)> {
     Some((gateway, subject))
 }
 
-/// Ends the lease `before` and begins `gateway`'s with `holdings`.
+/// Ends the lease `before` of the life `run` and begins `gateway`'s with `holdings`.
 pub(super) async fn enlist(
     client: &mut Client,
-    (before, gateway): (Option<Uuid>, Uuid),
+    (run, before, gateway): (Uuid, Option<Uuid>, Uuid),
     ttl: Duration,
     holdings: &BTreeMap<Subject, (Size, u64)>,
 ) -> Result<(), Error> {
     let transaction = client.transaction().await?;
+    if let Some(before) = before {
+        lock(&transaction, before).await?;
+    }
+    // Before its lease ends: it goes on.
+    late::lives(&transaction, run, gateway).await?;
     if let Some(before) = before {
         end(&transaction, before).await?;
     }
@@ -137,6 +150,7 @@ pub(super) async fn enlist(
 pub(super) async fn leave(client: &mut Client, gateway: Uuid) -> Result<(), Error> {
     let transaction = client.transaction().await?;
     end(&transaction, gateway).await?;
+    late::leaves(&transaction, gateway).await?;
     transaction.commit().await
 }
 
@@ -156,6 +170,29 @@ pub(super) async fn post(
         }
     }
     pools::save(transaction, gateway, &pools, false).await
+}
+
+/// What is out on lease, at most `limit` lines; `run` is the life of whoever asks.
+pub(super) async fn all(client: &Client, run: Uuid, limit: usize) -> Result<Vec<Leased>, Error> {
+    let read = "SELECT l.kind, l.name, l.period, l.gateway, l.amount, c.now_ms - g.seen_ms, g.ttl_ms, \
+                EXISTS (SELECT 1 FROM hansa.run r WHERE r.id = $1 AND r.gateway = g.id) \
+                FROM hansa.lease l JOIN hansa.gateway g ON g.id = l.gateway, hansa.clock c \
+                WHERE l.amount > 0 ORDER BY l.kind, l.name, l.period, l.gateway LIMIT $2";
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let rows = client
+        .query_typed(read, &[(&run, Type::UUID), (&limit, Type::INT8)])
+        .await?;
+    let leased = |row: &Row| {
+        Some(Leased {
+            gateway: row.get(3),
+            here: row.get(7),
+            subject: subject_of(row)?,
+            amount: unsigned(row.get(4)),
+            age_ms: unsigned(row.get(5)),
+            ttl_ms: unsigned(row.get(6)),
+        })
+    };
+    Ok(rows.iter().filter_map(leased).collect())
 }
 
 /// The row of the store's time.
@@ -227,12 +264,18 @@ pub(super) async fn expire(client: &mut Client, tenure: u64) -> Result<usize, Er
     Ok(found.len())
 }
 
-/// Takes back all that a gateway has on lease. What it has open is given up with it.
-async fn end(transaction: &Transaction<'_>, gateway: Uuid) -> Result<(), Error> {
+async fn lock(transaction: &Transaction<'_>, gateway: Uuid) -> Result<(), Error> {
     let lock = "SELECT 1 FROM hansa.gateway WHERE id = $1 FOR UPDATE";
     transaction
         .query_typed(lock, &[(&gateway, Type::UUID)])
         .await?;
+    Ok(())
+}
+
+/// Takes back all that a gateway has on lease. What it has open is given up with it.
+async fn end(transaction: &Transaction<'_>, gateway: Uuid) -> Result<(), Error> {
+    lock(transaction, gateway).await?;
+    late::ends(transaction, gateway).await?;
     let of = "SELECT kind, name, period FROM hansa.lease WHERE gateway = $1 AND amount > 0";
     let rows = transaction
         .query_typed(of, &[(&gateway, Type::UUID)])

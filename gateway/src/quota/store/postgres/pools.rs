@@ -1,6 +1,7 @@
 //! Pools in the store: locked, read, and written back, with what one gateway has on lease of each.
 //!
-//! Everybody locks in one order: a gateway's row first, then pools by kind, name and period; so nobody waits in a circle.
+//! Everybody locks in one order: a gateway's row first, then that of its life, then pools by kind, name and period; so nobody
+//! waits in a circle.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

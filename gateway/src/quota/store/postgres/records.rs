@@ -1,11 +1,12 @@
 //! Records, sums, settings and the audit trail in the store.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Error, Row, Transaction};
 use uuid::Uuid;
 
+use super::late;
 use super::leases;
 use super::pools::unsigned;
 use super::session::SETTING;
@@ -15,19 +16,26 @@ use crate::quota::charge::ChargeId;
 use crate::quota::ledger::{AuditLine, Change, Kind, Record, Revision, Totals, add};
 use crate::quota::store::memory::audit_line;
 
-/// Writes records and what they draw in one transaction. Those that are there already change nothing.
+/// Writes records of the life `run` and what they draw in one transaction. Those that are there already change nothing, and
+/// neither do those that others have settled for it when they took it for over; whether there were any of these.
 pub(super) async fn commit(
     client: &mut Client,
-    gateway: Option<Uuid>,
+    (run, gateway): (Uuid, Option<Uuid>),
     records: &[Record],
-) -> Result<(), Error> {
+) -> Result<bool, Error> {
+    let charges: Vec<Uuid> = records.iter().map(|record| record.charge).collect();
+    let transaction = client.transaction().await?;
+    let theirs = late::settled_by_others(&transaction, run, &charges).await?;
+    let records = records
+        .iter()
+        .filter(|record| !theirs.contains(&record.charge));
+    let records: Vec<&Record> = records.collect();
     let charges: Vec<Uuid> = records.iter().map(|record| record.charge).collect();
     // A record is strings and numbers: it always serialises.
     let bodies = records
         .iter()
         .map(|record| serde_json::to_string(record).unwrap_or_default());
     let bodies: Vec<String> = bodies.collect();
-    let transaction = client.transaction().await?;
     let insert = "INSERT INTO hansa.record (charge, body) \
                   SELECT charge, body::json FROM unnest($1::uuid[], $2::text[]) AS u(charge, body) \
                   ON CONFLICT DO NOTHING RETURNING charge";
@@ -39,13 +47,16 @@ pub(super) async fn commit(
         .await?;
     let mut new: HashSet<Uuid> = new.iter().map(|row| row.get(0)).collect();
     let mut drawn = Totals::new();
-    for record in records.iter().filter(|record| new.remove(&record.charge)) {
-        add(&mut drawn, record);
+    for record in records {
+        if new.remove(&record.charge) {
+            add(&mut drawn, record);
+        }
     }
     if !drawn.is_empty() {
         leases::post(&transaction, gateway, &drawn).await?;
     }
-    transaction.commit().await
+    transaction.commit().await?;
+    Ok(!theirs.is_empty())
 }
 
 /// Sums by allocation and period.
@@ -81,20 +92,29 @@ pub(super) async fn records(
 pub(super) async fn revise(client: &mut Client, revisions: &[Revision]) -> Result<(), Error> {
     let charges: Vec<Uuid> = revisions.iter().map(Revision::charge).collect();
     let transaction = client.transaction().await?;
-    let delete = "DELETE FROM hansa.record WHERE charge = ANY($1) RETURNING charge";
+    let delete = "DELETE FROM hansa.record WHERE charge = ANY($1) RETURNING charge, part_of";
     let gone = transaction
         .query_typed(delete, &[(&charges, Type::UUID_ARRAY)])
         .await?;
-    let gone: HashSet<Uuid> = gone.iter().map(|row| row.get(0)).collect();
+    let gone: HashMap<Uuid, Option<Uuid>> =
+        gone.iter().map(|row| (row.get(0), row.get(1))).collect();
     for revision in revisions {
         let Revision::Replace(record) = revision else {
             continue;
         };
-        if gone.contains(&record.charge) {
+        if let Some(part_of) = gone.get(&record.charge) {
             let body = serde_json::to_string(record).unwrap_or_default();
-            let insert = "INSERT INTO hansa.record (charge, body) VALUES ($1, $2::text::json)";
+            let insert =
+                "INSERT INTO hansa.record (charge, body, part_of) VALUES ($1, $2::text::json, $3)";
             transaction
-                .execute_typed(insert, &[(&record.charge, Type::UUID), (&body, Type::TEXT)])
+                .execute_typed(
+                    insert,
+                    &[
+                        (&record.charge, Type::UUID),
+                        (&body, Type::TEXT),
+                        (part_of, Type::UUID),
+                    ],
+                )
                 .await?;
         }
     }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::poll_fn;
+use std::io;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -19,7 +20,10 @@ use crate::limits::{STORE_ANSWER_MAX, STORE_NOTES_MAX};
 use crate::quota::ledger::LedgerError;
 
 /// Migrations in their order; the schema's version is how many of them were made.
-const MIGRATIONS: [&str; 1] = [include_str!("migration_1.sql")];
+const MIGRATIONS: [&str; 2] = [
+    include_str!("migration_1.sql"),
+    include_str!("migration_2.sql"),
+];
 
 /// Somebody changed what operators set.
 pub(super) const SETTING: &str = "hansa_setting";
@@ -197,15 +201,34 @@ pub(super) enum StoreError {
     Refused(#[from] LedgerError),
 }
 
-/// The server's words where it has some, with the kind of the trouble where it has none.
+/// The server's words where it has some, with the kind of the trouble where it has none, and the way out where that is known.
 fn words(error: &Error) -> String {
     use std::error::Error as _;
     match (error.as_db_error(), error.source()) {
         (Some(said), _) => format!("{} ({})", said.message(), said.code().code()),
-        (None, Some(source)) => format!("{error}: {source}"),
+        (None, Some(source)) => format!("{error}: {source}{}", way_out(source)),
         (None, None) => error.to_string(),
     }
 }
+
+/// What to do about a line that TLS does not come about on.
+fn way_out(source: &(dyn std::error::Error + 'static)) -> &'static str {
+    let inner = source
+        .downcast_ref::<io::Error>()
+        .and_then(io::Error::get_ref);
+    match inner.and_then(|inner| inner.downcast_ref()) {
+        Some(rustls::Error::InvalidCertificate(_)) => {
+            " (quota.store_ca must name the authority that signed its certificate, and quota.store the host that it is for)"
+        }
+        _ if source.to_string() == NO_TLS => {
+            " (add ?sslmode=disable to quota.store only where nobody can listen on the way)"
+        }
+        _ => "",
+    }
+}
+
+/// What the driver says of a server without TLS; it has no type for that.
+const NO_TLS: &str = "server does not support TLS";
 
 /// What `work` comes to, or silence.
 pub(super) async fn within<T>(

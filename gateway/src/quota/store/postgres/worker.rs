@@ -15,6 +15,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
+use super::late;
 use super::leases;
 use super::records;
 use super::session::{LEASE, Note, Place, SETTING, Session, StoreError, within};
@@ -51,6 +52,8 @@ pub(super) struct Shared {
     pub(super) reachable: watch::Sender<bool>,
     /// Number of changes to what operators set, as last seen.
     pub(super) revision: watch::Sender<i64>,
+    /// Lives of gateways that ended without a goodbye, as last seen.
+    pub(super) left_behind: watch::Sender<u64>,
     pub(super) called: Notify,
     /// What other gateways lack; no more than one round tells of.
     lacking: Mutex<HashSet<Subject>>,
@@ -74,18 +77,23 @@ pub(super) struct Worker {
     pub(super) queue: mpsc::Receiver<Work>,
     pub(super) waiting: VecDeque<Record>,
     pub(super) flushes: Vec<SyncSender<()>>,
+    /// This life of the gateway, and its present lease.
+    pub(super) run: Uuid,
     pub(super) gateway: Option<Uuid>,
+    /// Its lease has to begin anew: others have settled what it still holds.
+    pub(super) stale: bool,
     pub(super) grantor: Grantor,
     pub(super) tasks: TaskTracker,
     pub(super) asks: Arc<Semaphore>,
 }
 
 impl Worker {
-    /// Works until its queue is closed and empty. `first` is told how the first connection went; where that fails, all ends.
-    pub(super) async fn run(mut self, first: SyncSender<Result<(), LedgerError>>) {
-        let mut session = match self.connect().await {
-            Ok(session) => {
-                let _ = first.send(Ok(()));
+    /// Works until its queue is closed and empty. `first` is told the store's id over the first connection; where that fails,
+    /// all ends.
+    pub(super) async fn run(mut self, first: SyncSender<Result<Uuid, LedgerError>>) {
+        let mut session = match self.begin().await {
+            Ok((session, owner)) => {
+                let _ = first.send(Ok(owner));
                 session
             }
             Err(error) => {
@@ -120,6 +128,13 @@ impl Worker {
                 "the store of quotas was away to the end; these records were never settled"
             );
         }
+    }
+
+    /// The first connection, and the store's id.
+    async fn begin(&self) -> Result<(Session, Uuid), StoreError> {
+        let session = self.connect().await?;
+        let owner = within(STORE_ANSWER_MAX, late::owner(&session.client)).await?;
+        Ok((session, owner))
     }
 
     async fn connect(&self) -> Result<Session, StoreError> {
@@ -227,8 +242,9 @@ impl Worker {
                 .get(..count)
                 .unwrap_or_default();
             self.shared.asked.fetch_add(1, Ordering::Relaxed);
-            let commit = records::commit(&mut session.client, self.gateway, batch);
-            within(STORE_ANSWER_MAX, commit).await?;
+            let life = (self.run, self.gateway);
+            let commit = records::commit(&mut session.client, life, batch);
+            self.stale |= within(STORE_ANSWER_MAX, commit).await?;
             self.waiting.drain(..count);
             self.shared.unsettled.fetch_sub(count, Ordering::AcqRel);
         }
@@ -263,12 +279,13 @@ impl Worker {
         self.shared.asked.fetch_add(1, Ordering::Relaxed);
         let enlist = leases::enlist(
             &mut session.client,
-            (self.gateway, gateway),
+            (self.run, self.gateway, gateway),
             self.ttl,
             &held,
         );
         within(STORE_ANSWER_MAX, enlist).await?;
         self.gateway = Some(gateway);
+        self.stale = false;
         Ok(())
     }
 
@@ -278,7 +295,7 @@ impl Worker {
         lines: &[Line],
         session: &mut Session,
     ) -> Result<Option<Vec<Answer>>, StoreError> {
-        let Some(gateway) = self.gateway else {
+        let Some(gateway) = self.gateway.filter(|_| !self.stale) else {
             return Ok(None);
         };
         let mut answers = Vec::with_capacity(lines.len());
@@ -292,7 +309,8 @@ impl Worker {
                 return Ok(None);
             };
             answers.extend(told.answers);
-            self.saw_revision(told.revision);
+            saw(&self.shared.revision, told.revision);
+            saw(&self.shared.left_behind, told.left_behind);
             rest = later;
             if rest.is_empty() {
                 return Ok(Some(answers));
@@ -358,6 +376,10 @@ impl Worker {
                     if ended > 0 {
                         tracing::warn!(ended, "leases of gateways that are gone were ended");
                     }
+                    if *self.shared.left_behind.borrow() > 0 {
+                        let forget = late::forget(&session.client, tenure);
+                        within(STORE_ANSWER_MAX, forget).await?;
+                    }
                 }
             }
         }
@@ -384,14 +406,6 @@ impl Worker {
         self.shared.called.notify_one();
     }
 
-    fn saw_revision(&self, revision: i64) {
-        self.shared.revision.send_if_modified(|seen| {
-            let is_new = *seen != revision;
-            *seen = revision;
-            is_new
-        });
-    }
-
     fn ask(&self, ask: Ask) {
         // Beyond that many at once the asker hears that there is no answer, rather than the store more of them.
         let Ok(permit) = Arc::clone(&self.asks).try_acquire_owned() else {
@@ -408,6 +422,15 @@ impl Worker {
             drop(permit);
         });
     }
+}
+
+/// Tells whoever watches what was seen, where it has changed.
+fn saw<T: PartialEq>(watched: &watch::Sender<T>, now: T) {
+    watched.send_if_modified(|seen| {
+        let is_new = *seen != now;
+        *seen = now;
+        is_new
+    });
 }
 
 /// Semaphore of questions.

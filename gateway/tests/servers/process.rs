@@ -1,0 +1,94 @@
+//! A server as a process of its own: it can be killed, stopped and told to go on, and what it had in memory goes with it.
+
+use std::io::{BufRead as _, BufReader};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use hansa_gateway::tenant::secret::Secret;
+use serde_json::Value;
+use tokio::time::{sleep, timeout};
+
+use crate::harness::{Answer, PATIENCE, exchange};
+use crate::quota::request;
+
+/// The process; killed when this is dropped.
+pub(crate) struct Process {
+    child: Child,
+    pub(crate) clients: SocketAddr,
+    pub(crate) operators: SocketAddr,
+}
+
+impl Process {
+    /// A server that has bound its listeners, of which the admin's is one.
+    pub(crate) fn start(config: &Path) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_hansa"))
+            .args(["serve", "--config"])
+            .arg(config)
+            .env("HANSA_LOG", "warn")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        let stdout = child.stdout.take().unwrap();
+        BufReader::new(stdout).read_line(&mut line).unwrap();
+        let bound: Value = serde_json::from_str(&line).unwrap();
+        let address = |name: &str| bound[name].as_str().unwrap().parse().unwrap();
+        Self {
+            child,
+            clients: address("listen"),
+            operators: address("admin"),
+        }
+    }
+
+    /// At once, and with no chance to write anything.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Ends it in order.
+    pub(crate) fn stop(mut self) {
+        self.signal("-TERM");
+        assert!(self.child.wait().unwrap().success());
+    }
+
+    pub(crate) fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        let mut kill = Command::new("kill");
+        assert!(kill.args([name, &pid]).status().unwrap().success());
+    }
+
+    /// One request, to the listener whose path it is.
+    pub(crate) async fn call(&self, method: &str, path: &str, key: &Secret, body: &str) -> Answer {
+        let address = match path.starts_with("/v1/") {
+            true => self.clients,
+            false => self.operators,
+        };
+        exchange(address, &request(method, path, key.reveal(), body)).await
+    }
+
+    pub(crate) async fn get(&self, path: &str, key: &Secret) -> Answer {
+        self.call("GET", path, key, "").await
+    }
+
+    pub(crate) async fn until_ready(&self, key: &Secret) {
+        let ready = async {
+            while self.get("/health/ready", key).await.status != 200 {
+                sleep(Duration::from_millis(20)).await;
+            }
+        };
+        timeout(PATIENCE, ready).await.unwrap();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended before.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
