@@ -4,7 +4,6 @@
 #![cfg(all(feature = "candle", target_os = "linux"))]
 #![expect(
     clippy::expect_used,
-    clippy::panic,
     reason = "a test program: what is missing fails it"
 )]
 

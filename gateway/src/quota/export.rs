@@ -140,7 +140,7 @@ pub(crate) mod tests {
                 },
             }],
             served: Served {
-                node: (number % 3 > 0).then(|| "node".into()),
+                node: (!number.is_multiple_of(3)).then(|| "node".into()),
                 policy: Some("0123".into()),
                 ..Served::default()
             },
