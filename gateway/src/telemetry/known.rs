@@ -8,7 +8,10 @@ use std::fmt;
 use std::sync::{PoisonError, RwLock};
 
 /// Metrics of one kind by what tells them apart.
-pub(super) struct Known<K, M>(RwLock<HashMap<Box<str>, Vec<(K, M)>>>);
+pub(super) struct Known<K, M>(RwLock<HashMap<Box<str>, Kinds<K, M>>>);
+
+/// Those of one name: a handful.
+type Kinds<K, M> = Vec<(K, M)>;
 
 impl<K: Copy + Eq, M: Clone> Known<K, M> {
     /// The one of `name` and `kind`, which `make` names where it is new.

@@ -145,13 +145,13 @@ impl Choice<'_> {
 
 impl Logprobs {
     /// The tokens, or what is wrong with them.
-    pub(super) fn read(self: Box<Self>) -> Result<Vec<TokenLogprob>, &'static str> {
+    pub(super) fn read(self) -> Result<Vec<TokenLogprob>, &'static str> {
         let Self {
             content,
             tokens,
             token_logprobs,
             top_logprobs,
-        } = *self;
+        } = self;
         match (content, tokens) {
             (Some(content), _) => content.into_iter().map(Token::read).collect(),
             (None, Some(tokens)) => {
