@@ -150,6 +150,8 @@ pub const ATTEMPTS: Range = Range::new(1, 16, "attempts");
 pub const RETRIES_PER_S: Range = Range::new(0, 10_000, "retries");
 /// Of `route.moves_in_flight_max`: a dead site leaves some thousands of streams behind.
 pub const MOVES: Range = Range::new(1, 65_536, "requests");
+/// Of `route.queue_max`: each request that waits holds its body.
+pub const ROUTE_QUEUE: Range = Range::new(0, 65_536, "requests");
 /// Of `route.resumes_max`: an answer that loses its upstream more often meets no accident.
 pub const RESUMES: Range = Range::new(0, 16, "times");
 /// Of `route.hedge_after_ms`: sooner than 10 ms every request would be sent twice.

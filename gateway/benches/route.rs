@@ -110,6 +110,7 @@ fn measure(what: &str, mut router: Router, ids: &[CandidateId]) {
             numerics: None,
             allocation: &|_| Means::Any,
             time_left: None,
+            waits: false,
         };
         let began = clock.now();
         let mut placed = black_box(router.place(&ask, now).unwrap());

@@ -40,7 +40,7 @@ struct Admin {
     clock: Clock,
 }
 
-/// `/metrics`, `/health/live`, `/health/ready`, the models under `/admin/v1/models`, and for keys and tokens the rest of the
+/// `/metrics`, `/health`, `/health/live`, `/health/ready`, the models under `/admin/v1/models`, and for keys and tokens the rest of the
 /// admin API: on a server with keys `/admin/v1/decisions/{id}` for operators alone, since it tells what others asked for.
 pub fn router(metrics: &Metrics, health: Health, fleet: Fleet, gate: Gate) -> Router {
     let admin = Admin {

@@ -25,9 +25,11 @@ pub struct Health {
 }
 
 impl Health {
-    /// `/health/live` and `/health/ready`.
+    /// `/health/live` and `/health/ready`; and `/health`, which clients and probes of vLLM and of llama.cpp's server ask for:
+    /// the same as the first, since a probe that restarts what it finds dead must not meet a server that loads.
     pub fn router(self) -> Router {
         Router::new()
+            .route("/health", get(live).fallback(only_get))
             .route("/health/live", get(live).fallback(only_get))
             .route("/health/ready", get(ready).fallback(only_get))
             .with_state(self)
@@ -44,6 +46,11 @@ impl Health {
             None => "starting",
         }
     }
+}
+
+/// Whether a path is that of a probe.
+pub(crate) fn is_probe(path: &str) -> bool {
+    path == "/health" || path.starts_with("/health/")
 }
 
 async fn only_get() -> Response {

@@ -9,6 +9,7 @@ mod collect;
 mod connection;
 pub mod drain;
 pub mod energy;
+pub mod fairness;
 pub mod federation;
 pub mod fleet;
 pub mod health;

@@ -1,7 +1,11 @@
 //! Every bound of this crate that no operator sets, each with its unit and reason (I6). What an operator sets is in the
 //! config's `[server]` and `[limits]`.
 
+mod waiting;
+
 use std::time::Duration;
+
+pub use self::waiting::*;
 
 /// Candidates of a server: models times upstreams. A number of 16 bits counts them, and each has some kilobytes.
 pub const CANDIDATES_MAX: usize = 16_384;
@@ -249,11 +253,12 @@ pub const STREAMED_PERIOD: Duration = Duration::from_secs(1);
 /// Bytes of a chunk that are remembered beside its text; some hundreds are usual.
 pub const TEMPLATE_BYTES_MAX: usize = 4 << 10;
 
-/// Silence after which a server of ours is asked whether it is still there: a dead one is known within ten seconds.
-pub const LINK_PING_INTERVAL: Duration = Duration::from_secs(5);
+/// Silence of a connection after which a server of ours is asked whether it is still there. One whose stream of status is
+/// silent too is known sooner ([`STATUS_SILENT`]).
+pub const LINK_PING_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Time for a server of ours to answer that.
-pub const LINK_PING_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time for a server of ours to answer that: three lost packets in a row on a wide line.
+pub const LINK_PING_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Bytes of one event of an upstream's stream: log-probabilities of a few hundred tokens fit, and an upstream that never
 /// ends a line holds no more than this.
@@ -291,24 +296,6 @@ pub const DISCOVER_FILE_PERIOD: Duration = Duration::from_secs(1);
 
 /// Bytes of a file of addresses that are read: [`INSTANCES_MAX`] lines with comments.
 pub const DISCOVER_FILE_BYTES_MAX: u64 = 256 << 10;
-
-/// Shortest time between two reports of status on one stream: ten a second are enough for any choice.
-pub const STATUS_PERIOD: Duration = Duration::from_millis(100);
-
-/// Longest time between two reports, so that silence means something.
-pub const STATUS_PERIOD_MAX: Duration = Duration::from_secs(1);
-
-/// Age up to which figures are taken as they are: two reports may be lost.
-pub const STATUS_FRESH: Duration = Duration::from_secs(3);
-
-/// Age at which an upstream that still has a connection is taken for dead.
-pub const STATUS_DEAD: Duration = Duration::from_secs(10);
-
-/// The same for one whose stream of status broke: it may come back at once.
-pub const STATUS_LOST: Duration = Duration::from_secs(1);
-
-/// First and longest wait before a stream of status is asked for again.
-pub const STATUS_RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
 /// Bytes of one report of status: 1,024 models with their digests.
 pub const STATUS_BYTES_MAX: usize = 4 << 20;

@@ -1,11 +1,15 @@
 //! Makes models of the config, and those that come later, into upstreams, and says how each is loaded.
 
+mod found;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+use hansa_config::schema::Discover;
 use hansa_config::{Config, schema};
 
+use self::found::Found;
 use crate::agent::welcome::Callers;
 use crate::clock::Clock;
 use crate::energy::Energy;
@@ -181,12 +185,21 @@ impl Starter {
         roster: &Roster,
         links: &LinkTasks,
     ) -> Result<(), UpstreamFailed> {
-        if upstream.discover == schema::Discover::Agent {
-            return Ok(());
+        match upstream.discover {
+            // They come by themselves.
+            Discover::Agent => Ok(()),
+            Discover::Static => {
+                let group = Group::new(upstream, peer, &self.clock, links);
+                let group = group.map_err(failed(upstream))?;
+                group.set(&[None]);
+                self.enlist((place, upstream), &group, roster).map(|_| ())
+            }
+            Discover::Dns | Discover::File => {
+                let found = Found::new(self, (place, upstream), peer, roster, links)?;
+                discover::start(upstream, found, links);
+                Ok(())
+            }
         }
-        let group = Group::new(upstream, peer, &self.clock, links).map_err(failed(upstream))?;
-        discover::start(upstream, &group, links);
-        self.enlist((place, upstream), &group, roster).map(|_| ())
     }
 
     /// Adds each model of a node that has called to `roster`, as candidates whose numbers it gives.
@@ -282,7 +295,11 @@ impl Starter {
         let name = upstream.name.as_str();
         let (site, node, country) = match place {
             Place::Node => (self.home(), name, self.route.home_country.as_deref()),
-            Place::Site => (name, "", None),
+            Place::Site => {
+                // One of several gateways of a site has its number behind the site's name.
+                let (site, gateway) = name.split_once('/').unwrap_or((name, ""));
+                (site, gateway, None)
+            }
         };
         let country = upstream.country.as_deref().or(country);
         Facts {

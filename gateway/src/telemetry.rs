@@ -119,6 +119,11 @@ impl Metrics {
         });
     }
 
+    /// Counts a request that waits here for room, and out again.
+    pub fn waits_for_room(&self, more: f64) {
+        self.record(|| gauge!("hansa_requests_waiting").increment(more));
+    }
+
     /// Counts a request that was sent to `site`, for the first time or again.
     pub fn routed(&self, site: &str, attempt: &'static str) {
         let routed = self.inner.routed.get(site, attempt, || {
@@ -170,6 +175,10 @@ impl Metrics {
             time!("hansa_request_seconds", "From the head to the last byte");
             time!("hansa_ttft_seconds", "From arrival to the first text");
             now!("hansa_requests_in_flight", "Requests not answered wholly");
+            now!(
+                "hansa_requests_waiting",
+                "Of these, those that wait here for room"
+            );
             count!("hansa_routed_total", "Requests sent, by site and reason");
             count!("hansa_panics_total", "Panics that the fence caught");
             now!("hansa_quota_open", "Requests that hold quota");

@@ -191,11 +191,12 @@ pub struct DriveArgs {
     /// Writes the report as JSON to a file, or to stdout with "-" (the table then goes to stderr).
     #[arg(long, value_name = "FILE|-")]
     pub json: Option<PathBuf>,
-    /// Writes one line of JSON for every request, for `compare` and for your own analysis; never a text.
+    /// Writes every request, for `compare` and for your own analysis, never a text: one line of JSON each, or Parquet where
+    /// FILE ends in .parquet.
     #[arg(long, value_name = "FILE")]
     pub raw: Option<PathBuf>,
-    /// Keeps only so many lines in the raw file, drawn evenly from all requests.
-    #[arg(long, value_name = "LINES", requires = "raw", value_parser = clap::value_parser!(u64).range(1..=MAX_RAW_SAMPLE))]
+    /// Keeps only so many requests in the raw file, drawn evenly from all requests.
+    #[arg(long, value_name = "REQUESTS", requires = "raw", value_parser = clap::value_parser!(u64).range(1..=MAX_RAW_SAMPLE))]
     pub raw_sample: Option<u64>,
     /// Reads this metrics page of the server every second, on the same time axis; `/metrics` where no path is given.
     #[arg(long, value_name = "URL")]

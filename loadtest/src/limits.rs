@@ -174,6 +174,10 @@ pub const MAX_GROUPS: usize = 64;
 /// Bytes of raw records gathered before they are written, so that the event loop seldom waits for a disk.
 pub const RAW_BUFFER_BYTES: usize = 1 << 20;
 
+/// Rows of a group of a Parquet file, which lie in memory until they are written: some 2 MB, and a few milliseconds of
+/// the event loop's time.
+pub const PARQUET_ROWS: usize = 2_048;
+
 /// Longest line of a raw file, in bytes: the gaps of the longest answer, at some ten bytes each.
 pub const MAX_RAW_LINE_BYTES: u64 = 1 << 24;
 

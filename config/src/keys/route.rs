@@ -79,6 +79,13 @@ pub(crate) const ROUTE: &[Key<Config>] = &[
         |c| Slot::U32(&mut c.route.moves_in_flight_max, limits::MOVES),
     ),
     key(
+        "route.queue_max",
+        "Requests of one model that wait at this server while each of several upstreams has a line of its own, in \
+         order of class (header `x-hansa-class`, \"interactive\" or \"batch\") and fairly between tenants; 0 leaves \
+         the order to the upstreams.",
+        |c| Slot::U32(&mut c.route.queue_max, limits::ROUTE_QUEUE),
+    ),
+    key(
         "route.resumes_max",
         "Times that a stream whose upstream died is continued elsewhere, token for token; 0 ends it with an error.",
         |c| Slot::U32(&mut c.route.resumes_max, limits::RESUMES),

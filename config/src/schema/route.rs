@@ -31,6 +31,8 @@ pub struct Route {
     pub retry_per_s: u32,
     /// Requests on their way to another upstream at once.
     pub moves_in_flight_max: u32,
+    /// Requests of one model that wait at this server while all upstreams have a line.
+    pub queue_max: u32,
     /// Times that a stream is continued elsewhere.
     pub resumes_max: u32,
     /// Silence before a second upstream is asked; never where unset.
@@ -106,6 +108,7 @@ impl Default for Route {
             retry_percent: 20,
             retry_per_s: 10,
             moves_in_flight_max: 256,
+            queue_max: 4_096,
             resumes_max: 2,
             hedge_after_ms: None,
             hedge_prompt_bytes_max: 4 << 10,

@@ -1,18 +1,22 @@
 //! Reads another server's stream of status and keeps the last picture of it.
 //!
 //! The stream is asked for again whenever it ends; until it is back the picture grows old, which makes it worse and never
-//! better (`status.rs`).
+//! better (`status.rs`). A server that promised to speak and does not is silent, long before its connections say that they
+//! are dead: then nobody new is sent there, who waits for its first word is asked elsewhere too (`upstream/retry.rs`), and
+//! after a while its streams are broken off and go on elsewhere.
 
 use std::collections::HashMap;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
-use futures::future::poll_fn;
+use futures::future::{BoxFuture, poll_fn};
 use http::{HeaderMap, Method, StatusCode};
-use tokio::time::sleep;
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
 
 use super::status::aged;
 use super::wire::Report;
@@ -20,6 +24,7 @@ use crate::clock::Clock;
 use crate::limits;
 use crate::upstream::UpstreamStatus;
 use crate::upstream::forward::Forward;
+use crate::upstream::link::{AnswerBody, LinkError};
 use crate::upstream::sse::Reader;
 
 /// How a server stood when it was last heard of.
@@ -28,6 +33,8 @@ pub(crate) struct Picture {
     seen: ArcSwapOption<Seen>,
     /// Whether its stream is broken at this moment.
     lost: AtomicBool,
+    /// Whether it says nothing although it promised to.
+    silent: watch::Sender<bool>,
     /// Reports over all streams, which number theirs anew: what counts them must never go back.
     reports: AtomicU64,
 }
@@ -49,8 +56,28 @@ impl Picture {
             .and_then(|seen| Some((seen.at, seen.models.get(model)?)));
         known.map_or_else(UpstreamStatus::default, |(at, status)| {
             let lost = self.lost.load(Ordering::Relaxed);
-            aged(status.clone(), now.saturating_sub(at), lost)
+            let status = UpstreamStatus {
+                silent: *self.silent.borrow(),
+                ..status.clone()
+            };
+            aged(status, now.saturating_sub(at), lost)
         })
+    }
+
+    /// Resolves when it is silent.
+    pub(crate) fn silence(&self) -> BoxFuture<'static, ()> {
+        let mut silent = self.silent.subscribe();
+        Box::pin(async move {
+            if silent.wait_for(|silent| *silent).await.is_err() {
+                // Nobody listens to it any more, so nobody knows.
+                std::future::pending::<()>().await;
+            }
+        })
+    }
+
+    fn is_silent(&self, silent: bool) {
+        let changes = |now: &mut bool| std::mem::replace(now, silent) != silent;
+        self.silent.send_if_modified(changes);
     }
 }
 
@@ -58,7 +85,7 @@ impl Picture {
 #[derive(Debug, thiserror::Error)]
 enum Ended {
     #[error("{0}")]
-    Link(#[from] crate::upstream::link::LinkError),
+    Link(#[from] LinkError),
     #[error(
         "it answered {0}; do both servers have the same [peer] secret, or certificates of one authority?"
     )]
@@ -86,6 +113,7 @@ pub(crate) async fn follow(
             picture: &picture,
             clock: &clock,
             sequence: 0,
+            beat: None,
             complained: false,
         };
         let ended = stream.run(credentials.clone()).await;
@@ -107,6 +135,31 @@ pub(crate) async fn follow(
     }
 }
 
+/// Waits for `next` as long as a server may be silent that speaks every `beat`; `silent` is called once it has been for a
+/// while.
+async fn within<T>(
+    next: impl Future<Output = T>,
+    beat: Duration,
+    silent: impl FnOnce(),
+) -> Option<T> {
+    let mut next = pin!(next);
+    let short = beat * limits::STATUS_BEATS_MISSED;
+    let long = limits::STATUS_SILENT.max(2 * short).saturating_sub(short);
+    // Each in two parts: after a pause of this process the time is over at once, and what came meanwhile has yet to be read.
+    for part in [short - beat / 4, beat / 4] {
+        if let Ok(heard) = timeout(part, &mut next).await {
+            return Some(heard);
+        }
+    }
+    silent();
+    for part in [long - beat, beat] {
+        if let Ok(heard) = timeout(part, &mut next).await {
+            return Some(heard);
+        }
+    }
+    None
+}
+
 /// One stream of status.
 struct Follower<'a> {
     forward: &'a Forward,
@@ -114,6 +167,8 @@ struct Follower<'a> {
     clock: &'a Clock,
     /// Of the last report; 0 before the first.
     sequence: u64,
+    /// How often the server promised to speak.
+    beat: Option<Duration>,
     /// Whether an impossible figure was reported.
     complained: bool,
 }
@@ -136,7 +191,7 @@ impl Follower<'_> {
         }
         let mut body = answer.into_body();
         let mut reader = Reader::new(limits::STATUS_BYTES_MAX);
-        while let Some(bytes) = poll_fn(|cx| body.poll_bytes(cx)).await? {
+        while let Some(bytes) = self.hear(&mut body).await? {
             let mut reports = Vec::new();
             reader.read(&bytes, |data| reports.push(serde_json::from_slice(data)))?;
             for report in reports {
@@ -144,6 +199,29 @@ impl Follower<'_> {
             }
         }
         Ok(())
+    }
+
+    /// The next bytes; the end of the stream of a server that has been silent for too long.
+    async fn hear(&self, body: &mut AnswerBody) -> Result<Option<Bytes>, LinkError> {
+        let next = poll_fn(|cx| body.poll_bytes(cx));
+        let heard = match self.beat {
+            Some(beat) => within(next, beat, || self.fell_silent()).await,
+            None => Some(next.await),
+        };
+        let Some(heard) = heard else {
+            self.forward.break_off();
+            return Err(LinkError::Silent);
+        };
+        if let Ok(Some(_)) = heard {
+            self.picture.is_silent(false);
+        }
+        heard
+    }
+
+    fn fell_silent(&self) {
+        let upstream = self.forward.name();
+        tracing::warn!(upstream, "the upstream is silent");
+        self.picture.is_silent(true);
     }
 
     fn take(&mut self, report: Report) {
@@ -158,6 +236,9 @@ impl Follower<'_> {
             );
         }
         self.sequence = report.sequence;
+        let beat = Duration::from_millis(report.beat_ms.into());
+        let promised = !beat.is_zero() && beat <= limits::STATUS_BEAT_MAX;
+        self.beat = promised.then_some(beat);
         let reports = self.picture.reports.fetch_add(1, Ordering::Relaxed) + 1;
         let mut models = HashMap::new();
         for model in report.models.into_iter().take(limits::STATUS_MODELS_MAX) {
@@ -183,5 +264,43 @@ impl Follower<'_> {
                 "the upstream claims an impossible figure; it is cut"
             );
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    const BEAT: Duration = Duration::from_millis(200);
+
+    /// Whether a server that speaks after `ms` was heard, and whether it was taken for silent before.
+    async fn spoken_after(ms: u64) -> (bool, bool) {
+        let silent = Cell::new(false);
+        let next = sleep(Duration::from_millis(ms));
+        let heard = within(next, BEAT, || silent.set(true)).await;
+        (heard.is_some(), silent.get())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn silence_is_noticed_within_a_second_and_believed_after_some() {
+        assert_eq!(spoken_after(10).await, (true, false));
+        assert_eq!(spoken_after(990).await, (true, false));
+        assert_eq!(spoken_after(1_100).await, (true, true));
+        assert_eq!(spoken_after(2_400).await, (true, true));
+        assert_eq!(spoken_after(2_600).await, (false, true));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_learns_of_silence_once_it_is_there() {
+        let picture = Picture::default();
+        let mut waiting = picture.silence();
+        assert!(futures::poll!(&mut waiting).is_pending());
+        picture.is_silent(true);
+        waiting.await;
+        picture.silence().await;
+        picture.is_silent(false);
+        assert!(futures::poll!(picture.silence()).is_pending());
     }
 }

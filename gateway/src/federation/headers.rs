@@ -33,6 +33,8 @@ pub const ALLOW_COUNTRIES: HeaderName = HeaderName::from_static("x-hansa-allow-c
 pub const EXPERIMENTAL: HeaderName = HeaderName::from_static("x-hansa-experimental");
 /// `off` ends a stream with an error rather than going on with it elsewhere. Of tenants, too.
 pub const RESUME: HeaderName = HeaderName::from_static("x-hansa-resume");
+/// `batch` where nobody waits for the answer. Of tenants, too.
+pub const CLASS: HeaderName = HeaderName::from_static("x-hansa-class");
 /// What the request is for. Of tenants, too.
 pub const PURPOSE: HeaderName = HeaderName::from_static("x-hansa-purpose");
 

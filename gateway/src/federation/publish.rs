@@ -48,7 +48,12 @@ struct Teller {
     told: Vec<ModelReport>,
     /// Since then.
     quiet: Duration,
+    /// Since anything was sent.
+    unheard: Duration,
 }
+
+/// A comment, which means nothing but that we are here.
+const BEAT: Bytes = Bytes::from_static(b":\n\n");
 
 impl Teller {
     const fn new(control: Control) -> Self {
@@ -57,10 +62,11 @@ impl Teller {
             sequence: 0,
             told: Vec::new(),
             quiet: Duration::MAX,
+            unheard: Duration::ZERO,
         }
     }
 
-    /// The next report; `None` once the server drains.
+    /// The next report, or a word where there is none to make; `None` once the server drains.
     async fn next(&mut self) -> Option<Bytes> {
         loop {
             if self.quiet != Duration::MAX {
@@ -70,10 +76,15 @@ impl Teller {
                     () = drain.reached(Phase::Draining) => return None,
                 }
                 self.quiet += limits::STATUS_PERIOD;
+                self.unheard += limits::STATUS_PERIOD;
             }
             let models = self.look();
             if models != self.told || self.quiet >= limits::STATUS_PERIOD_MAX {
                 return self.tell(models);
+            }
+            if self.unheard >= limits::STATUS_BEAT {
+                self.unheard = Duration::ZERO;
+                return Some(BEAT);
             }
         }
     }
@@ -92,9 +103,10 @@ impl Teller {
 
     fn tell(&mut self, models: Vec<ModelReport>) -> Option<Bytes> {
         self.sequence += 1;
-        self.quiet = Duration::ZERO;
+        (self.quiet, self.unheard) = (Duration::ZERO, Duration::ZERO);
         let report = Report {
             sequence: self.sequence,
+            beat_ms: limits::STATUS_BEAT.as_millis() as u32,
             models,
         };
         let json = serde_json::to_string(&report).ok()?;

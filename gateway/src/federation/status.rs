@@ -60,6 +60,7 @@ fn both(a: UpstreamStatus, b: UpstreamStatus) -> UpstreamStatus {
         decode_tokens_per_s: a.decode_tokens_per_s + b.decode_tokens_per_s,
         sequence: a.sequence.max(b.sequence),
         age: a.age.max(b.age),
+        silent: a.silent && b.silent,
         // None is without end.
         walltime_left: a.walltime_left.zip(b.walltime_left).map(|(a, b)| a.max(b)),
         kv_tokens_total: a.kv_tokens_total.saturating_add(b.kv_tokens_total),

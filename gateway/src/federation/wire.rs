@@ -12,6 +12,9 @@ use crate::upstream::{Readiness, UpstreamStatus};
 pub(super) struct Report {
     /// Grows with each report of one stream.
     pub(super) sequence: u64,
+    /// Milliseconds within which the server says at least a word; 0 for one that does not promise any.
+    #[serde(default)]
+    pub(super) beat_ms: u32,
     pub(super) models: Vec<ModelReport>,
 }
 
@@ -110,6 +113,8 @@ impl ModelReport {
             decode_tokens_per_s: clamp.rate("decode_tokens_per_s", self.decode_tokens_per_s),
             sequence,
             age: clamp.time("age_ms", Duration::from_millis(self.age_ms)),
+            // It has just said this.
+            silent: false,
             walltime_left: self.walltime_left_ms.map(Duration::from_millis),
             kv_tokens_total,
             kv_tokens_free: clamp.tokens("kv_tokens_free", self.kv_tokens_free, kv_tokens_total),

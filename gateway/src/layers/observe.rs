@@ -14,6 +14,7 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use tracing::Span;
 
 use crate::clock::Clock;
+use crate::health::is_probe;
 use crate::stack::RequestId;
 use crate::telemetry::Metrics;
 
@@ -89,7 +90,7 @@ impl Drop for Record {
         let _in_span = self.span.enter();
         let seconds = took.as_secs_f64();
         let (method, status, complete) = (self.method, status.as_u16(), self.complete);
-        if route.starts_with("/health/") {
+        if is_probe(route) {
             // Probes come every few seconds and say nothing that the metrics do not.
             tracing::debug!(method, route, status, seconds, complete, "request");
         } else {

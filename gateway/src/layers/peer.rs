@@ -13,6 +13,7 @@ use hansa_config::secret::Secret;
 use subtle::ConstantTimeEq;
 
 use crate::federation::headers;
+use crate::health::is_probe;
 use crate::openai::error::ApiError;
 
 /// In the extensions of a request that came from a peer.
@@ -69,7 +70,7 @@ impl Peers {
         }
         if is_peer {
             request.extensions_mut().insert(Peer);
-        } else if self.alone && !request.uri().path().starts_with("/health/") {
+        } else if self.alone && !is_probe(request.uri().path()) {
             return Err(ApiError::invalid_key());
         } else {
             for name in headers::OF_PEERS {

@@ -188,6 +188,8 @@ pub(super) const STRUCTURED_OUTPUTS: &[Field] = &[
 /// Fields of `stream_options`.
 pub(super) const STREAM_OPTIONS: &[Field] = &[
     ("include_usage", Read),
+    // vLLM's; its clients send it whatever they read. The last event tells the usage all the same.
+    ("continuous_usage_stats", NoEffect(Kind::Boolean)),
     ("include_obfuscation", Only(&["false"])),
 ];
 

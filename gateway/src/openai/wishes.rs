@@ -8,6 +8,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::error::ApiError;
 use super::fault::ParamFault;
+use crate::fairness::Class;
 use crate::federation::headers::Said;
 use crate::route::decisions::Decisions;
 use crate::route::residency::{Purpose, Rules};
@@ -19,6 +20,8 @@ pub(super) const PURPOSE: &str = "x-hansa-purpose";
 const EXPERIMENTAL: &str = "x-hansa-experimental";
 /// `off` ends a stream with an error rather than going on with it elsewhere.
 const RESUME: &str = "x-hansa-resume";
+/// `batch` where nobody waits for the answer: it yields to requests that somebody waits for.
+const CLASS: &str = "x-hansa-class";
 /// Site, and node where known, that serves.
 const SITE: HeaderName = HeaderName::from_static("x-hansa-site");
 /// The decision in short.
@@ -45,7 +48,17 @@ pub(super) fn read(request: &Request, said: &Said) -> Result<Wishes, ApiError> {
         rules: rules.within(&said.rules()),
         session: None,
         resume: switch(headers, RESUME)?.unwrap_or(true),
+        class: class(headers)?,
     })
+}
+
+fn class(headers: &HeaderMap) -> Result<Class, ApiError> {
+    const EXPECTED: &str = "interactive or batch";
+    match text(headers, CLASS, EXPECTED)? {
+        None | Some("interactive") => Ok(Class::Interactive),
+        Some("batch") => Ok(Class::Batch),
+        Some(_) => Err(fault(CLASS, EXPECTED)),
+    }
 }
 
 const PURPOSES: &str = "research, pilot, evaluation or production";

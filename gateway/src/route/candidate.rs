@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
+use super::Ask;
+use super::decision::Reason;
 use super::estimate::{Mean, PrefillLine};
 use super::facts::{CandidateId, Facts, Figures};
 use super::health::{Health, Penalty};
 use super::load::Credits;
 use super::residency::Barred;
-use super::{Ask, Reason};
-use crate::limits::HOPS_MAX;
+use crate::limits::{CANDIDATE_LINE_MIN, HOPS_MAX};
 
 /// Company in which tokens are taken to be measured until they were.
 const COMPANY: f64 = 8.0;
@@ -32,13 +33,27 @@ pub(super) struct Candidate {
     pub(super) tpot_company: Mean,
     pub(super) health: Health,
     pub(super) penalty: Penalty,
+    pub(super) per: Per,
     /// Taken out; its place may be given to another.
     pub(super) gone: bool,
 }
 
+/// What every decision would divide by for every candidate, as factors.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Per {
+    /// Seconds of a prompt token of the whole candidate: one prompt is computed by one node, however many a site has; a
+    /// line is worked off by all of them.
+    pub(super) prompt_token_s: f64,
+    /// Part of the company in which tokens were measured, and of the sequences that run.
+    pub(super) companion: f64,
+    pub(super) runner: f64,
+    /// Part of the KV cache; 0 where it is not known.
+    pub(super) kv_token: f64,
+}
+
 impl Candidate {
     pub(super) fn new(id: CandidateId, facts: Facts, budget: usize, now: Duration) -> Self {
-        Self {
+        let mut candidate = Self {
             id,
             facts,
             budget,
@@ -50,15 +65,33 @@ impl Candidate {
             tpot_company: Mean::new(COMPANY),
             health: Health::default(),
             penalty: Penalty::default(),
+            per: Per::default(),
             gone: false,
-        }
+        };
+        candidate.refresh();
+        candidate
+    }
+
+    /// Works out again what follows from figures and estimates alone.
+    pub(super) fn refresh(&mut self) {
+        let figures = &self.figures;
+        let own = self.prefill.tokens_per_s();
+        self.per = Per {
+            prompt_token_s: 1.0 / figures.prefill_tokens_per_s.max(own),
+            companion: 1.0 / self.tpot_company.get().max(1.0),
+            runner: 1.0 / f64::from(figures.running.max(1)),
+            kv_token: match figures.kv_tokens_total {
+                0 => 0.0,
+                total => 1.0 / total as f64,
+            },
+        };
     }
 
     /// Takes figures in, unless they are no news. What they must hold is no longer added to them.
     pub(super) fn observe(&mut self, figures: Figures, now: Duration) {
         if figures.sequence <= self.figures.sequence && self.figures.sequence > 0 {
             // Its readiness can end without a report, as when the connection is lost.
-            self.figures.ready = figures.ready;
+            (self.figures.ready, self.figures.silent) = (figures.ready, figures.silent);
             return;
         }
         self.prefill.suppose(&figures);
@@ -71,6 +104,7 @@ impl Candidate {
         self.figures = figures;
         let true_at = now.saturating_sub(self.figures.age);
         self.credits.seen(true_at, self.rtt());
+        self.refresh();
     }
 
     /// Time since the figures were true.
@@ -86,6 +120,13 @@ impl Candidate {
     pub(super) fn company(&self) -> f64 {
         let unseen = self.credits.unseen().sequences;
         f64::from(self.figures.running) + f64::from(self.figures.waiting) + f64::from(unseen)
+    }
+
+    /// Whether as many wait there as run: more would only wait there rather than here, where they can be put in order.
+    pub(super) fn is_full(&self) -> bool {
+        let (figures, unseen) = (&self.figures, self.credits.unseen().sequences);
+        let line = figures.waiting.saturating_add(unseen);
+        figures.waiting > 0 && line >= figures.running.max(CANDIDATE_LINE_MIN)
     }
 
     /// Why it may not serve what is asked, if it may not, by rules that no score can outweigh.

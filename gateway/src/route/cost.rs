@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::candidate::Candidate;
+use super::crowd::Drift;
 use super::options::Options;
 
 /// Seconds that a KV cache half full is worth; the pressure of a share k is this times k / (1 - k) (SMG's least_load).
@@ -21,6 +22,10 @@ const STALE_S_PER_S: f64 = 0.5;
 const STALE_S_MAX: f64 = 30.0;
 /// Slowest that decoding is expected to become by more company than it was measured in.
 const SLOWDOWN_MAX: f64 = 4.0;
+/// Share of decoding that grows with the company; the rest (reading the weights) does not.
+const COMPANY_SHARE: f64 = 0.5;
+/// Least that a request is taken to add to the cost of a candidate.
+const ONE_MORE_S_MIN: f64 = 1e-6;
 /// Joules of a kilowatt-hour.
 const JOULES_PER_KWH: f64 = 3.6e6;
 
@@ -37,6 +42,8 @@ pub(super) struct Load {
     pub(super) sequences: f64,
     /// Tokens of an average answer of this model.
     pub(super) usual_output: f64,
+    /// Tokens of an average prompt of this model that are not cached.
+    pub(super) usual_prompt: f64,
     /// Seconds of a token of this model, over all candidates.
     pub(super) usual_tpot: f64,
     /// Seconds of this prompt, over all candidates of this model.
@@ -62,6 +69,8 @@ pub struct Terms {
     pub failures: f64,
     /// Silence.
     pub stale: f64,
+    /// What others have likely sent since its figures were true.
+    pub crowd: f64,
     /// Part of its usual attraction that it has, up to 1; the cost is divided by it.
     pub ramp: f64,
 }
@@ -71,8 +80,13 @@ impl Terms {
     #[must_use]
     pub fn cost(&self) -> f64 {
         let own = self.first_content() + self.decode;
-        let others = self.pressure + self.carbon + self.failures + self.stale;
-        (own + others) / self.ramp.max(1e-3)
+        let beside = self.pressure + self.carbon + self.failures + self.stale + self.crowd;
+        let cost = own + beside;
+        if self.ramp >= 1.0 {
+            cost
+        } else {
+            cost / self.ramp.max(1e-3)
+        }
     }
 
     /// Until the first content.
@@ -95,32 +109,62 @@ impl Candidate {
             carbon: self.carbon(load) * options.carbon_s_per_gram,
             failures: self.penalty.seconds(now),
             stale: self.stale(now),
+            crowd: 0.0,
             ramp,
         }
+    }
+
+    /// How it may have changed since its figures were true, where a request like this costs `terms` there.
+    pub(super) fn drift(&self, load: &Load, terms: &Terms, now: Duration) -> Drift {
+        let figures = &self.figures;
+        let one_more_s = self.one_more(load, terms).max(ONE_MORE_S_MIN);
+        Drift {
+            age_s: self.age(now).as_secs_f64(),
+            one_more_s,
+            per_s: 1.0 / one_more_s,
+            all: f64::from(figures.running) + f64::from(figures.waiting),
+            ours: f64::from(self.credits.sequences()),
+        }
+    }
+
+    /// Seconds that one more of the usual requests adds to the cost.
+    fn one_more(&self, load: &Load, terms: &Terms) -> f64 {
+        let prompt = load.usual_prompt * self.per.prompt_token_s;
+        let tpot = self.tpot.or_usual(load.usual_tpot);
+        let wait = match self.figures.waiting {
+            0 => prompt,
+            _ => prompt.max(self.one_ends_after(load, tpot)),
+        };
+        let decode = load.output * tpot * COMPANY_SHARE * self.per.companion;
+        // The slope of k / (1 - k).
+        let steepness = 1.0 + terms.pressure * (1.0 / PRESSURE_S);
+        let tokens = load.usual_prompt + load.usual_output;
+        let pressure = PRESSURE_S * steepness * steepness * tokens * self.per.kv_token;
+        wait + decode + pressure
     }
 
     /// The longer of two lines: prompts before ours, and sequences that must end before there is room for more.
     fn wait(&self, load: &Load, tpot: f64) -> f64 {
         let (figures, unseen) = (&self.figures, self.credits.unseen());
         let queued = figures.queued_tokens.saturating_add(unseen.prefill_tokens);
-        // One prompt is computed by one node, however many a site has; a line is worked off by all of them.
-        let together = figures
-            .prefill_tokens_per_s
-            .max(self.prefill.tokens_per_s());
-        let prompts = queued as f64 / together;
+        let prompts = queued as f64 * self.per.prompt_token_s;
         if figures.waiting == 0 {
             return prompts;
         }
         let waiting = f64::from(figures.waiting) + f64::from(unseen.sequences);
-        let one_ends_after = load.usual_output * tpot / f64::from(figures.running.max(1));
-        prompts.max(waiting * one_ends_after)
+        prompts.max(waiting * self.one_ends_after(load, tpot))
     }
 
-    /// How much slower a token is than it was when it was measured. Half of decoding grows with the company, the other
-    /// half (reading the weights) does not.
+    /// Seconds until one of the sequences there ends.
+    fn one_ends_after(&self, load: &Load, tpot: f64) -> f64 {
+        load.usual_output * tpot * self.per.runner
+    }
+
+    /// How much slower a token is than it was when it was measured.
     fn slowdown(&self, load: &Load) -> f64 {
         let company = self.company() + load.sequences;
-        (0.5 + 0.5 * company / self.tpot_company.get().max(1.0)).clamp(1.0, SLOWDOWN_MAX)
+        let grows = COMPANY_SHARE * company * self.per.companion;
+        (1.0 - COMPANY_SHARE + grows).clamp(1.0, SLOWDOWN_MAX)
     }
 
     fn pressure(&self, load: &Load) -> f64 {
@@ -133,8 +177,7 @@ impl Candidate {
             .saturating_sub(figures.kv_tokens_free) as f64;
         let ours = load.prompt + load.output * load.sequences;
         let unseen = self.credits.unseen().kv_tokens as f64;
-        let share = (used + unseen + ours) / figures.kv_tokens_total as f64;
-        let share = share.min(FULL);
+        let share = ((used + unseen + ours) * self.per.kv_token).min(FULL);
         PRESSURE_S * share / (1.0 - share)
     }
 

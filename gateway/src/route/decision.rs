@@ -107,6 +107,10 @@ pub enum Reason {
     Allocation,
     /// It has had its share of retries.
     Budget,
+    /// As many wait there as should, and the request can wait here.
+    Full,
+    /// It says nothing any more, and another does.
+    Silent,
     /// Its answer would come too late, and that of another would not.
     Late,
     /// Another site has an allocation of the tenant's own.
@@ -114,7 +118,7 @@ pub enum Reason {
 }
 
 impl Reason {
-    const ALL: [(Self, &'static str); 13] = [
+    const ALL: [(Self, &'static str); 15] = [
         (Self::Residency, "residency"),
         (Self::Experimental, "experimental"),
         (Self::Purpose, "purpose"),
@@ -126,6 +130,8 @@ impl Reason {
         (Self::Walltime, "walltime"),
         (Self::Allocation, "allocation"),
         (Self::Budget, "budget"),
+        (Self::Full, "full"),
+        (Self::Silent, "silent"),
         (Self::Late, "late"),
         (Self::NotOwn, "not_own"),
     ];

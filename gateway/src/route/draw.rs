@@ -17,6 +17,11 @@ impl Draw {
         // Upper half of the product: without the bias that a remainder has.
         ((u128::from(mixed(self.state)) * u128::from(end.max(1))) >> 64) as u64
     }
+
+    /// A number from 0 to below 1.
+    pub(super) fn unit(&mut self) -> f64 {
+        self.below(1 << 53) as f64 / (1_u64 << 53) as f64
+    }
 }
 
 /// splitmix64's output for a state.

@@ -18,8 +18,9 @@ const SAMPLE_S_MAX: f64 = 300.0;
 /// Prompt tokens a second of a candidate that has told nothing, and seconds of a token.
 const PREFILL_TOKENS_PER_S: f64 = 2_000.0;
 const TPOT_S: f64 = 0.03;
-/// Tokens in the unit of the fit, for figures of one magnitude.
+/// Tokens in the unit of the fit, for figures of one magnitude, and its part that one is.
 const UNIT: f64 = 1_000.0;
+const OF_UNIT: f64 = 1.0 / UNIT;
 
 /// Seconds of a prompt by its uncached tokens.
 #[derive(Debug, Clone)]
@@ -57,7 +58,7 @@ impl PrefillLine {
 
     /// Seconds that a prompt with so many uncached tokens takes.
     pub(super) fn seconds(&self, tokens: f64) -> f64 {
-        (self.a.max(0.0) + self.b.max(0.0) * tokens / UNIT).max(0.0)
+        (self.a.max(0.0) + self.b.max(0.0) * tokens * OF_UNIT).max(0.0)
     }
 
     /// The same, or what is `usual` elsewhere where that is better and nothing is known of this one.

@@ -78,6 +78,8 @@ pub struct Figures {
     pub sequence: u64,
     /// Time since the figures were true.
     pub age: Duration,
+    /// Whether it says nothing any more, though it had promised to.
+    pub silent: bool,
     /// Sequences being served.
     pub running: u32,
     /// Sequences in line.
@@ -113,6 +115,7 @@ impl Default for Figures {
             ready: false,
             sequence: 0,
             age: Duration::ZERO,
+            silent: false,
             running: 0,
             waiting: 0,
             queued_tokens: 0,

@@ -43,14 +43,16 @@ pub(super) struct Credits {
     unseen: Work,
     /// Those beyond the bound, until the next figures.
     beyond: Work,
-    /// Requests in flight, shown by the figures or not.
+    /// Requests in flight, shown by the figures or not, and their sequences.
     in_flight: u32,
+    sequences: u32,
 }
 
 impl Credits {
     /// Counts a dispatch.
     pub(super) fn sent(&mut self, credit: Credit) {
         self.in_flight += 1;
+        self.sequences = self.sequences.saturating_add(credit.work.sequences);
         if self.since.len() < CREDITS_MAX {
             self.since.push_back(credit);
             self.unseen.add(credit.work);
@@ -59,9 +61,10 @@ impl Credits {
         }
     }
 
-    /// Counts the end of a dispatch: what figures do not show and is over, they need not show any more.
-    pub(super) fn ended(&mut self, number: u64) {
+    /// Counts the end of a dispatch of so many sequences: what figures do not show and is over, they need not show any more.
+    pub(super) fn ended(&mut self, number: u64, sequences: u32) {
         self.in_flight = self.in_flight.saturating_sub(1);
+        self.sequences = self.sequences.saturating_sub(sequences);
         let found = self.since.binary_search_by_key(&number, |c| c.number);
         if let Some(credit) = found.ok().and_then(|index| self.since.remove(index)) {
             self.unseen.take(credit.work);
@@ -87,6 +90,11 @@ impl Credits {
     /// Requests in flight (I10: zero when all have ended).
     pub(super) const fn in_flight(&self) -> u32 {
         self.in_flight
+    }
+
+    /// Sequences of requests in flight.
+    pub(super) const fn sequences(&self) -> u32 {
+        self.sequences
     }
 }
 
@@ -135,11 +143,11 @@ mod tests {
         credits.seen(ms(150), ms(60));
         assert_eq!(credits.unseen().sequences, 1);
         assert_eq!(credits.in_flight(), 3);
-        credits.ended(2);
+        credits.ended(2, 1);
         assert_eq!(credits.unseen(), Work::default());
-        credits.ended(0);
-        credits.ended(1);
-        assert_eq!(credits.in_flight(), 0);
+        credits.ended(0, 1);
+        credits.ended(1, 1);
+        assert_eq!((credits.in_flight(), credits.sequences()), (0, 0));
     }
 
     #[test]

@@ -31,6 +31,8 @@ pub struct Options {
     pub attempts_max: u32,
     /// Requests at once that are on their way to another upstream since their connection died.
     pub moves_in_flight_max: u32,
+    /// Requests of one model that wait here while all candidates have a line; 0 for none.
+    pub queue_max: u32,
     /// Times that a stream may be continued elsewhere; 0 for never.
     pub resumes_max: u32,
 }
@@ -109,6 +111,7 @@ impl From<&schema::Route> for Options {
             hedge: route.hedge_after_ms.map(u64::from).map(hedge),
             attempts_max: route.attempts_max,
             moves_in_flight_max: route.moves_in_flight_max,
+            queue_max: route.queue_max,
             resumes_max: route.resumes_max,
         }
     }

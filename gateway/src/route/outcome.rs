@@ -18,7 +18,8 @@ pub struct Ticket {
     promised_s: f64,
     /// Seconds expected until the first content.
     expected_s: f64,
-    /// Sequences at the candidate when it was sent, its own among them.
+    /// Its sequences, and those at the candidate when it was sent, its own among them.
+    sequences: u32,
     company: f64,
     /// When its first content came.
     first: Option<Duration>,
@@ -51,7 +52,12 @@ pub struct Served {
 }
 
 impl Ticket {
-    pub(super) fn new(pick: &Eligible, number: u64, now: Duration, company: f64) -> Self {
+    pub(super) fn new(
+        pick: &Eligible,
+        number: u64,
+        now: Duration,
+        (sequences, company): (u32, f64),
+    ) -> Self {
         Self {
             candidate: pick.id,
             number,
@@ -59,6 +65,7 @@ impl Ticket {
             uncached: pick.prompt - pick.cached,
             promised_s: pick.terms.rtt + pick.terms.wait,
             expected_s: pick.terms.first_content(),
+            sequences,
             company,
             first: None,
         }
@@ -90,6 +97,7 @@ impl Router {
         let took = now.saturating_sub(ticket.at).as_secs_f64();
         let prefill = took - ticket.promised_s;
         candidate.prefill.learn(ticket.uncached, prefill);
+        candidate.refresh();
         if let Some(model) = self.models.get_mut(&candidate.facts.model) {
             model.prefill.learn(ticket.uncached, prefill);
         }
@@ -117,12 +125,13 @@ impl Router {
         let Some(candidate) = self.candidates.get_mut(id.index()) else {
             return;
         };
-        candidate.credits.ended(number);
+        candidate.credits.ended(number, ticket.sequences);
         match end {
             End::Done(served) => {
                 if let Some(tpot) = served.tpot_s {
                     candidate.tpot.learn(tpot);
                     candidate.tpot_company.learn(company);
+                    candidate.refresh();
                 }
                 self.learn(id, &served);
             }

@@ -1,8 +1,8 @@
 //! Which of the candidates that may serve does.
 //!
-//! `cost` draws two of those whose cost is about the lowest and takes the cheaper one (Mitzenmacher, "The power of two
-//! choices", 2001): the best alone would be everybody's choice at once. It stays at home, and with the candidate that
-//! knows the session, while that costs little more.
+//! `cost` draws two of those whose cost is about the lowest, each as often as it takes requests, and takes the cheaper one
+//! (Mitzenmacher, "The power of two choices", 2001): the best alone would be everybody's choice at once. It stays at home,
+//! and with the candidate that knows the session, while that costs little more.
 
 use std::sync::Arc;
 
@@ -10,6 +10,7 @@ use hansa_config::schema::Policy;
 
 use super::candidate::Candidate;
 use super::cost::Terms;
+use super::crowd::Drift;
 use super::draw::Draw;
 use super::facts::CandidateId;
 use super::options::Options;
@@ -28,6 +29,7 @@ pub(super) struct Eligible {
     pub(super) id: CandidateId,
     pub(super) cost: f64,
     pub(super) terms: Terms,
+    pub(super) drift: Drift,
     /// Prompt tokens that it has seen, of all.
     pub(super) cached: f64,
     pub(super) prompt: f64,
@@ -37,6 +39,8 @@ pub(super) struct Eligible {
     pub(super) at_home: bool,
     /// Whether its site has an allocation of the tenant's that is good there alone.
     pub(super) own: bool,
+    /// Whether it says nothing any more.
+    pub(super) silent: bool,
     /// Whether its answer is expected after its time.
     pub(super) late: bool,
     /// Whether the longest answer that may come is over before the candidate ends.
@@ -106,14 +110,32 @@ impl Habit {
 
     /// The cheaper of two of the pool.
     fn two_choices(&self, eligible: &[Eligible], draw: &mut Draw) -> usize {
-        let count = self.pool.len() as u64;
-        let one = draw.below(count);
+        let one = self.drawn(eligible, None, draw);
         // The other one is another one.
-        let other = (one + 1 + draw.below(count.saturating_sub(1))) % count.max(1);
-        let at = |drawn: u64| self.pool.get(drawn as usize).copied().unwrap_or_default();
+        let other = self.drawn(eligible, one, draw);
         let cost = |place: usize| eligible.get(place).map_or(f64::INFINITY, |e| e.cost);
-        let (one, other) = (at(one), at(other));
-        if cost(other) < cost(one) { other } else { one }
+        match (one, other) {
+            (Some(one), Some(other)) if cost(other) < cost(one) => other,
+            (one, other) => one.or(other).unwrap_or_default(),
+        }
+    }
+
+    /// One of the pool but for `without`: who takes twice as many requests until it is as much dearer is drawn twice as
+    /// often.
+    fn drawn(
+        &self,
+        eligible: &[Eligible],
+        without: Option<usize>,
+        draw: &mut Draw,
+    ) -> Option<usize> {
+        let places = || self.pool.iter().copied().filter(|p| Some(*p) != without);
+        let share = |place: usize| eligible.get(place).map_or(0.0, |e| e.drift.per_s);
+        let mut left = places().map(share).sum::<f64>() * draw.unit();
+        let reached = places().find(|place| {
+            left -= share(*place);
+            left < 0.0
+        });
+        reached.or_else(|| places().next_back())
     }
 
     /// The least load; of equals the one whose turn it is, or the first would get everything while all are idle.
@@ -149,12 +171,14 @@ impl Candidate {
             id: self.id,
             cost: terms.cost(),
             terms,
+            drift: Drift::default(),
             cached,
             prompt,
             load: self.company() / f64::from(self.facts.weight.max(1)),
             weight: self.facts.weight,
             at_home: home.as_ref().is_some_and(|home| **home == *self.facts.site),
             own: false,
+            silent: self.figures.silent,
             late: false,
             to_the_end: true,
         }
@@ -191,21 +215,40 @@ fn lowest(eligible: &[Eligible], of: impl Fn(&Eligible) -> bool) -> f64 {
 mod tests {
     use super::*;
 
+    impl Eligible {
+        /// One that takes as many requests as all others, and whose cost is all pressure.
+        pub(in crate::route) fn example(id: CandidateId, cost: f64) -> Self {
+            let terms = Terms {
+                pressure: cost,
+                ramp: 1.0,
+                ..Terms::default()
+            };
+            Self {
+                id,
+                cost,
+                terms,
+                drift: Drift {
+                    one_more_s: 1.0,
+                    per_s: 1.0,
+                    ..Drift::default()
+                },
+                cached: 0.0,
+                prompt: 100.0,
+                load: cost,
+                weight: 1,
+                at_home: false,
+                own: false,
+                silent: false,
+                late: false,
+                to_the_end: true,
+            }
+        }
+    }
+
     fn eligible(costs: &[f64]) -> Vec<Eligible> {
-        let one = |(index, cost): (usize, &f64)| Eligible {
-            id: CandidateId(index as u16),
-            cost: *cost,
-            terms: Terms::default(),
-            cached: 0.0,
-            prompt: 100.0,
-            load: *cost,
-            weight: 1,
-            at_home: false,
-            own: false,
-            late: false,
-            to_the_end: true,
-        };
-        costs.iter().enumerate().map(one).collect()
+        let places = (0_u16..).zip(costs);
+        let one = |(place, cost): (u16, &f64)| Eligible::example(CandidateId(place), *cost);
+        places.map(one).collect()
     }
 
     fn options(policy: Policy) -> Options {
@@ -240,6 +283,16 @@ mod tests {
         let counts = self::counts(&picks(Policy::Cost, &three, 3_000), 4);
         assert!(counts[..3].iter().all(|count| *count > 800), "{counts:?}");
         assert_eq!(counts[3], 0);
+    }
+
+    #[test]
+    fn who_takes_more_requests_is_drawn_more_often() {
+        let mut sizes = eligible(&[1.0, 1.0, 1.0, 1.0]);
+        sizes[0].drift.per_s = 7.0;
+        let counts = counts(&picks(Policy::Cost, &sizes, 10_000), 4);
+        // Equals: the first that is drawn is taken.
+        assert!((6_700..7_300).contains(&counts[0]), "{counts:?}");
+        assert!(counts[1..].iter().all(|count| *count > 800), "{counts:?}");
     }
 
     #[test]

@@ -108,6 +108,7 @@ async fn a_drain_turns_requests_away_and_lets_probes_pass() {
     assert_eq!(refused.status(), 503);
     assert!(refused.headers().contains_key("retry-after"));
     assert_eq!(stack.get("/health/live").await.status(), 200);
+    assert_eq!(stack.get("/health").await.status(), 200);
     assert_eq!(stack.get("/health/ready").await.status(), 503);
 }
 

@@ -1,4 +1,4 @@
-//! Finds the instances of a group: one at the URL, one at each address of a name, or one at each line of a file.
+//! Finds the instances of a node or site: one at each address of a name, or one at each line of a file.
 //!
 //! A look-up that fails, or finds nothing, changes nothing: an instance that is known and works is worth more than a
 //! name server's bad minute. So does a file that cannot be read.
@@ -10,47 +10,57 @@ use hansa_config::schema::{Discover, Upstream};
 use tokio::time::sleep;
 
 use crate::limits;
-use crate::upstream::group::Group;
 use crate::upstream::link::LinkTasks;
 
-/// Lists the instances of `group` as `config` says, now or as soon as they are found, and again whenever they change.
-pub fn start(config: &Upstream, group: &Group, tasks: &LinkTasks) {
+/// Who is told what was found.
+pub trait Lists: Send + Sync + 'static {
+    /// Name of the node or site in the config.
+    fn name(&self) -> &str;
+
+    /// Host and port of its URL.
+    fn host(&self) -> (String, u16);
+
+    /// These are all instances, at least one, each once and in order.
+    fn list(&mut self, found: &[SocketAddr]);
+}
+
+/// Tells `lists` the instances of `config` as soon as they are found, and again whenever they may have changed.
+pub fn start(config: &Upstream, lists: impl Lists, tasks: &LinkTasks) {
     match (config.discover, &config.addresses_file) {
-        (Discover::Static, _) => group.set(&[None]),
-        (Discover::Dns, _) => tasks.spawn(by_name(group.clone())),
-        (Discover::File, Some(file)) => tasks.spawn(by_file(group.clone(), file.clone())),
+        (Discover::Dns, _) => tasks.spawn(by_name(lists)),
+        (Discover::File, Some(file)) => tasks.spawn(by_file(lists, file.clone())),
         // `hansa check` refuses it.
         (Discover::File, None) => {}
-        // They come by themselves (`agent/welcome.rs`).
-        (Discover::Agent, _) => {}
+        // One stands in the config, and the others come by themselves (`agent/welcome.rs`).
+        (Discover::Static | Discover::Agent, _) => {}
     }
 }
 
-async fn by_name(group: Group) {
-    let (host, port) = group.host();
+async fn by_name(mut lists: impl Lists) {
+    let (host, port) = lists.host();
     loop {
         match tokio::net::lookup_host((host.as_str(), port)).await {
-            Ok(found) => list(&group, found.collect()),
+            Ok(found) => list(&mut lists, found.collect()),
             Err(error) => {
-                tracing::warn!(upstream = group.name(), host, %error, "the name cannot be looked up");
+                tracing::warn!(upstream = lists.name(), host, %error, "the name cannot be looked up");
             }
         }
         sleep(limits::DISCOVER_DNS_PERIOD).await;
     }
 }
 
-async fn by_file(group: Group, file: PathBuf) {
+async fn by_file(mut lists: impl Lists, file: PathBuf) {
     let mut before = None;
     loop {
         // The whole text is compared: a time of change may stay the same within a second.
         match read(&file).await {
             Ok(text) if before.as_ref() != Some(&text) => {
-                list(&group, addresses(&text, &file));
+                list(&mut lists, addresses(&text, &file));
                 before = Some(text);
             }
             Ok(_) => {}
             Err(error) => {
-                tracing::warn!(upstream = group.name(), file = %file.display(), %error, "the file cannot be read");
+                tracing::warn!(upstream = lists.name(), file = %file.display(), %error, "the file cannot be read");
             }
         }
         sleep(limits::DISCOVER_FILE_PERIOD).await;
@@ -90,12 +100,12 @@ fn addresses(text: &str, file: &Path) -> Vec<SocketAddr> {
     found
 }
 
-fn list(group: &Group, mut found: Vec<SocketAddr>) {
+fn list(lists: &mut impl Lists, mut found: Vec<SocketAddr>) {
     found.sort_unstable();
     found.dedup();
     if found.len() > limits::INSTANCES_MAX {
         tracing::warn!(
-            upstream = group.name(),
+            upstream = lists.name(),
             found = found.len(),
             "more instances than are used"
         );
@@ -103,13 +113,12 @@ fn list(group: &Group, mut found: Vec<SocketAddr>) {
     }
     if found.is_empty() {
         tracing::warn!(
-            upstream = group.name(),
+            upstream = lists.name(),
             "no instance was found; those that are known stay"
         );
         return;
     }
-    let found: Vec<Option<SocketAddr>> = found.into_iter().map(Some).collect();
-    group.set(&found);
+    lists.list(&found);
 }
 
 #[cfg(test)]

@@ -61,6 +61,8 @@ pub struct UpstreamStatus {
     pub sequence: u64,
     /// How old these figures are.
     pub age: Duration,
+    /// Whether it says nothing any more, though it had promised to.
+    pub silent: bool,
     /// Time until its machines are taken away; `None` where no end is known. The longest of several nodes.
     pub walltime_left: Option<Duration>,
     /// Tokens that its KV cache holds, over all nodes.
@@ -98,6 +100,7 @@ impl Default for UpstreamStatus {
             decode_tokens_per_s: 0.0,
             sequence: 0,
             age: Duration::ZERO,
+            silent: false,
             walltime_left: None,
             kv_tokens_total: 0,
             kv_tokens_free: 0,

@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use futures::stream;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use tokio::task::spawn_blocking;
@@ -35,6 +36,8 @@ pub(crate) struct Forward {
     ours: bool,
     /// Ends what still runs when a drain's grace is over.
     closing: CancellationToken,
+    /// Breaks off what runs there now, and nothing that comes later.
+    breaking: ArcSwap<CancellationToken>,
     /// The requests in flight there. One to a server of another make is stopped by its connection alone.
     stops: Stops,
 }
@@ -53,6 +56,7 @@ impl Forward {
             target,
             link,
             ours,
+            breaking: ArcSwap::from_pointee(closing.child_token()),
             closing,
             stops: Stops::default(),
         }
@@ -71,6 +75,12 @@ impl Forward {
     /// Closes the connection of the request with this id at once; its stream ends with what was read by then.
     pub(crate) fn stop(&self, request_id: &str) {
         self.stops.stop(request_id);
+    }
+
+    /// Gives up every answer that is on its way: its server is taken for dead.
+    pub(crate) fn break_off(&self) {
+        let next = Arc::new(self.closing.child_token());
+        self.breaking.swap(next).cancel();
     }
 
     /// Whether the request with this id is in flight there.
@@ -97,11 +107,13 @@ impl Forward {
         let accepted = if whole { JSON } else { EVENT_STREAM };
         headers.insert(header::ACCEPT, HeaderValue::from_static(accepted));
         let path = request.endpoint.path();
-        let ending = self.stops.enter(&request.id, &self.closing);
+        let breaking = self.breaking.load_full();
+        let ending = self.stops.enter(&request.id, &breaking);
         let sending = self.send(Method::POST, path, headers, body);
         let answer = tokio::select! {
             answer = sending => answer.map_err(|error| self.failed(&request.id, &error))?,
             () = ending.token.cancelled(), if !self.ours => return Err(self.stopped(whole)),
+            () = breaking.cancelled(), if self.ours => return Err(UpstreamErrorKind::Unreachable.into()),
         };
         if answer.status() != StatusCode::OK {
             let used = self.used(&request, answer.headers());

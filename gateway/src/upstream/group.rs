@@ -1,7 +1,6 @@
-//! The instances behind one `[[node]]` or `[[site]]`, and each of its models as an upstream.
+//! The server behind one `[[node]]` or `[[site]]`, or one instance of several, and each of its models as an upstream.
 //!
-//! Instances come and go as discovery finds them. One that is no longer found gets no new request; what runs on it goes
-//! on to its end.
+//! An instance that is no longer listed gets no new request; what runs on it goes on to its end.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -11,7 +10,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use futures::future::{BoxFuture, join_all};
-use hansa_config::schema::{self, Discover, Kind, ModelName};
+use hansa_config::schema::{self, Kind, ModelName};
 use hansa_config::secret::{Secret, SecretError};
 use rustls::ClientConfig;
 use tokio::time::sleep;
@@ -367,11 +366,15 @@ impl Upstream for GroupModel {
             status.readiness = Readiness::Draining;
         }
         status.experimental |= shared.config.experimental;
-        if shared.config.discover != Discover::Static {
-            // Instances come and go, and each counts its own reports.
-            status.sequence = 0;
-        }
         status
+    }
+
+    fn silence(&self) -> Option<BoxFuture<'static, ()>> {
+        match &self.group.shared.instances.load()[..] {
+            [one] => one.ours().map(Remote::silence),
+            // Nobody knows here which of them serves.
+            _ => None,
+        }
     }
 
     fn drain(&self, grace: Duration) {

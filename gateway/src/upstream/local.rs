@@ -31,6 +31,7 @@ use self::guidance::{Guidance, form};
 use self::options::{Runs, embed_options, engine_options, runs};
 
 use crate::clock::Clock;
+use crate::fairness::Class;
 use crate::limits;
 use crate::upstream::echo::{Echo, Told};
 use crate::upstream::pool::Pool;
@@ -464,7 +465,10 @@ fn submission(
         },
         grammar: None,
         seed: request.seed,
-        priority: Priority::Interactive,
+        priority: match request.wishes.class {
+            Class::Interactive => Priority::Interactive,
+            Class::Batch => Priority::Batch,
+        },
         resume: request.resume_token_ids.clone(),
         flow: request.flow,
         pool: request.pool,

@@ -142,6 +142,10 @@ impl<U: Upstream> Upstream for Measured<U> {
         status
     }
 
+    fn silence(&self) -> Option<BoxFuture<'static, ()>> {
+        self.inner.silence()
+    }
+
     fn sequences_in_flight_max(&self) -> Option<u32> {
         self.inner.sequences_in_flight_max()
     }

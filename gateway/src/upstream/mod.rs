@@ -19,9 +19,11 @@ pub mod link;
 pub mod local;
 pub mod measured;
 mod openai;
+mod patience;
 #[cfg(feature = "engine")]
 mod pool;
 pub mod purse;
+mod queue;
 mod refusal;
 pub mod registry;
 mod remote;
@@ -387,6 +389,12 @@ pub trait Upstream: Send + Sync {
 
     /// Figures of this moment.
     fn status(&self) -> UpstreamStatus;
+
+    /// Resolves when it says nothing any more though it had promised to; `None` for one that promises nothing. It may be
+    /// dead, and who waits for its first word does well to ask another.
+    fn silence(&self) -> Option<BoxFuture<'static, ()>> {
+        None
+    }
 
     /// Work since the start; nothing for an upstream that does not tell.
     fn totals(&self) -> UpstreamTotals {

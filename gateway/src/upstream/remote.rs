@@ -6,11 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use hansa_config::secret::Secret;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use serde::Deserialize;
 
 use crate::clock::Clock;
+use crate::fairness::Class;
 use crate::federation::follow::{self, Picture};
 use crate::federation::headers;
 use crate::limits;
@@ -90,6 +92,11 @@ impl Remote {
     /// Figures of its model `model`, pessimistic where it has been silent.
     pub(super) fn status(&self, model: &str) -> UpstreamStatus {
         self.picture.status(model, self.clock.now())
+    }
+
+    /// Resolves when it says nothing any more.
+    pub(super) fn silence(&self) -> BoxFuture<'static, ()> {
+        self.picture.silence()
     }
 
     pub(super) fn in_flight(&self) -> u32 {
@@ -188,6 +195,8 @@ fn way(headers: &mut HeaderMap, wishes: &Wishes) {
     text(headers, headers::EXPERIMENTAL, opted_in);
     let stays = (!wishes.resume).then_some("off");
     text(headers, headers::RESUME, stays);
+    let may_wait = (wishes.class == Class::Batch).then_some("batch");
+    text(headers, headers::CLASS, may_wait);
 }
 
 /// What every server is told: which request this is, and how many servers it has crossed.

@@ -2,20 +2,25 @@
 //!
 //! Until there is content its client has seen nothing, so all of it can be done again on another upstream: error answers
 //! and late ones within the retry budget, requests whose connection died within a bound of how many may be on their way.
+//! Who waits for an upstream that has fallen silent asks another beside it, and whose connections died everywhere waits a
+//! while for the first that comes back: an upstream that broke a connection may well take the next one.
 
 use std::collections::VecDeque;
+use std::pin::pin;
 use std::sync::Arc;
 
 use futures::StreamExt as _;
 use futures::future::{Either, select};
-use tokio::time::timeout;
+use tokio::time::sleep;
 
-use crate::limits::EVENTS_HELD_MAX;
-use crate::route::decision::{Attempt, Decision};
+use crate::fairness::Full;
+use crate::limits::{self, EVENTS_HELD_MAX};
+use crate::route::decision::{Attempt, Decision, Reason};
 use crate::route::means::Means;
 use crate::route::prefix::HashKey;
 use crate::route::{Ask, Unplaced};
-use crate::upstream::routed::{Inner, Sent, nobody};
+use crate::upstream::patience::{Impatience, Pauses, impatience};
+use crate::upstream::routed::{Inner, Sent, may_come_back, nobody};
 use crate::upstream::{
     Event, EventStream, GenerateRequest, Prompt, Retry, Upstream, UpstreamError, UpstreamErrorKind,
     Wishes,
@@ -30,6 +35,8 @@ pub(super) struct Trip {
     /// Hashes of its beginnings, and of its session.
     blocks: Vec<u64>,
     session: Option<u64>,
+    /// Whether it waits here while everyone has a line.
+    waits: bool,
     /// Upstreams that have failed it.
     tried: Vec<Arc<str>>,
     /// The digest that it must be continued under.
@@ -78,6 +85,7 @@ impl Trip {
                 false => Vec::new(),
             },
             session: session.map(|name| key.session(request.pool, name)),
+            waits: choice && request.hops == 0,
             tried: Vec::new(),
             numerics: None,
             request: Arc::new(GenerateRequest {
@@ -90,6 +98,11 @@ impl Trip {
 
     /// Sends the request to the best that is left.
     pub(super) fn depart(&mut self, attempt: Attempt) -> Result<Leg, Unplaced> {
+        self.depart_to(attempt, false)
+    }
+
+    /// The same; where it `waits`, to nobody with a long line.
+    fn depart_to(&mut self, attempt: Attempt, waits: bool) -> Result<Leg, Unplaced> {
         let request = &self.request;
         let ask = Ask {
             attempt,
@@ -105,19 +118,22 @@ impl Trip {
             numerics: self.numerics.as_deref(),
             allocation: &|_| Means::Any,
             time_left: self.roster.time_left(request.deadline),
+            waits,
         };
         let purse = request.purse.as_deref();
         self.roster.depart(&request.shown_id, &ask, purse)
     }
 
-    /// As [`Trip::depart`]; what it is paid from is fetched where it is not at hand.
-    async fn depart_paid(&mut self, attempt: Attempt) -> Result<Leg, Unplaced> {
-        let unplaced = match self.depart(attempt) {
+    /// The same; what it is paid from is fetched where it is not at hand.
+    async fn depart_paid(&mut self, attempt: Attempt, waits: bool) -> Result<Leg, Unplaced> {
+        let unplaced = match self.depart_to(attempt, waits) {
             Ok(leg) => return Ok(leg),
             Err(unplaced) => unplaced,
         };
         match self.request.purse.clone() {
-            Some(purse) if purse.fetch().await => self.depart(attempt),
+            Some(purse) if !is_full(&unplaced) && purse.fetch().await => {
+                self.depart_to(attempt, waits)
+            }
             _ => Err(unplaced),
         }
     }
@@ -136,26 +152,32 @@ impl Trip {
         mut attempt: Attempt,
     ) -> Result<Live, UpstreamError> {
         let roster = Arc::clone(&self.roster);
+        let mut pauses = Pauses::default();
         let mut last_error = None;
-        for _ in 0..roster.options.attempts_max.max(1) {
-            let leg = match self.depart_paid(attempt).await {
-                Ok(leg) => leg,
-                Err(unplaced) => {
-                    let nobody = || nobody(&unplaced, &roster, &self.request.model);
-                    return Err(last_error.unwrap_or_else(nobody));
-                }
+        for _ in 0..self.legs_max(attempt) {
+            let departed = match attempt {
+                Attempt::First => self.depart_in_turn().await,
+                _ => self.depart_patiently(attempt, &mut pauses).await,
             };
+            let leg = match departed {
+                Ok(leg) => leg,
+                Err(error) => return Err(last_error.unwrap_or(error)),
+            };
+            let name = Arc::clone(&leg.name);
             // Dead connections come in hundreds; those who wait here are bounded by the connections of their clients.
             let moving = matches!(attempt, Attempt::Move | Attempt::Resume);
             let place = match moving {
                 true => roster.moves.acquire().await.ok(),
                 false => None,
             };
-            let name = Arc::clone(&leg.name);
             let went = self.leg(leg, attempt).await;
             drop(place);
             let error = match went {
-                Ok(live) => return Ok(live),
+                Ok(live) => {
+                    // Whoever failed it before may be well again when this one breaks off.
+                    self.tried.clear();
+                    return Ok(live);
+                }
                 Err(error) => error,
             };
             if error.retry == Retry::Never {
@@ -172,30 +194,108 @@ impl Trip {
         Err(last_error.unwrap_or_else(|| UpstreamErrorKind::NotReady.into()))
     }
 
-    /// One leg, with a second beside it where the first takes long.
+    /// Upstreams that may be tried until one has content. A request that nobody has answered yet may be what kills them; a
+    /// stream has shown that it does not.
+    fn legs_max(&self, attempt: Attempt) -> u32 {
+        let max = self.roster.options.attempts_max.max(1);
+        match attempt {
+            Attempt::Resume => max.max(limits::RESUME_LEGS_MAX),
+            _ => max,
+        }
+    }
+
+    /// Sends the request as soon as somebody has room for it and it is its turn. Only the first server of a request lets it
+    /// wait, and one with a single upstream leaves the order to that.
+    async fn depart_in_turn(&mut self) -> Result<Leg, UpstreamError> {
+        let roster = Arc::clone(&self.roster);
+        let model = Arc::clone(&self.request.model);
+        let waits = self.waits && roster.queue.is_kept();
+        if !waits || roster.queue.is_empty(&model) {
+            match self.depart_paid(Attempt::First, waits).await {
+                Ok(leg) => return Ok(leg),
+                Err(unplaced) if waits && is_full(&unplaced) => {}
+                Err(unplaced) => return Err(nobody(&unplaced, &roster, &model)),
+            }
+        }
+        let overloaded = |Full| UpstreamError::from(UpstreamErrorKind::Overloaded);
+        let claim = roster.claim(&self.request, self.prompt_bytes);
+        let mut seat = roster.queue.join(&model, claim).map_err(overloaded)?;
+        loop {
+            seat.turn().await.map_err(overloaded)?;
+            if roster.is_full(&model) {
+                sleep(limits::QUEUE_LOOK).await;
+                seat.pass(None);
+                continue;
+            }
+            match self.depart_paid(Attempt::First, true).await {
+                Ok(leg) => {
+                    seat.enter();
+                    return Ok(leg);
+                }
+                Err(unplaced) if is_full(&unplaced) => {
+                    // There is room where it may not go: others must not wait for that.
+                    seat.pass(Some(roster.clock.now() + limits::QUEUE_LOOK));
+                    sleep(limits::QUEUE_LOOK).await;
+                    roster.queue.look(&model);
+                }
+                Err(unplaced) => return Err(nobody(&unplaced, &roster, &model)),
+            }
+        }
+    }
+
+    /// Sends the request to the best that is left; where its connections died, to the first that comes back.
+    async fn depart_patiently(
+        &mut self,
+        attempt: Attempt,
+        pauses: &mut Pauses,
+    ) -> Result<Leg, UpstreamError> {
+        loop {
+            let unplaced = match self.depart_paid(attempt, false).await {
+                Ok(leg) => return Ok(leg),
+                Err(unplaced) => unplaced,
+            };
+            let died = matches!(attempt, Attempt::Move | Attempt::Resume);
+            let hopeful = died && may_come_back(&unplaced, &self.roster, &self.request.model);
+            let pause = pauses.longer().filter(|_| hopeful);
+            let left = self.roster.time_left(self.request.deadline);
+            let Some(pause) = pause.filter(|pause| left.is_none_or(|left| *pause < left)) else {
+                return Err(nobody(&unplaced, &self.roster, &self.request.model));
+            };
+            sleep(pause).await;
+            self.tried.clear();
+        }
+    }
+
+    /// One leg, with a second beside it where the first takes long or its upstream falls silent.
     async fn leg(&mut self, leg: Leg, attempt: Attempt) -> Result<Live, UpstreamError> {
         let parcel = self.parcel(&leg);
         let hedge = self.roster.options.hedge;
         // What comes in one piece is silent until all of it is there.
         let hedge = hedge.filter(|_| attempt == Attempt::First && !parcel.request.whole);
-        let silence = hedge.and_then(|h| h.silence(self.prompt_bytes, leg.sent.expected_s()));
+        let hedge = hedge.and_then(|h| h.silence(self.prompt_bytes, leg.sent.expected_s()));
+        let silence = leg.upstream.silence();
         let name = Arc::clone(&leg.name);
-        let mut first = Box::pin(content(leg, parcel));
-        let Some(silence) = silence else {
+        let first = content(leg, parcel, None);
+        if hedge.is_none() && silence.is_none() {
             return first.await;
-        };
-        if let Ok(done) = timeout(silence, &mut first).await {
-            return done;
         }
-        // Only for the hedge: the first may still be the one who answers.
+        let mut first = Box::pin(first);
+        let why = match select(&mut first, pin!(impatience(hedge, silence))).await {
+            Either::Left((done, _)) => return done,
+            Either::Right((Impatience::Slow, _)) => Attempt::Hedge,
+            Either::Right((Impatience::Silent, _)) if attempt == Attempt::Resume => attempt,
+            Either::Right((Impatience::Silent, _)) => Attempt::Move,
+        };
+        // Only for the second: the first may still be the one who answers.
         self.tried.push(name);
-        let second = self.depart(Attempt::Hedge);
+        let second = self.depart(why);
         self.tried.pop();
         let Ok(second) = second else {
             return first.await;
         };
+        let place = (why != Attempt::Hedge).then(|| Arc::clone(&self.roster));
         let parcel = self.parcel(&second);
-        let second = Box::pin(content(second, parcel));
+        let second = Box::pin(content(second, parcel, place));
         match select(first, second).await {
             Either::Left((Ok(live), _)) | Either::Right((Ok(live), _)) => Ok(live),
             Either::Left((Err(_), other)) => other.await,
@@ -218,6 +318,11 @@ impl Trip {
     }
 }
 
+/// Whether somebody would serve who has a long line.
+fn is_full(unplaced: &Unplaced) -> bool {
+    unplaced.0.filtered.of(Reason::Full) > 0
+}
+
 struct Parcel {
     roster: Arc<Inner>,
     request: Arc<GenerateRequest>,
@@ -225,8 +330,16 @@ struct Parcel {
     seen: Vec<u64>,
 }
 
-/// Waits for a leg's first content.
-async fn content(leg: Leg, parcel: Parcel) -> Result<Live, UpstreamError> {
+/// Waits for a leg's first content, for a place on the way at `places` first.
+async fn content(
+    leg: Leg,
+    parcel: Parcel,
+    places: Option<Arc<Inner>>,
+) -> Result<Live, UpstreamError> {
+    let _place = match &places {
+        Some(roster) => roster.moves.acquire().await.ok(),
+        None => None,
+    };
     let Leg {
         mut sent,
         upstream,

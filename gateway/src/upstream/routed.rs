@@ -17,6 +17,7 @@ use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 use crate::clock::Clock;
+use crate::fairness::Claim;
 use crate::federation::status::combined;
 use crate::limits::FIGURES_KEPT;
 use crate::route::decision::{Attempt, Reason};
@@ -30,6 +31,7 @@ use crate::route::{Ask, End, Router, Ticket, Unplaced};
 use crate::telemetry::Metrics;
 use crate::upstream::journey::Journey;
 use crate::upstream::purse::Purse;
+use crate::upstream::queue::Queue;
 use crate::upstream::retry::{Leg, Trip};
 use crate::upstream::sums::{resident, total};
 use crate::upstream::usage::{Finished, Wanted};
@@ -51,6 +53,8 @@ pub(super) struct Inner {
     pub(super) options: Options,
     /// Places on the way for requests whose connection died.
     pub(super) moves: Semaphore,
+    /// Where requests wait while every candidate has a line.
+    pub(super) queue: Queue,
     pub(super) decisions: Arc<Decisions>,
     pub(super) clock: Clock,
     metrics: Metrics,
@@ -90,6 +94,7 @@ impl Roster {
         let inner = Inner {
             state: Mutex::new(state),
             base,
+            queue: Queue::new(options.queue_max, clock.clone(), metrics.clone()),
             options,
             moves: Semaphore::new(moves),
             decisions,
@@ -171,6 +176,25 @@ impl Inner {
     /// Candidates of a model.
     pub(super) fn candidates(&self, model: &str) -> usize {
         self.state().router.candidates(model).len()
+    }
+
+    /// Whether candidates of a model take requests and all of these have a long line.
+    pub(super) fn is_full(&self, model: &str) -> bool {
+        let now = self.clock.now();
+        let mut state = self.state();
+        state.read_figures(model, now, FIGURES_KEPT);
+        state.router.is_full(model)
+    }
+
+    /// What a request counts where requests wait.
+    pub(super) fn claim(&self, request: &GenerateRequest, prompt_bytes: u64) -> Claim {
+        let state = self.state();
+        let router = &state.router;
+        Claim {
+            class: request.wishes.class,
+            flow: request.flow,
+            cost: router.weight(&request.model, prompt_bytes, request.max_tokens, request.n),
+        }
     }
 
     /// The rules of a request within those of this server.
@@ -325,6 +349,7 @@ fn figures(status: UpstreamStatus) -> Figures {
         ready: status.readiness == Readiness::Ready,
         sequence: status.sequence,
         age: status.age,
+        silent: status.silent,
         running: status.running,
         waiting: status.waiting,
         queued_tokens: status.waiting_prefill_tokens,
@@ -429,11 +454,25 @@ pub(super) fn nobody(unplaced: &Unplaced, roster: &Inner, model: &str) -> Upstre
         return UpstreamErrorKind::NothingLeft.into();
     }
     let upstreams = roster.upstreams(model);
-    let leaves = |upstream: &Arc<dyn Upstream>| upstream.status().readiness == Readiness::Draining;
-    match !upstreams.is_empty() && upstreams.iter().all(leaves) {
+    let all_leave = upstreams.iter().all(|upstream| leaves(upstream.as_ref()));
+    match !upstreams.is_empty() && all_leave {
         true => UpstreamErrorKind::ShuttingDown.into(),
         false => UpstreamErrorKind::NotReady.into(),
     }
+}
+
+/// Whether someone may take a request soon whom nobody takes now: a candidate has failed it, or is ejected, or takes nothing
+/// at the moment. Whoever has one upstream alone does not try it twice, and nobody waits for a fleet that leaves.
+pub(super) fn may_come_back(unplaced: &Unplaced, roster: &Inner, model: &str) -> bool {
+    let filtered = &unplaced.0.filtered;
+    let reasons = [Reason::Tried, Reason::NotReady, Reason::Ejected];
+    let hopeful = reasons.iter().any(|reason| filtered.of(*reason) > 0);
+    let upstreams = roster.upstreams(model);
+    hopeful && upstreams.len() > 1 && !upstreams.iter().all(|one| leaves(one.as_ref()))
+}
+
+fn leaves(upstream: &dyn Upstream) -> bool {
+    upstream.status().readiness == Readiness::Draining
 }
 
 impl Upstream for Routed {

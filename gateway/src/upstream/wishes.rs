@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::fairness::Class;
 use crate::route::residency::Rules;
 
 /// Where a request may go, and what its client wants of the way there.
@@ -13,6 +14,8 @@ pub struct Wishes {
     pub session: Option<Arc<str>>,
     /// Whether a stream may be continued elsewhere.
     pub resume: bool,
+    /// Whether somebody waits for the answer.
+    pub class: Class,
 }
 
 impl Default for Wishes {
@@ -22,6 +25,7 @@ impl Default for Wishes {
             rules: Rules::default(),
             session: None,
             resume: true,
+            class: Class::Interactive,
         }
     }
 }

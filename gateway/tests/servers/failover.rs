@@ -43,8 +43,12 @@ async fn until_served_by(site: &Server, name: &str) {
     timeout(PATIENCE, asking).await.unwrap();
 }
 
-/// Reads a stream, and cuts the wire of who serves it once some of it has come.
-async fn cut_in_the_middle(site: &Server, wires: &[Wire; 2]) -> (Answer, String) {
+/// Reads a stream, and does this to the wire of who serves it once some of it has come.
+async fn broken_in_the_middle(
+    site: &Server,
+    wires: &[Wire; 2],
+    how: fn(&Wire),
+) -> (Answer, String) {
     let body =
         format!(r#""max_tokens":{TOKENS},"stream":true,"stream_options":{{"include_usage":true}}"#);
     let mut stream = TcpStream::connect(site.clients).await.unwrap();
@@ -61,7 +65,7 @@ async fn cut_in_the_middle(site: &Server, wires: &[Wire; 2]) -> (Answer, String)
             text += std::str::from_utf8(&piece[..read]).unwrap();
             if serving.is_none() && text.matches(r#""content":""#).count() > 20 {
                 let name = Answer::parse(&text).node();
-                wires[usize::from(name == "b")].cut();
+                how(&wires[usize::from(name == "b")]);
                 serving = Some(name);
             }
         }
@@ -72,9 +76,19 @@ async fn cut_in_the_middle(site: &Server, wires: &[Wire; 2]) -> (Answer, String)
 
 #[tokio::test]
 async fn a_stream_whose_node_dies_goes_on_from_another_to_the_byte() {
+    goes_on_when_its_node(Wire::cut).await;
+}
+
+/// Nothing breaks: the node is there as far as TCP knows.
+#[tokio::test]
+async fn a_stream_whose_node_falls_silent_goes_on_from_another_to_the_byte() {
+    goes_on_when_its_node(Wire::fall_silent).await;
+}
+
+async fn goes_on_when_its_node(breaks: fn(&Wire)) {
     let (servers, wires) = world().await;
     let [site, ..] = &servers;
-    let (answer, died) = cut_in_the_middle(site, &wires).await;
+    let (answer, died) = broken_in_the_middle(site, &wires, breaks).await;
     let events = answer.events();
     assert_eq!(events.last().map(String::as_str), Some("[DONE]"));
     let chunks = events.iter().filter_map(|e| serde_json::from_str(e).ok());
@@ -95,6 +109,8 @@ async fn a_stream_whose_node_dies_goes_on_from_another_to_the_byte() {
         assert_eq!(text, &sim_text(7, 0, 2));
     }
     site.wait_for_metric("hansa_requests_in_flight 0").await;
+    // Or a silent one would wait for its answers to be read.
+    wires.iter().for_each(Wire::cut);
     for server in servers {
         server.stop().await;
     }

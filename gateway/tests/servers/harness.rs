@@ -343,10 +343,12 @@ impl Mock {
     }
 }
 
-/// A wire to a server, which can be cut: all connections die at once, and no new one is made.
+/// A wire to a server, which can be cut: all connections die at once, and no new one is made. Or it falls silent: connections
+/// stay and can be made, and carry nothing.
 pub(crate) struct Wire {
     pub(crate) address: SocketAddr,
     whole: CancellationToken,
+    silent: CancellationToken,
     /// Ends the connections of this moment.
     strands: Arc<Mutex<CancellationToken>>,
 }
@@ -362,13 +364,16 @@ impl Wire {
         let address = listener.local_addr().unwrap();
         let whole = CancellationToken::new();
         let cut = whole.clone();
+        let silent = CancellationToken::new();
+        let carries = silent.clone();
         let strands = Arc::new(Mutex::new(whole.child_token()));
         let carried = Arc::clone(&strands);
         spawn(async move {
             let accept = async move {
                 while let Ok((near, _)) = listener.accept().await {
                     let cut = carried.lock().unwrap().clone();
-                    spawn(async move { cut.run_until_cancelled(carry(near, there)).await });
+                    let carrying = carry(near, there, carries.clone());
+                    spawn(async move { cut.run_until_cancelled(carrying).await });
                 }
             };
             cut.run_until_cancelled(accept).await;
@@ -376,12 +381,17 @@ impl Wire {
         Self {
             address,
             whole,
+            silent,
             strands,
         }
     }
 
     pub(crate) fn cut(&self) {
         self.whole.cancel();
+    }
+
+    pub(crate) fn fall_silent(&self) {
+        self.silent.cancel();
     }
 
     /// Breaks the connections that there are; new ones can be made.
@@ -392,9 +402,14 @@ impl Wire {
     }
 }
 
-async fn carry(mut near: TcpStream, there: SocketAddr) {
-    if let Ok(mut far) = TcpStream::connect(there).await {
-        let _ = copy_bidirectional(&mut near, &mut far).await;
+async fn carry(mut near: TcpStream, there: SocketAddr, silent: CancellationToken) {
+    let Ok(mut far) = TcpStream::connect(there).await else {
+        return;
+    };
+    let carrying = copy_bidirectional(&mut near, &mut far);
+    if silent.run_until_cancelled(carrying).await.is_none() {
+        // Both ends stay open.
+        std::future::pending::<()>().await;
     }
 }
 

@@ -277,6 +277,44 @@ async fn of_many_parallel_requests_a_budget_for_ten_admits_ten() {
     }
 }
 
+/// Counts tokens of completion alone: money at one unit each.
+pub(crate) fn count_completions(config: &mut Config) {
+    config.allocations = vec![allocation("tokens", Currency::Money, 10_000_000)];
+    config.prices = vec![Price {
+        model: "sim".to_owned(),
+        output: 1_000_000_000_000,
+        ..Price::default()
+    }];
+}
+
+/// Many clients that ask for a long answer, and leave somewhere in its first third.
+pub(crate) async fn leave_at_random(server: &Server) {
+    let aborts = std::env::var("HANSA_SOAK_ABORTS");
+    let aborts = aborts.map_or(ABORTS, |text| text.parse().unwrap());
+    let mut body = body(400);
+    body["stream"] = true.into();
+    let key = server.key.reveal();
+    let request = request("POST", "/v1/completions", key, &body.to_string());
+    let leave = async |number: u64| {
+        let mut stream = TcpStream::connect(server.clients).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        // From none of the answer to about a third.
+        let mut left = number.wrapping_mul(2_654_435_761) % 40_000;
+        let mut buffer = [0; 1_024];
+        while left > 0 {
+            let read = timeout(PATIENCE, stream.read(&mut buffer)).await.unwrap();
+            match read.unwrap() as u64 {
+                0 => break,
+                read => left = left.saturating_sub(read),
+            }
+        }
+    };
+    let numbers: Vec<u64> = (0..aborts).collect();
+    for some in numbers.chunks(20) {
+        join_all(some.iter().map(|number| leave(*number))).await;
+    }
+}
+
 #[tokio::test]
 async fn clients_that_leave_are_charged_with_what_the_engine_made_for_them() {
     let server = Server::start(count_completions).await;

@@ -91,6 +91,29 @@ async fn vectors_of_another_make_reach_the_client() {
 }
 
 #[tokio::test]
+async fn vectors_come_through_a_server_of_ours() {
+    let mock = maker().await;
+    let inner = Server::start(gateway(vec![foreign(mock.address)])).await;
+    let edge = Server::start(gateway(vec![ours("inner", inner.clients)])).await;
+    let asks = r#"{"model":"sim","input":["a","b"],"encoding_format":"base64"}"#;
+    let (near, far) = (
+        inner.post("/v1/embeddings", asks).await,
+        edge.post("/v1/embeddings", asks).await,
+    );
+    assert_eq!((near.status, far.status), (200, 200), "{far:?}");
+    assert_eq!(near.json(), far.json());
+    let numbers = r#"{"model":"sim","input":["a","b"]}"#;
+    let made = edge.post("/v1/embeddings", numbers).await.json();
+    assert_eq!(made["data"][0]["embedding"], json!([0.5, 1.0]));
+    let nobody = edge
+        .post("/v1/embeddings", r#"{"model":"other","input":"a"}"#)
+        .await;
+    assert_eq!(nobody.status, 404, "{nobody:?}");
+    edge.stop().await;
+    inner.stop().await;
+}
+
+#[tokio::test]
 async fn vectors_are_charged_with_what_whoever_made_them_says() {
     let mock = maker().await;
     let upstream = foreign(mock.address);

@@ -1,7 +1,7 @@
 //! Files that a run writes. They are opened before the run: a path that cannot be written must not cost a run.
 
 use std::fs::File;
-use std::io::{self, BufWriter, Write, stderr, stdout};
+use std::io::{self, Write, stderr, stdout};
 use std::path::Path;
 
 use anyhow::Context as _;
@@ -10,24 +10,16 @@ use serde::Serialize;
 use crate::cli::DriveArgs;
 use crate::clock::Nanos;
 use crate::drive::record::Record;
-use crate::limits::RAW_BUFFER_BYTES;
-use crate::raw::{self, Reservoir};
+use crate::raw::RawFile;
+use crate::raw::file::Reservoir;
 use crate::report::charts::Chart;
 use crate::report::{Report, html, table};
 
 /// All outputs of a run.
 pub(super) struct Outputs {
     json: Option<Json>,
-    raw: Option<Raw>,
+    raw: Option<RawFile>,
     html: Option<File>,
-}
-
-/// The file of requests, until it cannot be written any more.
-struct Raw {
-    file: BufWriter<File>,
-    error: Option<io::Error>,
-    /// Takes the lines where only a sample of them is asked for.
-    sample: Option<Reservoir>,
 }
 
 /// Where a report for machines goes.
@@ -40,9 +32,13 @@ impl Outputs {
     pub(super) fn open(args: &DriveArgs) -> anyhow::Result<Self> {
         let json = Json::open(args.json.as_deref())?;
         let raw = create("--raw", args.raw.as_deref())?;
+        let room = args.raw_sample;
+        let sample = room.map(|room| Reservoir::new(room, args.seed));
         Ok(Self {
             json,
-            raw: raw.map(|file| Raw::begin(file, args)),
+            raw: raw
+                .zip(args.raw.as_deref())
+                .map(|(file, path)| RawFile::begin(file, path, sample)),
             html: create("--html", args.html.as_deref())?,
         })
     }
@@ -50,10 +46,7 @@ impl Outputs {
     /// Takes a finished request of a run that began at `began`.
     pub(super) fn take(&mut self, record: &Record, began: Nanos) {
         if let Some(raw) = &mut self.raw {
-            match &mut raw.sample {
-                Some(sample) => sample.take(record, began),
-                None => raw.note(|file| raw::write(file, record, began)),
-            }
+            raw.take(record, began);
         }
     }
 
@@ -89,37 +82,6 @@ impl Json {
             Self::Stdout => write_json(report, &mut stdout().lock()),
             Self::File(file) => write_json(report, file),
         }
-    }
-}
-
-impl Raw {
-    fn begin(file: File, args: &DriveArgs) -> Self {
-        let file = BufWriter::with_capacity(RAW_BUFFER_BYTES, file);
-        let sample = args
-            .raw_sample
-            .map(|lines| Reservoir::new(lines, args.seed));
-        let mut raw = Self {
-            file,
-            error: None,
-            sample,
-        };
-        raw.note(raw::begin);
-        raw
-    }
-
-    /// A full disk must not end a run: the first error is kept for its end.
-    fn note(&mut self, write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>) {
-        if self.error.is_none() {
-            self.error = write(&mut self.file).err();
-        }
-    }
-
-    fn end(mut self, client_bound: bool, interrupted: bool) -> io::Result<()> {
-        match self.sample.take() {
-            Some(sample) => self.note(|file| sample.end(file, client_bound, interrupted)),
-            None => self.note(|file| raw::end(file, client_bound, interrupted)),
-        }
-        self.error.map_or(Ok(()), Err)
     }
 }
 

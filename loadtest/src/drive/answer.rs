@@ -213,6 +213,7 @@ impl Told {
 mod tests {
     use super::*;
     use crate::drive::prompt::tests::ask;
+    use crate::drive::verdict::{Verdict, judge};
 
     fn told(events: &[(&str, Nanos)]) -> Told {
         let mut answer = Answer::new(Arc::new(ask()), None, Some(String::new()));
@@ -292,5 +293,50 @@ mod tests {
             told(&[(WORD, 1), (data, 2)]).error.as_deref(),
             Some("overloaded")
         );
+    }
+
+    /// Events that a server may send; all but the first four are nonsense or worse.
+    const EVENTS: [&str; 9] = [
+        WORD,
+        STOP,
+        USAGE,
+        "[DONE]",
+        ROLE,
+        r#"{"error":{"code":"x"}}"#,
+        "{\"choices\":",
+        r#"{"model":"n","choices":[]}"#,
+        r#"{"model":"m","choices":[],"usage":{"prompt_tokens":5,"completion_tokens":0}}"#,
+    ];
+
+    /// How often each comes, so that some streams are good.
+    const MIX: &[usize] = &[0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 4, 4, 5, 6, 7, 8];
+
+    /// What makes a stream good, said in another way than by following it: words, then the one reason to stop, the last usage of no fewer
+    /// tokens than words, and the end.
+    fn is_good(events: &[usize]) -> bool {
+        let at = |event: usize| events.iter().position(|&other| other == event);
+        let last = |event: usize| events.iter().rposition(|&other| other == event);
+        let words = events.iter().filter(|&&event| event == 0).count();
+        let nonsense = events.iter().any(|event| (5..=7).contains(event));
+        let in_order = last(0).zip(at(1)).is_some_and(|(word, stop)| word < stop);
+        let counted = last(2) > last(8) && (1..=2).contains(&words);
+        let ended = at(3).is_some_and(|done| done + 1 == events.len());
+        !nonsense && in_order && counted && ended
+    }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig::with_cases(2_000))]
+        #[test]
+        fn nonsense_is_never_good(
+            mut events in proptest::collection::vec(proptest::sample::select(MIX), 0..7),
+            done in proptest::bool::ANY,
+        ) {
+            if done {
+                events.push(3);
+            }
+            let sent: Vec<(&str, Nanos)> = events.iter().map(|&event| (EVENTS[event], 1)).collect();
+            let verdict = judge(&told(&sent), &ask(), None);
+            proptest::prop_assert_eq!(verdict == Verdict::Good, is_good(&events), "{:?}", events);
+        }
     }
 }

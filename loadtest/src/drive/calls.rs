@@ -1,12 +1,13 @@
-//! The tool calls of one answer, put together from their parts, to see whether each is whole. Knows no tool.
+//! The tool calls of one answer, put together from their parts, to see whether each is whole.
 
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
-use serde::de::IgnoredAny;
+use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::limits::{MAX_CALLS, MAX_KEPT_BYTES};
+use crate::workload::schema::Schema;
 
 /// Calls as far as they came.
 #[derive(Debug, Default)]
@@ -17,7 +18,7 @@ pub struct Calls {
 
 #[derive(Debug, Default)]
 struct Call {
-    is_named: bool,
+    name: String,
     arguments: String,
 }
 
@@ -47,10 +48,14 @@ impl Calls {
                 name: None,
                 arguments: None,
             });
+            let name = function.name.unwrap_or_default();
             let arguments = function.arguments.unwrap_or_default();
-            self.bytes += arguments.len();
+            self.bytes += name.len() + arguments.len();
             let call = self.by_index.entry(part.index).or_default();
-            call.is_named |= function.name.is_some_and(|name| !name.is_empty());
+            // A name comes whole, and some servers send it with every part.
+            if call.name.is_empty() {
+                call.name = name;
+            }
             call.arguments.push_str(&arguments);
             if self.by_index.len() > MAX_CALLS || self.bytes > MAX_KEPT_BYTES {
                 return Err("more or longer tool calls than the bound");
@@ -67,19 +72,29 @@ impl Calls {
     /// What is wrong with the calls of an answer that is over, in words.
     pub fn fault(&self) -> Option<&'static str> {
         let calls = || self.by_index.values();
-        if calls().any(|call| !call.is_named) {
+        if calls().any(|call| call.name.is_empty()) {
             Some("a tool call without a name")
-        } else if calls().any(|call| !is_json(&call.arguments)) {
+        } else if calls().any(|call| json(&call.arguments).is_none()) {
             Some("a tool call whose arguments are no JSON")
         } else {
             None
         }
     }
+
+    /// Whether the arguments of every call keep the schema of its tool, where `schemas` has one.
+    pub fn keep(&self, schemas: &[(String, Schema)]) -> bool {
+        self.by_index.values().all(|call| {
+            let of_call = schemas.iter().find(|(name, _)| *name == call.name);
+            of_call.is_none_or(|(_, schema)| {
+                json(&call.arguments).is_some_and(|arguments| schema.is_kept_by(&arguments))
+            })
+        })
+    }
 }
 
-/// Whether a text is one JSON value and nothing else.
-pub fn is_json(text: &str) -> bool {
-    serde_json::from_str::<IgnoredAny>(text).is_ok()
+/// The one JSON value that a text is; None where it is anything else.
+pub fn json(text: &str) -> Option<Value> {
+    serde_json::from_str(text).ok()
 }
 
 #[cfg(test)]

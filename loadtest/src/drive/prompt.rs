@@ -236,10 +236,10 @@ pub(crate) mod tests {
             })
         };
         let schema = serde_json::json!({"type": "object"});
-        let body = with(Form::schema("s".into(), &schema));
+        let body = with(Form::schema("s".into(), &schema).unwrap());
         assert_eq!(body["response_format"]["json_schema"]["schema"], schema);
         let tools = serde_json::json!([{"type": "function", "function": {"name": "f"}}]);
-        let body = with(Form::tools("t".into(), &tools, "required"));
+        let body = with(Form::tools("t".into(), &tools, "required").unwrap());
         assert_eq!(
             (&body["tools"], &body["tool_choice"]),
             (&tools, &"required".into())

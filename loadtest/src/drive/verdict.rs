@@ -4,9 +4,9 @@
 use std::borrow::Cow;
 
 use super::answer::{ModelSeen, Told};
-use super::calls::{Calls, is_json};
+use super::calls::{Calls, json};
 use super::prompt::Ask;
-use crate::workload::form::Demand;
+use crate::workload::form::{Demand, Form};
 
 /// The judgement of one request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,10 +62,12 @@ pub enum Class {
     Empty,
     /// A whole answer that has not the form that was asked for: no JSON, or tool calls that are missing or torn.
     WrongForm,
+    /// JSON that does not keep the schema that was asked for, in an answer or in the arguments of a strict tool's call.
+    SchemaMismatch,
 }
 
 /// Every class, in order.
-pub const CLASSES: [Class; 15] = [
+pub const CLASSES: [Class; 16] = [
     Class::NotSent,
     Class::Connect,
     Class::NoAnswer,
@@ -81,6 +83,7 @@ pub const CLASSES: [Class; 15] = [
     Class::TokenMismatch,
     Class::Empty,
     Class::WrongForm,
+    Class::SchemaMismatch,
 ];
 
 impl Class {
@@ -102,6 +105,7 @@ impl Class {
             Self::TokenMismatch => "token_mismatch",
             Self::Empty => "empty",
             Self::WrongForm => "wrong_form",
+            Self::SchemaMismatch => "schema_mismatch",
         }
     }
 
@@ -161,22 +165,31 @@ fn model(told: &Told) -> Option<Failure> {
 
 /// What an answer lacks of the form that was asked for; one that was cut at its longest cannot have it.
 fn form(told: &Told, ask: &Ask) -> Option<Failure> {
-    let demand = ask
-        .form
-        .as_ref()
-        .map_or(Demand::Nothing, |form| form.demand);
-    if told.cut {
-        return None;
+    let form = ask.form.as_deref().filter(|_| !told.cut)?;
+    let wrong = |what| Some(Class::WrongForm.because(what));
+    match (form.demand, &told.calls) {
+        (Demand::Nothing, _) => None,
+        (Demand::Json, _) => match json(told.text.as_deref().unwrap_or_default()) {
+            None => wrong("the text is no JSON"),
+            Some(value) => {
+                let broken = form
+                    .schema
+                    .as_ref()
+                    .filter(|schema| !schema.is_kept_by(&value));
+                broken.map(|_| Class::SchemaMismatch.because("the text does not keep its schema"))
+            }
+        },
+        (Demand::SomeCall, calls) if calls.as_ref().is_none_or(Calls::is_empty) => {
+            wrong("no tool call, though required")
+        }
+        (_, None) => None,
+        (_, Some(calls)) => calls.fault().map_or_else(|| breach(calls, form), wrong),
     }
-    let text_is_json = || is_json(told.text.as_deref().unwrap_or_default());
-    let has_no_call = || told.calls.as_ref().is_none_or(Calls::is_empty);
-    let lacks = match demand {
-        Demand::Nothing => None,
-        Demand::Json => (!text_is_json()).then_some("the text is no JSON"),
-        Demand::SomeCall if has_no_call() => Some("no tool call, though required"),
-        Demand::WholeCalls | Demand::SomeCall => told.calls.as_ref().and_then(Calls::fault),
-    };
-    lacks.map(|what| Class::WrongForm.because(what))
+}
+
+fn breach(calls: &Calls, form: &Form) -> Option<Failure> {
+    let what = "the arguments of a strict tool do not keep its schema";
+    (!calls.keep(&form.strict)).then(|| Class::SchemaMismatch.because(what))
 }
 
 fn tokens(told: &Told, ask: &Ask) -> Option<Failure> {
@@ -286,30 +299,32 @@ mod tests {
         );
     }
 
+    /// The judgement of a whole answer with this text and these calls, in words; None where it is good.
+    fn judged(form: Form, text: &str, calls: Option<&str>, cut: bool) -> Option<String> {
+        let ask = Ask {
+            form: Some(std::sync::Arc::new(form)),
+            ..ask()
+        };
+        let taken = calls.map(|parts| {
+            let mut calls = Calls::default();
+            let parts = serde_json::value::RawValue::from_string(parts.to_owned()).unwrap();
+            calls.take(&parts).unwrap();
+            calls
+        });
+        let told = Told {
+            text: Some(text.to_owned()),
+            calls: taken,
+            cut,
+            ..whole()
+        };
+        match judge(&told, &ask, None) {
+            Verdict::Failed(failure) => Some(failure.to_string()),
+            _ => None,
+        }
+    }
+
     #[test]
     fn an_answer_has_the_form_that_was_asked_for_unless_it_was_cut() {
-        let judged = |form: Form, text: &str, calls: Option<&str>, cut: bool| {
-            let ask = Ask {
-                form: Some(std::sync::Arc::new(form)),
-                ..ask()
-            };
-            let taken = calls.map(|parts| {
-                let mut calls = Calls::default();
-                let parts = serde_json::value::RawValue::from_string(parts.to_owned()).unwrap();
-                calls.take(&parts).unwrap();
-                calls
-            });
-            let told = Told {
-                text: Some(text.to_owned()),
-                calls: taken,
-                cut,
-                ..whole()
-            };
-            match judge(&told, &ask, None) {
-                Verdict::Failed(failure) => Some(failure.to_string()),
-                _ => None,
-            }
-        };
         let json = || Form::json("j".into());
         assert_eq!(judged(json(), r#"{"a": 1}"#, None, false), None);
         let no_json = Some("wrong_form: the text is no JSON".to_owned());
@@ -319,12 +334,44 @@ mod tests {
             None,
             "cut at its longest"
         );
-        let tools = |choice| Form::tools("t".into(), &serde_json::json!([]), choice);
+        let tools = |choice| Form::tools("t".into(), &serde_json::json!([]), choice).unwrap();
         let missing = Some("wrong_form: no tool call, though required".to_owned());
         assert_eq!(judged(tools("required"), "so", Some("[]"), false), missing);
         assert_eq!(judged(tools("auto"), "so", Some("[]"), false), None);
         let torn = r#"[{"index":0,"function":{"name":"f","arguments":"{"}}]"#;
         assert!(judged(tools("auto"), "", Some(torn), false).is_some());
+    }
+
+    #[test]
+    fn json_keeps_the_schema_that_was_asked_for() {
+        let schema = serde_json::json!({"type": "object", "required": ["a"]});
+        let form = || Form::schema("s".into(), &schema).unwrap();
+        assert_eq!(judged(form(), r#"{"a": 1}"#, None, false), None);
+        let broken = Some("schema_mismatch: the text does not keep its schema".to_owned());
+        assert_eq!(judged(form(), r#"{"b": 1}"#, None, false), broken);
+        assert_eq!(judged(form(), r#"{"b": 1}"#, None, true), None, "cut");
+        let no_json = Some("wrong_form: the text is no JSON".to_owned());
+        assert_eq!(judged(form(), "so", None, false), no_json);
+    }
+
+    #[test]
+    fn calls_keep_the_parameters_of_strict_tools() {
+        let tools = |strict: bool| {
+            let tools = serde_json::json!([{"type": "function", "function": {"name": "f", "strict": strict,
+                "parameters": {"type": "object", "required": ["a"]}}}]);
+            Form::tools("t".into(), &tools, "auto").unwrap()
+        };
+        let call = |name: &str, arguments: &str| {
+            let arguments = serde_json::json!(arguments);
+            format!(r#"[{{"index":0,"function":{{"name":"{name}","arguments":{arguments}}}}}]"#)
+        };
+        let kept = call("f", r#"{"a":1}"#);
+        let (broken, other) = (call("f", "{}"), call("g", "{}"));
+        assert_eq!(judged(tools(true), "", Some(&kept), false), None);
+        assert_eq!(judged(tools(true), "", Some(&other), false), None);
+        assert_eq!(judged(tools(false), "", Some(&broken), false), None);
+        let breach = judged(tools(true), "", Some(&broken), false);
+        assert!(breach.is_some_and(|what| what.starts_with("schema_mismatch")));
     }
 
     #[test]

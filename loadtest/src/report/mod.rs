@@ -4,6 +4,7 @@
 pub mod charts;
 pub mod html;
 mod live;
+pub(crate) mod markup;
 pub mod names;
 pub mod parts;
 pub mod progress;

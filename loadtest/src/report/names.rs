@@ -16,7 +16,7 @@ pub struct Alias {
 }
 
 /// What each figure means.
-pub const DEFINITIONS: [(&str, &str); 25] = [
+pub const DEFINITIONS: [(&str, &str); 26] = [
     (
         "good",
         "finish_reason and [DONE] seen, no error event, the model asked for, usage consistent with the stream, some \
@@ -115,8 +115,11 @@ pub const DEFINITIONS: [(&str, &str); 25] = [
     ),
     (
         "wrong_form",
-        "whole answers that are no JSON where JSON was asked for, or that lack a call that was required; the schema itself \
-         is not checked",
+        "whole answers that are no JSON where JSON was asked for, or that lack a call that was required",
+    ),
+    (
+        "schema_mismatch",
+        "whole answers in JSON that do not keep the schema that was asked for, or arguments of a strict tool that do not",
     ),
     (
         "in_flight",

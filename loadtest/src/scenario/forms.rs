@@ -60,15 +60,24 @@ fn form(section: &Section<'_, '_>, folder: &Path) -> Option<Form> {
     Some(match kind {
         Kind::Text => Form::text(name),
         Kind::Json => Form::json(name),
-        Kind::Schema => Form::schema(name, &given.or_else(|| built_in(SCHEMA))?),
+        Kind::Schema => sound(
+            section,
+            Form::schema(name, &given.or_else(|| built_in(SCHEMA))?),
+        )?,
         Kind::Tools => {
             let tools = given.or_else(|| built_in(TOOLS))?;
             if !tools.is_array() {
                 section.fault_of("file", "holds no list of tools");
             }
-            Form::tools(name, &tools, choice.as_deref().unwrap_or("auto"))
+            let choice = choice.as_deref().unwrap_or("auto");
+            sound(section, Form::tools(name, &tools, choice))?
         }
     })
+}
+
+/// The form, where its schemas are some.
+fn sound(section: &Section<'_, '_>, form: Result<Form, String>) -> Option<Form> {
+    form.map_err(|what| section.fault_of("file", what)).ok()
 }
 
 fn built_in(text: &str) -> Option<serde_json::Value> {

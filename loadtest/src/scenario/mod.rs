@@ -3,38 +3,35 @@
 //! This file is the shape of a scenario and what its sections mean together; [`read`] knows how values are written.
 
 mod beside;
+pub(crate) mod common;
 mod faults;
 mod forms;
 mod load;
 pub(crate) mod read;
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use self::beside::{metrics, probe_rate};
+use self::common::{prefix, trace};
 pub use self::faults::read_fault;
 use self::forms::forms;
 use self::load::{Built, load};
-use self::read::{Document, Section};
+use self::read::Section;
 use crate::drive::Load;
 use crate::drive::arrival::Until;
 use crate::drive::prompt::Endpoint;
 use crate::drive::target::bearer;
 use crate::faults::plan::FaultPlan;
-use crate::limits::{
-    MAX_ABORT_EVENTS, MAX_PREFIXES, MAX_SCENARIO_BYTES, MAX_TEXTS, MAX_TOKENS, MAX_TURNS,
-    MAX_WARMUP,
-};
+use crate::limits::{MAX_ABORT_EVENTS, MAX_TEXTS, MAX_TOKENS, MAX_TURNS, MAX_WARMUP};
 use crate::plan::Pace;
 use crate::problems::{Problems, quote};
 use crate::scrape;
 use crate::slo::Objective;
 use crate::spread::Spread;
-use crate::trace::{Cut, Format, Trace};
 use crate::workload::mix::Mix;
-use crate::workload::{Abort, Prefix, Source, Synthetic, Tenant, Workload};
+use crate::workload::{Abort, Source, Synthetic, Tenant, Workload};
 
 /// A checked scenario.
 #[derive(Debug)]
@@ -71,17 +68,7 @@ impl Scenario {
     /// # Errors
     /// Every problem of the file at once, or of the recorded load that it names.
     pub fn load(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Self, Problems> {
-        let unreadable =
-            |error: std::io::Error| Problems::one(path, format!("cannot be read: {error}"));
-        let size = fs::metadata(path).map_err(unreadable)?.len();
-        if size > MAX_SCENARIO_BYTES {
-            return Err(Problems::one(
-                path,
-                format!("has more than {MAX_SCENARIO_BYTES} bytes"),
-            ));
-        }
-        let text = fs::read_to_string(path).map_err(unreadable)?;
-        Self::parse(path, &text, env)
+        Self::parse(path, &common::text(path)?, env)
     }
 
     /// Reads the text of a file; `path` names it in messages, and recorded loads are looked for beside it. `env` gives
@@ -94,24 +81,9 @@ impl Scenario {
         text: &str,
         env: &dyn Fn(&str) -> Option<String>,
     ) -> Result<Self, Problems> {
-        let document = Document::new(path, text);
-        let table = document.parse();
-        if !document.is_sound() {
-            // Behind a syntax error, keys may have landed in the wrong section.
-            return document
-                .into_problems()
-                .or(())
-                .and(Err(Problems::new(path)));
-        }
-        let root = document.root(table.get_ref());
-        let folder = path.parent().unwrap_or(Path::new(""));
-        let scenario = Draft { folder, env }.scenario(&root);
-        root.finish();
-        match document.into_problems().or(scenario)? {
-            Ok(Some(scenario)) => Ok(scenario),
-            Ok(None) => Err(Problems::one(path, "cannot be followed")),
-            Err(in_trace) => Err(in_trace),
-        }
+        common::parse(path, text, |root, folder| {
+            Draft { folder, env }.scenario(root)
+        })
     }
 }
 
@@ -135,7 +107,7 @@ impl Draft<'_> {
     fn scenario(&self, root: &Section<'_, '_>) -> Result<Option<Scenario>, Problems> {
         let (url, endpoint) = target(root);
         let run = run(root);
-        let trace = self.trace(root);
+        let trace = trace(root, self.folder);
         let synthetic = synthetic(root);
         let workload = self.workload(root, endpoint, &run);
         let recorded = matches!(trace, Ok(Some(_)));
@@ -177,31 +149,6 @@ impl Draft<'_> {
             metrics,
             probe_rate,
         }))
-    }
-
-    fn trace(&self, root: &Section<'_, '_>) -> Result<Option<Arc<Trace>>, Problems> {
-        let section = root.section("trace");
-        let file = section.text("file");
-        let format = section.choice::<Format>("format");
-        let limit = section.whole("limit", 1..=i64::MAX);
-        let cut = Cut {
-            time_scale: section.number("time_scale", 1e-6..=1e6).unwrap_or(1.0),
-            limit: limit.map_or(usize::MAX, |limit| {
-                usize::try_from(limit).unwrap_or(usize::MAX)
-            }),
-        };
-        let given = section.is_given();
-        if given && (!section.peek("file") || !section.peek("format")) {
-            section.fault("needs a file and its format");
-        }
-        section.finish();
-        match (file, format) {
-            (Some(file), Some(format)) => {
-                let path: PathBuf = self.folder.join(file);
-                Trace::load(&path, format, cut).map(|trace| Some(Arc::new(trace)))
-            }
-            _ => Ok(None),
-        }
     }
 
     /// Everything but the source of prompts; None if there is no model.
@@ -354,27 +301,6 @@ fn synthetic(root: &Section<'_, '_>) -> Synthetic {
             .unwrap_or(default.texts),
         prefix: prefix(root),
     }
-}
-
-fn prefix(root: &Section<'_, '_>) -> Option<Prefix> {
-    let section = root.section("prefix");
-    let count = |key, most: u32| {
-        section
-            .whole(key, 1..=i64::from(most))
-            .and_then(|count| u32::try_from(count).ok())
-    };
-    let tokens = count("tokens", MAX_TOKENS);
-    let distinct = count("count", MAX_PREFIXES).unwrap_or(1);
-    let share = section.number("share", 0.0..=1.0).unwrap_or(1.0);
-    if section.is_given() && !section.peek("tokens") {
-        section.fault("needs tokens");
-    }
-    section.finish();
-    Some(Prefix {
-        tokens: tokens?,
-        share,
-        count: distinct,
-    })
 }
 
 fn abort(root: &Section<'_, '_>) -> Option<Abort> {

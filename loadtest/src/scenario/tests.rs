@@ -1,5 +1,8 @@
 //! Scenario files: what they read as, and what is wrong with one, all at once.
 
+use std::fs;
+use std::path::PathBuf;
+
 use super::*;
 use crate::workload::Place;
 
@@ -289,6 +292,12 @@ fn forms_vectors_metrics_and_probes_are_read() {
             "{expected:?} is missing in\n{problems}"
         );
     }
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("s.json");
+    fs::write(&file, r#"{"type": "wrong"}"#).unwrap();
+    let named = format!("kind = \"schema\"\nfile = {file:?}");
+    let problems = parse(&text.replace("kind = \"schema\"", &named)).unwrap_err();
+    assert!(problems.contains("file: is no JSON schema"), "{problems}");
     let wrong = text
         .replace(
             "kind = \"schema\"",

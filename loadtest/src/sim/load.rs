@@ -13,6 +13,7 @@ use crate::clock::Nanos;
 use crate::rng::{SplitMix64, mix};
 use crate::spread::{Spread, exponential, normal};
 use crate::trace::{self, Prompt, Trace};
+use crate::workload::Prefix;
 
 /// Requests drawn to know the means.
 const SAMPLE: u64 = 4_096;
@@ -63,17 +64,6 @@ pub struct Lengths {
     pub prefix: Option<Prefix>,
     /// Recorded lengths instead.
     pub recorded: Option<Arc<Trace>>,
-}
-
-/// Beginnings that prompts share.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Prefix {
-    /// Tokens.
-    pub tokens: u32,
-    /// Part of all requests that have one.
-    pub share: f64,
-    /// Different ones.
-    pub count: u32,
 }
 
 /// One request.

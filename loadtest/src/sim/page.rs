@@ -1,176 +1,25 @@
 //! A simulation's report as one HTML file: a map of Europe for each policy, curves and tables. No script, nothing fetched,
 //! good on paper too.
 
+mod curves;
+mod labels;
+mod map;
+
 use std::fmt::{self, Write as _};
 
-use super::report::{PolicyReport, Report, SiteReport};
+use self::curves::curves;
+use self::map::{map, slowest};
+use super::report::{PolicyReport, Report};
+use crate::report::markup::{escaped, table};
+use crate::stats::Summary;
 
 const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;max-width:1080px;margin:2em auto;padding:0 1em;color:#222}\
 h1{font-size:1.5em}h2{font-size:1.1em;margin-top:1.8em;border-bottom:1px solid #ccc}\
 table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums;font-size:.85em}\
-th,td{text-align:right;padding:.15em .5em;border-bottom:1px solid #e4e4e4}th:first-child,td:first-child{text-align:left}\
-.maps{display:flex;flex-wrap:wrap;gap:1em}figure{margin:0;flex:1 1 300px}figcaption{font-size:.85em;color:#555}\
-svg{width:100%;height:auto}text{font:10px system-ui,sans-serif}\
+th,td{text-align:right;padding:.15em .5em;border-bottom:1px solid #e4e4e4}th:first-child,td:first-child,.w{text-align:left}\
+.maps{display:flex;flex-wrap:wrap;gap:1em}figure{margin:0;flex:1 1 300px;max-width:360px}figcaption{font-size:.85em;color:#555}\
+svg{width:100%;height:auto}text{font:10px system-ui,sans-serif}.maps text{font-size:9px;paint-order:stroke;stroke:#fff;stroke-width:2px}\
 @media print{body{margin:0;max-width:none}figure,table{break-inside:avoid}h2{break-after:avoid}}";
-
-/// Colours of Okabe and Ito, which people see apart whatever their eyes.
-const COLOURS: [&str; 5] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00"];
-
-/// Size of a map in units, and the degrees at its edges.
-const MAP: (f64, f64) = (330.0, 360.0);
-const WEST_EAST: (f64, f64) = (-11.5, 32.5);
-const SOUTH_NORTH: (f64, f64) = (34.5, 71.5);
-
-/// A coarse outline of the mainland, of Scandinavia, Great Britain, Ireland and the large islands: longitude and latitude,
-/// drawn by hand for orientation alone.
-const OUTLINES: [&[(f64, f64)]; 8] = [
-    &[
-        (-9.3, 43.1),
-        (-8.9, 41.5),
-        (-9.4, 38.8),
-        (-8.9, 37.0),
-        (-6.3, 36.7),
-        (-5.6, 36.0),
-        (-2.1, 36.8),
-        (-0.6, 38.0),
-        (0.2, 38.8),
-        (-0.3, 39.6),
-        (0.9, 41.0),
-        (3.2, 42.0),
-        (3.1, 43.1),
-        (4.8, 43.4),
-        (6.6, 43.2),
-        (8.8, 44.4),
-        (10.3, 43.6),
-        (11.0, 42.4),
-        (12.4, 41.6),
-        (14.3, 40.7),
-        (15.8, 39.5),
-        (16.1, 38.1),
-        (16.6, 38.7),
-        (17.1, 39.3),
-        (16.6, 40.3),
-        (18.4, 39.9),
-        (16.2, 41.7),
-        (14.2, 42.5),
-        (13.5, 43.7),
-        (12.3, 44.9),
-        (13.7, 45.6),
-        (14.9, 45.0),
-        (15.9, 43.5),
-        (18.5, 42.3),
-        (19.5, 41.5),
-        (19.4, 40.3),
-        (20.9, 38.8),
-        (21.7, 36.8),
-        (23.1, 36.5),
-        (24.0, 37.7),
-        (22.9, 39.4),
-        (23.8, 40.0),
-        (26.0, 40.8),
-        (28.9, 41.1),
-        (28.0, 42.0),
-        (28.6, 43.8),
-        (29.7, 45.2),
-        (31.5, 46.6),
-        (32.5, 46.3),
-        (32.5, 71.0),
-        (28.0, 71.0),
-        (23.5, 70.6),
-        (19.0, 69.8),
-        (14.5, 68.0),
-        (12.3, 65.5),
-        (10.0, 63.9),
-        (5.2, 62.0),
-        (5.0, 60.5),
-        (5.6, 58.8),
-        (7.2, 58.0),
-        (10.4, 59.3),
-        (11.2, 58.9),
-        (12.0, 57.3),
-        (12.8, 55.5),
-        (14.2, 55.5),
-        (16.0, 56.3),
-        (16.7, 58.4),
-        (18.8, 59.8),
-        (17.3, 61.5),
-        (20.0, 63.6),
-        (24.0, 65.8),
-        (25.3, 65.0),
-        (21.5, 62.9),
-        (21.4, 60.9),
-        (23.0, 59.9),
-        (27.8, 60.5),
-        (28.0, 59.5),
-        (24.5, 59.5),
-        (23.6, 58.8),
-        (24.3, 57.6),
-        (21.7, 57.5),
-        (21.1, 55.7),
-        (19.9, 54.6),
-        (18.6, 54.5),
-        (16.2, 54.3),
-        (14.2, 53.9),
-        (11.0, 54.1),
-        (10.9, 54.7),
-        (9.9, 55.0),
-        (10.9, 56.4),
-        (10.5, 57.6),
-        (8.2, 56.9),
-        (8.6, 55.0),
-        (8.8, 54.0),
-        (7.1, 53.6),
-        (4.7, 52.9),
-        (3.6, 51.5),
-        (1.6, 50.8),
-        (0.1, 49.5),
-        (-1.6, 49.6),
-        (-1.5, 48.6),
-        (-4.7, 48.4),
-        (-2.2, 47.2),
-        (-1.2, 45.5),
-        (-1.7, 43.4),
-        (-5.8, 43.6),
-    ],
-    &[
-        (-5.6, 50.1),
-        (-3.5, 50.3),
-        (1.3, 51.2),
-        (1.7, 52.6),
-        (0.3, 53.0),
-        (-0.1, 54.0),
-        (-1.6, 55.5),
-        (-3.0, 56.2),
-        (-2.0, 57.6),
-        (-3.2, 58.6),
-        (-5.0, 58.6),
-        (-6.1, 56.8),
-        (-4.9, 54.8),
-        (-3.1, 54.2),
-        (-3.0, 53.4),
-        (-4.5, 53.1),
-        (-5.2, 51.8),
-        (-3.0, 51.4),
-    ],
-    &[
-        (-6.1, 52.2),
-        (-9.8, 51.6),
-        (-9.9, 54.2),
-        (-7.4, 55.3),
-        (-5.7, 54.6),
-    ],
-    &[(12.5, 38.0), (15.6, 38.2), (15.1, 36.7), (12.5, 37.7)],
-    &[(8.2, 39.0), (8.2, 40.9), (9.7, 40.9), (9.5, 39.2)],
-    &[(8.6, 42.4), (9.4, 43.0), (9.5, 42.0), (9.2, 41.4)],
-    &[(23.6, 35.3), (26.2, 35.2), (24.8, 34.9)],
-    &[
-        (9.9, 55.4),
-        (11.0, 55.8),
-        (12.6, 56.0),
-        (12.4, 55.2),
-        (11.2, 55.2),
-    ],
-];
 
 /// The report as a page.
 #[must_use]
@@ -217,6 +66,14 @@ fn write(report: &Report, page: &mut String) -> fmt::Result {
     Ok(())
 }
 
+/// A time in milliseconds; a dash where no request was counted.
+fn time(of: &Summary, ms: f64) -> String {
+    match of.count {
+        0 => "-".to_owned(),
+        _ => format!("{ms:.0}"),
+    }
+}
+
 fn policies(report: &Report, page: &mut String) -> fmt::Result {
     let heads = [
         "policy",
@@ -237,10 +94,10 @@ fn policies(report: &Report, page: &mut String) -> fmt::Result {
             policy.policy.to_owned(),
             policy.done.to_string(),
             policy.failed.values().sum::<u64>().to_string(),
-            format!("{:.0}", policy.ttft_ms.p50),
-            format!("{:.0}", policy.ttft_ms.p95),
-            format!("{:.0}", policy.ttft_ms.p99),
-            format!("{:.0}", policy.e2e_ms.mean),
+            time(&policy.ttft_ms, policy.ttft_ms.p50),
+            time(&policy.ttft_ms, policy.ttft_ms.p95),
+            time(&policy.ttft_ms, policy.ttft_ms.p99),
+            time(&policy.e2e_ms, policy.e2e_ms.mean),
             format!("{:.1}", policy.tpot_ms.p50),
             format!("{:.0} %", 100.0 * policy.utilisation),
             format!("{:.1} %", 100.0 * policy.cached_share),
@@ -249,6 +106,13 @@ fn policies(report: &Report, page: &mut String) -> fmt::Result {
         ]
     });
     table(page, &heads, rows)?;
+    if report
+        .policies
+        .iter()
+        .all(|policy| policy.ttft_ms.count == 0)
+    {
+        page.push_str("<p>All requests came during the warm-up; none is counted.</p>\n");
+    }
     writeln!(
         page,
         "<p>Peak / mean: requests sent to a site within one status period ({} ms), the most over the mean, at the worst site.</p>",
@@ -273,14 +137,14 @@ fn sites(policy: &PolicyReport, page: &mut String) -> fmt::Result {
     ];
     let rows = policy.sites.iter().map(|site| {
         vec![
-            escaped(&site.name),
+            site.name.clone(),
             site.nodes.to_string(),
             site.done.to_string(),
             format!("{:.1} %", 100.0 * site.share),
             format!("{:.0} %", 100.0 * site.utilisation),
-            format!("{:.0}", site.ttft_ms.p50),
-            format!("{:.0}", site.ttft_ms.p95),
-            format!("{:.0}", site.ttft_ms.p99),
+            time(&site.ttft_ms, site.ttft_ms.p50),
+            time(&site.ttft_ms, site.ttft_ms.p95),
+            time(&site.ttft_ms, site.ttft_ms.p99),
             site.output_tokens.to_string(),
             format!("{:.0}", site.grams),
             format!("{:.2}", site.herding.peak_over_mean),
@@ -292,157 +156,4 @@ fn sites(policy: &PolicyReport, page: &mut String) -> fmt::Result {
         writeln!(page, "<p>{count} failed: {reason}</p>")?;
     }
     Ok(())
-}
-
-/// The 95th percentile of the slowest site under any policy, for one scale of colours.
-fn slowest(report: &Report) -> f64 {
-    let sites = report.policies.iter().flat_map(|policy| &policy.sites);
-    sites.map(|site| site.ttft_ms.p95).fold(1.0, f64::max)
-}
-
-/// A site is a disc as large as its share, the redder the longer its requests waited.
-fn map(policy: &PolicyReport, slowest: f64, page: &mut String) -> fmt::Result {
-    let (width, height) = MAP;
-    writeln!(
-        page,
-        "<figure><svg viewBox=\"0 0 {width} {height}\" role=\"img\">"
-    )?;
-    for outline in OUTLINES {
-        let points = outline.iter().map(|(lon, lat)| {
-            let (x, y) = projected(*lat, *lon);
-            format!("{x:.1},{y:.1}")
-        });
-        let points: Vec<String> = points.collect();
-        let fill = "fill=\"#f3f1ea\" stroke=\"#c9c4b5\" stroke-width=\"0.7\"";
-        writeln!(page, "<polygon points=\"{}\" {fill}/>", points.join(" "))?;
-    }
-    for site in &policy.sites {
-        disc(site, slowest, page)?;
-    }
-    writeln!(
-        page,
-        "</svg><figcaption><b>{}</b>: discs by share of requests; blue answers soon, red late (95th percentile of the time to \
-         first token, on one logarithmic scale for all maps up to {slowest:.0} ms)</figcaption></figure>",
-        policy.policy
-    )
-}
-
-fn disc(site: &SiteReport, slowest: f64, page: &mut String) -> fmt::Result {
-    let (x, y) = projected(site.place.0, site.place.1);
-    let radius = 3.0 + 40.0 * (site.share / std::f64::consts::PI).sqrt();
-    let name = escaped(&site.name);
-    // From 10 ms to the slowest, by its logarithm: blue (hue 210) to red (0).
-    let late = (site.ttft_ms.p95.max(10.0) / 10.0).ln() / (slowest.max(20.0) / 10.0).ln();
-    let hue = 210.0 * (1.0 - late.clamp(0.0, 1.0));
-    writeln!(
-        page,
-        "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"{radius:.1}\" fill=\"hsl({hue:.0},75%,50%)\" fill-opacity=\".7\" \
-         stroke=\"#333\" stroke-width=\".5\"><title>{name}: {:.1} % of requests, p95 {:.0} ms, {:.0} % busy</title></circle>\
-         <text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{name}</text>",
-        100.0 * site.share,
-        site.ttft_ms.p95,
-        100.0 * site.utilisation,
-        x,
-        y - radius - 1.5
-    )
-}
-
-/// Degrees onto the map, so that a degree of longitude is as wide as it is at 53 degrees north.
-fn projected(lat: f64, lon: f64) -> (f64, f64) {
-    let x = (lon - WEST_EAST.0) / (WEST_EAST.1 - WEST_EAST.0) * MAP.0;
-    let y = (SOUTH_NORTH.1 - lat) / (SOUTH_NORTH.1 - SOUTH_NORTH.0) * MAP.1;
-    (x.clamp(0.0, MAP.0), y.clamp(0.0, MAP.1))
-}
-
-/// One curve a policy over a logarithmic axis of time.
-fn curves(report: &Report, page: &mut String) -> fmt::Result {
-    const SIZE: (f64, f64) = (860.0, 260.0);
-    const LEFT: f64 = 40.0;
-    const BOTTOM: f64 = 24.0;
-    let all = || report.policies.iter().flat_map(|policy| &policy.ttft_curve);
-    let least = all().map(|point| point.0).fold(f64::INFINITY, f64::min);
-    let most = all().map(|point| point.0).fold(1.0, f64::max);
-    let (from, to) = (
-        least.clamp(1.0, most).log10().floor(),
-        most.log10().ceil().max(1.0),
-    );
-    let x = |ms: f64| {
-        LEFT + (ms.max(1.0).log10() - from) / (to - from).max(1.0) * (SIZE.0 - LEFT - 10.0)
-    };
-    let y = |share: f64| 8.0 + (1.0 - share) * (SIZE.1 - BOTTOM - 8.0);
-    writeln!(
-        page,
-        "<svg viewBox=\"0 0 {} {}\" role=\"img\">",
-        SIZE.0, SIZE.1
-    )?;
-    for decade in from as i32..=to as i32 {
-        let ms = 10_f64.powi(decade);
-        writeln!(
-            page,
-            "<line x1=\"{0:.1}\" x2=\"{0:.1}\" y1=\"8\" y2=\"{1}\" stroke=\"#ddd\"/><text x=\"{0:.1}\" y=\"{2}\" \
-             text-anchor=\"middle\">{ms} ms</text>",
-            x(ms),
-            SIZE.1 - BOTTOM,
-            SIZE.1 - 8.0
-        )?;
-    }
-    for share in [0.5, 0.95, 1.0] {
-        writeln!(
-            page,
-            "<line x1=\"{LEFT}\" x2=\"{1}\" y1=\"{0:.1}\" y2=\"{0:.1}\" stroke=\"#ddd\"/><text x=\"2\" y=\"{0:.1}\">{2} %</text>",
-            y(share),
-            SIZE.0 - 10.0,
-            share * 100.0
-        )?;
-    }
-    for (number, (policy, colour)) in report.policies.iter().zip(COLOURS).enumerate() {
-        let points = policy
-            .ttft_curve
-            .iter()
-            .map(|(ms, share)| format!("{:.1},{:.1}", x(*ms), y(*share)));
-        let points: Vec<String> = points.collect();
-        writeln!(
-            page,
-            "<polyline points=\"{}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"1.8\"/><text x=\"{}\" y=\"{}\" \
-             fill=\"{colour}\">{}</text>",
-            points.join(" "),
-            LEFT + 8.0,
-            22.0 + 13.0 * number as f64,
-            policy.policy
-        )?;
-    }
-    page.push_str("</svg>\n");
-    Ok(())
-}
-
-fn table(
-    page: &mut String,
-    heads: &[&str],
-    rows: impl Iterator<Item = Vec<String>>,
-) -> fmt::Result {
-    let heads: String = heads
-        .iter()
-        .map(|head| format!("<th>{head}</th>"))
-        .collect();
-    writeln!(page, "<table><tr>{heads}</tr>")?;
-    for row in rows {
-        let cells: String = row.iter().map(|cell| format!("<td>{cell}</td>")).collect();
-        writeln!(page, "<tr>{cells}</tr>")?;
-    }
-    writeln!(page, "</table>")
-}
-
-/// Names are the operator's; they must not become markup.
-fn escaped(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for letter in text.chars() {
-        match letter {
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '&' => out.push_str("&amp;"),
-            '"' => out.push_str("&quot;"),
-            letter => out.push(letter),
-        }
-    }
-    out
 }

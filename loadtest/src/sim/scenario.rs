@@ -11,16 +11,15 @@ use hansa_gateway::route::options::{Options, Policy};
 
 use self::sites::{gateways, machines, outages, sites, tenants};
 use super::geo::EQUIPMENT_MS;
-use super::load::{Arriving, Daily, Lengths, Prefix};
+use super::load::{Arriving, Daily, Lengths};
 use super::plan::{Network, Plan, Site, Words};
 use crate::clock::{Nanos, nanos};
-use crate::limits::{
-    MAX_PREFIXES, MAX_RATE, MAX_SCENARIO_BYTES, MAX_SIM_NODES, MAX_SIM_REQUESTS, MAX_TOKENS,
-};
+use crate::limits::{MAX_RATE, MAX_SIM_NODES, MAX_SIM_REQUESTS, MAX_TOKENS};
 use crate::problems::Problems;
-use crate::scenario::read::{Document, Section};
+use crate::scenario::common;
+use crate::scenario::read::Section;
 use crate::spread::{Bell, Spread};
-use crate::trace::{Cut, Format, Trace};
+use crate::trace::Trace;
 
 /// Longest status period and delay, in seconds.
 const STATUS_SECONDS_MAX: f64 = 60.0;
@@ -30,15 +29,7 @@ const STATUS_SECONDS_MAX: f64 = 60.0;
 /// # Errors
 /// Every problem of the file at once, or of the recorded load that it names.
 pub fn load(path: &Path) -> Result<Plan, Problems> {
-    let unreadable =
-        |error: std::io::Error| Problems::one(path, format!("cannot be read: {error}"));
-    let size = std::fs::metadata(path).map_err(unreadable)?.len();
-    if size > MAX_SCENARIO_BYTES {
-        let what = format!("has more than {MAX_SCENARIO_BYTES} bytes");
-        return Err(Problems::one(path, what));
-    }
-    let text = std::fs::read_to_string(path).map_err(unreadable)?;
-    parse(path, &text)
+    parse(path, &common::text(path)?)
 }
 
 /// Reads the text of a scenario; `path` names it in messages, and a recorded load is looked for beside it.
@@ -46,22 +37,7 @@ pub fn load(path: &Path) -> Result<Plan, Problems> {
 /// # Errors
 /// As [`load`].
 pub fn parse(path: &Path, text: &str) -> Result<Plan, Problems> {
-    let document = Document::new(path, text);
-    let table = document.parse();
-    if !document.is_sound() {
-        // Behind a syntax error, keys may have landed in the wrong section.
-        let problems = document.into_problems();
-        return problems.or(()).and(Err(Problems::new(path)));
-    }
-    let root = document.root(table.get_ref());
-    let folder = path.parent().unwrap_or(Path::new(""));
-    let plan = read(&root, folder);
-    root.finish();
-    match document.into_problems().or(plan)? {
-        Ok(Some(plan)) => Ok(plan),
-        Ok(None) => Err(Problems::one(path, "cannot be followed")),
-        Err(in_trace) => Err(in_trace),
-    }
+    common::parse(path, text, read)
 }
 
 /// `[run]`.
@@ -252,28 +228,13 @@ fn policies(section: &Section<'_, '_>) -> Vec<Policy> {
     policies
 }
 
+/// `[trace]`, which must say when requests came.
 fn trace(root: &Section<'_, '_>, folder: &Path) -> Result<Option<Arc<Trace>>, Problems> {
-    let section = root.section("trace");
-    let (file, format) = (section.text("file"), section.choice::<Format>("format"));
-    let limit = section.whole("limit", 1..=i64::MAX);
-    let cut = Cut {
-        time_scale: section.number("time_scale", 1e-6..=1e6).unwrap_or(1.0),
-        limit: limit.map_or(usize::MAX, |limit| {
-            usize::try_from(limit).unwrap_or(usize::MAX)
-        }),
-    };
-    if section.is_given() && (!section.peek("file") || !section.peek("format")) {
-        section.fault("needs a file and its format");
-    }
-    section.finish();
-    let (Some(file), Some(format)) = (file, format) else {
-        return Ok(None);
-    };
-    let trace = Trace::load(&folder.join(file), format, cut)?;
-    if !trace.is_timed() {
+    let trace = common::trace(root, folder)?;
+    if trace.as_ref().is_some_and(|trace| !trace.is_timed()) {
         root.fault("the recorded load does not say when requests came");
     }
-    Ok(Some(Arc::new(trace)))
+    Ok(trace)
 }
 
 fn amount(root: &Section<'_, '_>) -> (Option<Kind>, Option<Amount>, Option<Daily>) {
@@ -333,29 +294,9 @@ fn lengths(root: &Section<'_, '_>) -> Lengths {
         prompt: prompt_tokens.unwrap_or(bell(1_155.0, 1_100.0, 14_000.0)),
         output: output_tokens.unwrap_or(bell(211.0, 163.0, 1_500.0)),
         max_tokens: max_tokens.and_then(|max| u32::try_from(max).ok()),
-        prefix: prefix(root),
+        prefix: common::prefix(root),
         recorded: None,
     }
-}
-
-fn prefix(root: &Section<'_, '_>) -> Option<Prefix> {
-    let section = root.section("prefix");
-    let whole = |key, most: u32| {
-        let read = section.whole(key, 1..=i64::from(most));
-        read.and_then(|number| u32::try_from(number).ok())
-    };
-    let tokens = whole("tokens", MAX_TOKENS);
-    let count = whole("count", MAX_PREFIXES).unwrap_or(1);
-    let share = section.number("share", 0.0..=1.0).unwrap_or(1.0);
-    if section.is_given() && !section.peek("tokens") {
-        section.fault("needs tokens");
-    }
-    section.finish();
-    Some(Prefix {
-        tokens: tokens?,
-        share,
-        count,
-    })
 }
 
 fn network(root: &Section<'_, '_>, start_hour: f64) -> Network {

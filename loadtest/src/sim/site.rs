@@ -57,6 +57,7 @@ impl<'a> Wish<'a> {
             numerics: None,
             allocation,
             time_left: None,
+            waits: false,
         }
     }
 }

@@ -3,7 +3,10 @@
 
 use std::sync::Arc;
 
+use serde_json::Value;
 use serde_json::value::RawValue;
+
+use super::schema::Schema;
 
 /// Some schema, where a scenario names none: flat, closed, with a word, a number and a choice.
 pub const SCHEMA: &str = r#"{"type":"object","properties":{"city":{"type":"string","maxLength":24},"founded":{"type":"integer"},"trade":{"enum":["salt","grain","cloth","fur"]}},"required":["city","founded","trade"],"additionalProperties":false}"#;
@@ -24,6 +27,10 @@ pub struct Form {
     pub tools: Option<Box<RawValue>>,
     /// `tool_choice`, as it is sent.
     pub tool_choice: Option<Box<RawValue>>,
+    /// What whole texts must keep.
+    pub schema: Option<Schema>,
+    /// What arguments must keep, by the name of the tool: of those whose function is `strict`, as the server then promises.
+    pub strict: Vec<(String, Schema)>,
 }
 
 /// What a whole answer must be; one that was cut at its longest can be nothing.
@@ -31,7 +38,7 @@ pub struct Form {
 pub enum Demand {
     /// Anything.
     Nothing,
-    /// One JSON value. Whether it keeps the schema is the server's promise, which is not checked here.
+    /// One JSON value; where there is a schema, it keeps it.
     Json,
     /// Tool calls, if there are any, have names and arguments in JSON.
     WholeCalls,
@@ -48,6 +55,8 @@ impl Form {
             response_format: None,
             tools: None,
             tool_choice: None,
+            schema: None,
+            strict: Vec::new(),
         }
     }
 
@@ -62,20 +71,27 @@ impl Form {
     }
 
     /// JSON of this schema.
-    pub fn schema(name: Arc<str>, schema: &serde_json::Value) -> Self {
+    ///
+    /// # Errors
+    /// What is wrong with the schema, in words.
+    pub fn schema(name: Arc<str>, schema: &Value) -> Result<Self, String> {
         let format = serde_json::json!({
             "type": "json_schema",
             "json_schema": {"name": "answer", "strict": true, "schema": schema},
         });
-        Self {
+        Ok(Self {
             demand: Demand::Json,
             response_format: raw(&format),
+            schema: Some(Schema::of(schema)?),
             ..Self::text(name)
-        }
+        })
     }
 
     /// Calls of these tools: `auto`, `required`, `none`, or the name of one that must be called.
-    pub fn tools(name: Arc<str>, tools: &serde_json::Value, choice: &str) -> Self {
+    ///
+    /// # Errors
+    /// What is wrong with the schema of a strict tool, in words.
+    pub fn tools(name: Arc<str>, tools: &Value, choice: &str) -> Result<Self, String> {
         let demand = match choice {
             "auto" | "none" => Demand::WholeCalls,
             _ => Demand::SomeCall,
@@ -84,17 +100,34 @@ impl Form {
             "auto" | "required" | "none" => serde_json::json!(choice),
             function => serde_json::json!({"type": "function", "function": {"name": function}}),
         };
-        Self {
+        Ok(Self {
             demand,
             tools: raw(tools),
             tool_choice: raw(&choice),
+            strict: strict(tools)?,
             ..Self::text(name)
-        }
+        })
     }
 }
 
+/// The parameters of all tools that promise to keep them, by name.
+fn strict(tools: &Value) -> Result<Vec<(String, Schema)>, String> {
+    let functions = tools.as_array().into_iter().flatten();
+    let functions = functions.filter_map(|tool| tool.get("function"));
+    let mut strict = Vec::new();
+    for function in functions.filter(|function| function["strict"] == true) {
+        let name = function["name"].as_str().unwrap_or_default();
+        if let Some(parameters) = function.get("parameters") {
+            let schema = Schema::of(parameters);
+            let schema = schema.map_err(|what| format!("the function {name:?} {what}"))?;
+            strict.push((name.to_owned(), schema));
+        }
+    }
+    Ok(strict)
+}
+
 /// A value as it is sent. Values of JSON can always be written.
-fn raw(value: &serde_json::Value) -> Option<Box<RawValue>> {
+fn raw(value: &Value) -> Option<Box<RawValue>> {
     RawValue::from_string(value.to_string()).ok()
 }
 
@@ -105,14 +138,14 @@ mod tests {
     #[test]
     fn what_is_built_in_is_json() {
         for text in [SCHEMA, TOOLS] {
-            assert!(serde_json::from_str::<serde_json::Value>(text).is_ok());
+            assert!(serde_json::from_str::<Value>(text).is_ok());
         }
     }
 
     #[test]
     fn a_named_function_must_be_called() {
         let tools = serde_json::from_str(TOOLS).unwrap();
-        let form = |choice| Form::tools("t".into(), &tools, choice);
+        let form = |choice| Form::tools("t".into(), &tools, choice).unwrap();
         assert_eq!(form("auto").demand, Demand::WholeCalls);
         assert_eq!(form("required").demand, Demand::SomeCall);
         assert_eq!(form("weather").demand, Demand::SomeCall);
@@ -120,6 +153,24 @@ mod tests {
         assert_eq!(
             choice,
             r#"{"type":"function","function":{"name":"weather"}}"#
+        );
+    }
+    #[test]
+    fn only_strict_functions_promise_their_parameters() {
+        let tools = |strict: bool, kind: &str| {
+            serde_json::json!([{"type": "function", "function": {"name": "f", "strict": strict,
+                "parameters": {"type": kind}}}])
+        };
+        let names = |tools: &Value| {
+            let form = Form::tools("t".into(), tools, "auto")?;
+            Ok::<_, String>(form.strict.len())
+        };
+        assert_eq!(names(&tools(true, "object")), Ok(1));
+        assert_eq!(names(&tools(false, "object")), Ok(0));
+        let error = names(&tools(true, "wrong")).unwrap_err();
+        assert!(
+            error.starts_with("the function \"f\" is no JSON schema"),
+            "{error}"
         );
     }
 }

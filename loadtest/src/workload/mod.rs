@@ -5,6 +5,7 @@
 
 pub mod form;
 pub mod mix;
+pub mod schema;
 pub mod text;
 
 use std::fmt;

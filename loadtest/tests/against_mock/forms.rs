@@ -82,11 +82,39 @@ fn answers_without_their_form_are_failures() {
         }
         .run()
     };
-    let called = of(Form::tools("calls".into(), &tools, "required"));
+    let called = of(Form::tools("calls".into(), &tools, "required").unwrap());
     assert_eq!((called.good(), called.failures()), (3, vec![]));
     assert_eq!(called.records[0].labels.form.as_deref(), Some("calls"));
     let json = of(Form::json("json".into()));
     assert_eq!(json.failures(), ["wrong_form: the text is no JSON"]);
+}
+
+#[test]
+fn json_that_does_not_keep_its_schema_is_a_failure_of_its_own() {
+    let stop = mock::finish().replace("length", "stop");
+    let mock = Mock::start(move |n, body| {
+        let asked: serde_json::Value = serde_json::from_str(body).unwrap();
+        assert_eq!(asked["response_format"]["type"], "json_schema");
+        let key = if n == 1 { "b" } else { "a" };
+        let content = mock::content(&format!(r#"{{\"{key}\":1}}"#));
+        let events = [content, stop.clone(), mock::usage(1), "[DONE]".to_owned()];
+        vec![Write(mock::stream(&events))]
+    });
+    let schema = serde_json::json!({"type": "object", "required": ["a"]});
+    let workload = Workload {
+        forms: Mix::one(Arc::new(Form::schema("s".into(), &schema).unwrap())),
+        ..workload()
+    };
+    let ran = Setup {
+        workload,
+        ..Setup::closed(&mock.url, 1, 3)
+    }
+    .run();
+    assert_eq!(ran.good(), 2);
+    assert_eq!(
+        ran.failures(),
+        ["schema_mismatch: the text does not keep its schema"]
+    );
 }
 
 #[test]

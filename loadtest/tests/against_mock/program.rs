@@ -251,7 +251,13 @@ fn a_search_ends_between_a_rate_that_is_met_and_one_that_is_not() {
 }
 
 #[test]
-fn an_interrupted_run_still_reports() {
+fn a_run_that_is_interrupted_or_told_to_end_still_writes_its_report_and_its_file() {
+    for signal in ["-INT", "-TERM"] {
+        ended_by(signal);
+    }
+}
+
+fn ended_by(signal: &str) {
     let (reached, fourth) = std::sync::mpsc::sync_channel(1);
     let mock = Mock::start(move |n, _| {
         if n == 3 {
@@ -260,20 +266,21 @@ fn an_interrupted_run_still_reports() {
         let wait = Duration::from_secs(if n < 3 { 0 } else { 600 });
         vec![Pause(wait), Write(mock::good())]
     });
-    let child = program(
-        &mock.url,
-        "--concurrency 1 --duration 10m --timeout 10m --json -",
-    )
-    .stdout(Stdio::piped())
-    .stderr(Stdio::piped())
-    .spawn()
-    .unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let raw = folder.path().join("run.parquet");
+    let raw = raw.to_str().unwrap();
+    let load = "--concurrency 1 --duration 10m --timeout 10m --json - --raw";
+    let child = program(&mock.url, &format!("{load} {raw}"))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
     // One user: when the fourth request is at the server, three are over.
     fourth.recv_timeout(Duration::from_secs(60)).unwrap();
     let pid = child.id().to_string();
     assert!(
         Command::new("kill")
-            .args(["-INT", &pid])
+            .args([signal, &pid])
             .status()
             .unwrap()
             .success()
@@ -284,4 +291,7 @@ fn an_interrupted_run_still_reports() {
     assert_eq!(json["requests"]["good"], 3);
     assert_eq!(json["requests"]["interrupted"], true);
     assert_eq!(json["requests"]["cut_off"], 1);
+    let compared = text(&other(&["compare", raw, raw]).stdout);
+    assert!(compared.contains("A  3 good of 3"), "{compared}");
+    assert!(compared.contains("it was stopped early"), "{compared}");
 }

@@ -318,6 +318,7 @@ async fn what_contradicts_itself_or_is_too_much() {
         |options| with(&format!(r#""stream":true,"stream_options":{options}"#)),
         r#"
         {"include_usage":1}             => invalid_type stream_options.include_usage
+        {"continuous_usage_stats":1}    => invalid_type stream_options.continuous_usage_stats
         {"include_obfuscation":true}    => unsupported_value stream_options.include_obfuscation
         "#,
     )

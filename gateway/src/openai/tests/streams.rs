@@ -80,6 +80,19 @@ async fn usage_comes_last_where_it_is_wanted() {
 }
 
 #[tokio::test]
+async fn vllm_s_wish_for_usage_in_every_event_changes_nothing() {
+    let answer = async |options: &str| {
+        let body = BODY.replace("true}", &format!(r#"true,"stream_options":{options}}}"#));
+        let response = Server::saying(hello()).chat(&body).await;
+        assert_eq!(response.status(), StatusCode::OK, "{options}");
+        text(response).await
+    };
+    let wanted = answer(r#"{"include_usage":true,"continuous_usage_stats":true}"#).await;
+    assert_eq!(wanted, answer(r#"{"include_usage":true}"#).await);
+    assert!(wanted.contains(r#""total_tokens":8"#));
+}
+
+#[tokio::test]
 async fn choices_interleave_and_each_gets_its_role_once() {
     let script = vec![
         delta(1, "b"),

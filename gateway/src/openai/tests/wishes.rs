@@ -5,6 +5,7 @@ use std::sync::Arc;
 use http::{Request, StatusCode};
 
 use super::{CHAT, Server, error, hello, with};
+use crate::fairness::Class;
 use crate::route::residency::{Purpose, Rules, allow_list};
 use crate::upstream::Wishes;
 
@@ -38,8 +39,10 @@ async fn a_client_chooses_what_is_its_own() {
         ("x-hansa-purpose", "pilot"),
         ("x-hansa-experimental", "on"),
         ("x-hansa-resume", "off"),
+        ("x-hansa-class", "batch"),
     ];
     let chosen = asked(&all, None).await;
+    assert_eq!(chosen.class, Class::Batch);
     assert_eq!(chosen.rules.purpose, Some(Purpose::Pilot));
     assert!(chosen.rules.experimental && !chosen.resume);
 }
@@ -73,6 +76,7 @@ async fn a_wish_that_is_not_understood_is_refused() {
         ("x-hansa-purpose", "profit"),
         ("x-hansa-experimental", "true"),
         ("x-hansa-resume", "no"),
+        ("x-hansa-class", "urgent"),
     ] {
         let request = Request::post(CHAT)
             .header("content-type", "application/json")

@@ -83,6 +83,7 @@ pub(super) fn place(
         numerics: extra.numerics,
         allocation: extra.allocation.unwrap_or(&|_| Means::Any),
         time_left: extra.time_left,
+        waits: false,
     };
     router.place(&ask, now)
 }

@@ -29,6 +29,7 @@ fn ask(router: &mut Router, max_tokens: u32) -> Result<Placement, Unplaced> {
         numerics: None,
         allocation: &|_| Means::Any,
         time_left: None,
+        waits: false,
     };
     router.place(&ask, Duration::ZERO)
 }

@@ -45,6 +45,7 @@ pub(super) async fn embed(
             numerics: None,
             allocation: &|_| Means::Any,
             time_left: roster.time_left(request.deadline),
+            waits: false,
         };
         let mut leg = match depart(roster, &request, &ask).await {
             Ok(leg) => leg,

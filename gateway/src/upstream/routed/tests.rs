@@ -1,6 +1,9 @@
 //! Several simulated engines as one upstream, some of which fail.
 
 mod fates;
+mod patience;
+mod queue;
+mod seeds;
 mod streams;
 
 use std::collections::VecDeque;
@@ -10,6 +13,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use futures::{FutureExt as _, StreamExt as _, stream};
 use hansa_config::schema;
+use tokio::sync::watch;
 
 use super::*;
 use crate::upstream::local::{Devices, LocalUpstream};
@@ -35,6 +39,10 @@ enum Fate {
 #[derive(Default)]
 struct Fates {
     next: Mutex<VecDeque<Fate>>,
+    /// Upstreams with a long line.
+    full: Mutex<Vec<&'static str>>,
+    /// Whether upstreams have fallen silent.
+    silent: watch::Sender<bool>,
     asked: Mutex<Vec<(String, Arc<GenerateRequest>)>>,
 }
 
@@ -94,7 +102,18 @@ impl Upstream for Mortal {
         if !self.exact {
             status.numerics.clear();
         }
+        let full = self.fates.full.lock().unwrap();
+        if full.iter().any(|name| *name == self.name) {
+            status.waiting = 100;
+        }
         status
+    }
+
+    fn silence(&self) -> Option<BoxFuture<'static, ()>> {
+        let mut silent = self.fates.silent.subscribe();
+        Some(Box::pin(async move {
+            let _ = silent.wait_for(|silent| *silent).await;
+        }))
     }
 
     fn drain(&self, grace: Duration) {

@@ -2,8 +2,9 @@
 
 use std::fmt::Write as _;
 
-use super::{escaped, summary_row, table};
+use super::summary_row;
 use crate::report::Report;
+use crate::report::markup::{escaped, table};
 use crate::report::table::{cached_of, energy_of};
 
 /// Sites, models, tenants, stages and forms, where there is more than one.
@@ -130,6 +131,36 @@ pub(super) fn probes(report: &Report, page: &mut String) -> std::fmt::Result {
         times(probes.slowdown_p99),
         probes.beside.failed
     )
+}
+
+/// What users felt of each fault, until the next one began.
+pub(super) fn faults(report: &Report, page: &mut String) -> std::fmt::Result {
+    if report.faults.is_empty() {
+        return Ok(());
+    }
+    page.push_str("<h2>Faults, and what users felt until the next one</h2>\n");
+    let head = [
+        "",
+        "requests",
+        "failed",
+        "served again, ms",
+        "last failed, ms",
+        "longest ttft, ms",
+        "longest gap, ms",
+    ];
+    let rows = report.faults.iter().map(|felt| {
+        let again = felt.served_again_ms;
+        vec![
+            felt.fault.clone(),
+            felt.requests.to_string(),
+            felt.failed.to_string(),
+            again.map_or("never".to_owned(), |ms| format!("{ms:.1}")),
+            format!("{:.1}", felt.last_failed_ms),
+            format!("{:.1}", felt.slowest_ttft_ms),
+            format!("{:.1}", felt.longest_gap_ms),
+        ]
+    });
+    table(page, &head, rows)
 }
 
 /// How the server's metrics were read.

@@ -7,13 +7,14 @@ use std::fmt::Write as _;
 use std::io::{self, Write};
 
 use super::charts::{Chart, plot};
+use super::markup::{escaped, table};
 use super::{Report, View, exit};
 use crate::stats::Summary;
 
 const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;max-width:900px;margin:2em auto;padding:0 1em;color:#222}\
 h1{font-size:1.5em}h2{font-size:1.1em;margin-top:1.8em;border-bottom:1px solid #ccc}\
 table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums;font-size:.9em}\
-th,td{text-align:right;padding:.2em .6em;border-bottom:1px solid #e4e4e4}th:first-child,td:first-child{text-align:left}\
+th,td{text-align:right;padding:.2em .6em;border-bottom:1px solid #e4e4e4}th:first-child,td:first-child,.w{text-align:left}\
 .verdict{padding:.6em 1em;border-left:6px solid;font-weight:600}.good{border-color:#009e73;background:#e8f6f1}\
 .bad{border-color:#d55e00;background:#fdf0e7}figure{margin:1em 0}figcaption{font-size:.85em;color:#555}\
 .still svg{width:100%;height:auto}.key{display:inline-block;font-size:.75em;border-left:1.5em solid;padding:0 .4em;margin:.1em .6em .1em 0;line-height:.6em}.plot{display:none}.live .plot{display:block}.live .still{display:none}dt{font-weight:600}dd{margin:0 0 .4em 1.5em;font-size:.9em}\
@@ -71,6 +72,7 @@ fn body(report: &Report, charts: &[Chart], page: &mut String) -> std::fmt::Resul
     beside::groups(report, page)?;
     beside::extras(report, page)?;
     beside::probes(report, page)?;
+    beside::faults(report, page)?;
     beside::server(report, page)?;
     failures(report, page)?;
     beside::client(report, page)?;
@@ -250,42 +252,6 @@ fn definitions(report: &Report, page: &mut String) -> std::fmt::Result {
             .to_vec()
     });
     table(page, &["here", "vllm bench", "aiperf", "guidellm"], rows)
-}
-
-fn table(
-    page: &mut String,
-    head: &[&str],
-    rows: impl Iterator<Item = Vec<String>>,
-) -> std::fmt::Result {
-    page.push_str("<table>");
-    if head.iter().any(|name| !name.is_empty()) {
-        page.push_str("<tr>");
-        head.iter()
-            .try_for_each(|name| write!(page, "<th>{name}</th>"))?;
-        page.push_str("</tr>");
-    }
-    for row in rows {
-        page.push_str("\n<tr>");
-        row.iter()
-            .try_for_each(|cell| write!(page, "<td>{}</td>", escaped(cell)))?;
-        page.push_str("</tr>");
-    }
-    page.push_str("</table>\n");
-    Ok(())
-}
-
-fn escaped(text: &str) -> String {
-    let mut safe = String::with_capacity(text.len());
-    for letter in text.chars() {
-        match letter {
-            '&' => safe.push_str("&amp;"),
-            '<' => safe.push_str("&lt;"),
-            '>' => safe.push_str("&gt;"),
-            '"' => safe.push_str("&quot;"),
-            other => safe.push(other),
-        }
-    }
-    safe
 }
 
 #[cfg(test)]

@@ -172,20 +172,21 @@ fn at_80_percent_routing_by_cost_beats_turns_and_load_by_30_percent() {
 }
 
 #[test]
-fn status_two_seconds_old_is_still_better_than_chance_or_load() {
+fn status_two_seconds_old_makes_no_herds_and_still_beats_all_others() {
     let report = europe(|text| {
         text.replace("status_period = \"100ms\"", "status_period = \"2s\"")
             .replace(
                 "\"cost\", \"round_robin\", \"least_load\"",
-                "\"cost\", \"weighted\", \"least_load\"",
+                "\"cost\", \"round_robin\", \"least_load\", \"weighted\"",
             )
     });
-    let [cost, chance, load] = report.policies.as_slice() else {
+    let [cost, turns, load, chance] = report.policies.as_slice() else {
         panic!("{}", report.text())
     };
     let p95 = |policy: &PolicyReport| policy.ttft_ms.p95;
-    assert!(p95(cost) < 0.7 * p95(chance), "{}", report.text());
-    assert!(p95(cost) < 0.9 * p95(load), "{}", report.text());
+    let others = p95(turns).min(p95(load)).min(p95(chance));
+    assert!(p95(cost) < 0.7 * others, "{}", report.text());
+    assert!(cost.herding.peak_over_mean < 3.0, "{}", report.text());
     // Who draws blindly sends no herds, and that is what the measure says.
     assert!(chance.herding.peak_over_mean < 2.0, "{}", report.text());
     assert!(

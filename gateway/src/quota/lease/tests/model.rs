@@ -90,8 +90,13 @@ impl World {
             self.check();
         }
         let admitted = self.store.posted() + self.lost + self.running();
+        // Where all goes wrong at once, gateways are cut off for most of the time in some worlds.
+        let least = match self.faults {
+            Faults::All => GRANTED / 10,
+            Faults::None | Faults::Late => GRANTED / 4,
+        };
         assert!(
-            admitted > GRANTED / 4,
+            admitted > least,
             "seed {}: hardly anything was admitted ({admitted})",
             self.seed
         );
@@ -373,8 +378,9 @@ impl World {
     fn check(&self) {
         let seed = self.seed;
         for (subject, (pool, size)) in &self.store.pools {
-            // Requests at once have no record of an excess: after a cut the pool is fuller than full until they end.
-            let checked = subject.kind == Kind::Allocation || self.faults != Faults::All;
+            // Requests at once have no record of an excess. After a cut, or where the answer to an enlistment was lost and
+            // it stands beside the next one until its ttl is over, the pool is fuller than full: nobody is lent anything.
+            let checked = subject.kind == Kind::Allocation || self.faults == Faults::None;
             assert!(
                 !checked || pool.holds_l1(*size),
                 "seed {seed}: L1 of {subject:?}: {pool:?}"

@@ -8,7 +8,7 @@ use crate::upstream::UpstreamErrorKind::{
     Cancelled, Internal, NoSiteAllowed, NotReady, Overloaded, ShuttingDown, Unreachable,
 };
 
-fn at(sites: &[&str]) -> Arc<Wishes> {
+pub(super) fn at(sites: &[&str]) -> Arc<Wishes> {
     let sites: Vec<String> = sites.iter().map(|site| (*site).to_owned()).collect();
     let rules = Rules {
         sites: allow_list(&sites),

@@ -1,0 +1,265 @@
+//! One decision: who may serve, what each would cost, who does, and the record of it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::candidate::Candidate;
+use super::cost::Load;
+use super::decision::{Attempt, Decision, Filtered, Reason, Scored};
+use super::health::Standing;
+use super::load::{Credit, Work};
+use super::means::Means;
+use super::options::Policy;
+use super::policy::Eligible;
+use super::{Ask, OUTPUT_TOKENS, Placement, Router, Ticket, Unplaced};
+use crate::limits::DECISION_BEST_MAX;
+
+impl Router {
+    /// Picks who serves `ask` and counts it as sent there.
+    ///
+    /// # Errors
+    /// [`Unplaced`] where nobody may.
+    pub fn place(&mut self, ask: &Ask<'_>, now: Duration) -> Result<Placement, Unplaced> {
+        let filtered = self.consider(ask, now);
+        let session = ask.session.and_then(|s| self.prefixes.holders(s).next());
+        let pick = self.models.get_mut(ask.model).and_then(|model| {
+            if self.eligible.is_empty() {
+                return None;
+            }
+            let (options, draw) = (&self.options, &mut self.draw);
+            let place = model.habit.pick(options, &self.eligible, session, draw);
+            self.eligible.get(place).copied()
+        });
+        let decision = Arc::new(self.decision(ask, pick.as_ref(), filtered, now));
+        let Some(pick) = pick else {
+            return Err(Unplaced(decision));
+        };
+        Ok(Placement {
+            candidate: pick.id,
+            ticket: self.send(ask, &pick, now),
+            decision,
+        })
+    }
+
+    /// Fills `eligible` with those who may serve and counts the others.
+    fn consider(&mut self, ask: &Ask<'_>, now: Duration) -> Filtered {
+        let mut filtered = Filtered::default();
+        self.eligible.clear();
+        let Some(model) = self.models.get(ask.model) else {
+            return filtered;
+        };
+        self.depths.resize(self.candidates.len(), 0);
+        self.prefixes.depths(ask.blocks, &mut self.depths);
+        let unseen = model.load(ask, 0);
+        for id in &model.candidates {
+            let Some(candidate) = self.candidates.get(id.index()) else {
+                continue;
+            };
+            let depth = self.depths.get(id.index()).copied().unwrap_or_default();
+            let load = match depth {
+                0 => unseen,
+                _ => model.load(ask, depth),
+            };
+            match self.judge(candidate, &load, ask, now) {
+                Ok(eligible) => self.eligible.push(eligible),
+                Err(reason) => filtered.count(reason),
+            }
+        }
+        if !self.are_alike() {
+            self.prefer_the_best(&mut filtered);
+        }
+        self.foresee(ask, now);
+        filtered
+    }
+
+    /// Whether those who may serve differ in cost alone, as they do most of the time.
+    fn are_alike(&self) -> bool {
+        let kind = |e: &Eligible| (e.silent, e.to_the_end, e.late, e.own);
+        let mut kinds = self.eligible.iter().map(kind);
+        let first = kinds.next();
+        kinds.all(|kind| Some(kind) == first)
+    }
+
+    /// Leaves out those whom no cost makes as good as others.
+    fn prefer_the_best(&mut self, filtered: &mut Filtered) {
+        self.prefer(filtered, Reason::Silent, |eligible| !eligible.silent);
+        // An answer that may outlast its candidate goes there only where no other has the time; most are shorter than they
+        // may be, and the rest goes on elsewhere.
+        self.prefer(filtered, Reason::Walltime, |eligible| eligible.to_the_end);
+        // No price, and no carbon, is worth an answer that comes too late.
+        self.prefer(filtered, Reason::Late, |eligible| !eligible.late);
+        self.prefer(filtered, Reason::NotOwn, |eligible| eligible.own);
+    }
+
+    /// Adds what others have likely sent to those who may serve since their figures were true.
+    fn foresee(&mut self, ask: &Ask<'_>, now: Duration) {
+        let Some(model) = self.models.get_mut(ask.model) else {
+            return;
+        };
+        if self.options.policy != Policy::Cost {
+            return;
+        }
+        if ask.attempt == Attempt::First {
+            model.crowd.note(&self.eligible, now);
+        }
+        model.crowd.foresee(&mut self.eligible);
+    }
+
+    /// Keeps those that are `good` alone, where there are any.
+    fn prefer(
+        &mut self,
+        filtered: &mut Filtered,
+        others: Reason,
+        good: impl Fn(&Eligible) -> bool,
+    ) {
+        if !self.eligible.iter().any(&good) {
+            return;
+        }
+        self.eligible.retain(|eligible| {
+            let stays = good(eligible);
+            if !stays {
+                filtered.count(others);
+            }
+            stays
+        });
+    }
+
+    /// A candidate's score, or why it may not serve.
+    fn judge(
+        &self,
+        candidate: &Candidate,
+        load: &Load,
+        ask: &Ask<'_>,
+        now: Duration,
+    ) -> Result<Eligible, Reason> {
+        if let Some(reason) = candidate.barred(ask) {
+            return Err(reason);
+        }
+        if ask.waits && candidate.is_full() {
+            return Err(Reason::Full);
+        }
+        let own = match (ask.allocation)(&candidate.facts) {
+            Means::Own => true,
+            Means::Any => false,
+            Means::Nothing => return Err(Reason::Allocation),
+        };
+        let ramp = match candidate.health.standing(now, &self.options.ejection) {
+            Standing::In(ramp) => ramp,
+            Standing::Probe => 1.0,
+            Standing::Out => return Err(Reason::Ejected),
+        };
+        if matches!(ask.attempt, Attempt::Retry | Attempt::Hedge)
+            && !self.budget_allows(candidate.budget, now)
+        {
+            return Err(Reason::Budget);
+        }
+        let terms = candidate.terms(load, &self.options, now, ramp);
+        let takes_s = terms.first_content() + terms.decode;
+        if candidate.ends_before(takes_s, now) {
+            return Err(Reason::Walltime);
+        }
+        let cached = load.prompt - load.uncached;
+        let longest = ask
+            .max_tokens
+            .map_or(load.output, f64::from)
+            .max(load.output);
+        let longest = terms.decode * longest / load.output.max(1.0);
+        let late = |left: Duration| takes_s > left.as_secs_f64();
+        let eligible = candidate.eligible(terms, load.prompt, cached, &self.options.home);
+        Ok(Eligible {
+            drift: candidate.drift(load, &terms, now),
+            own,
+            late: ask.time_left.is_some_and(late),
+            to_the_end: !candidate.ends_before(terms.first_content() + longest, now),
+            ..eligible
+        })
+    }
+
+    /// Counts the request as sent to the pick.
+    fn send(&mut self, ask: &Ask<'_>, pick: &Eligible, now: Duration) -> Ticket {
+        self.number += 1;
+        let bounds = &self.options.retry;
+        let candidate = self.candidates.get_mut(pick.id.index());
+        let uncached = pick.prompt - pick.cached;
+        let mut output = OUTPUT_TOKENS;
+        if let Some(model) = self.models.get_mut(ask.model) {
+            let load = model.load(ask, 0);
+            output = load.output * load.sequences;
+            model.prompt.learn(uncached);
+        }
+        let mut company = 0.0;
+        if let Some(candidate) = candidate {
+            candidate.health.sent(now, &self.options.ejection);
+            let work = Work {
+                sequences: ask.n,
+                prefill_tokens: uncached as u64,
+                kv_tokens: (pick.prompt + output) as u64,
+            };
+            let (number, at) = (self.number, now);
+            candidate.credits.sent(Credit { number, at, work });
+            company = candidate.company();
+            if let Some((_, budget)) = self.budgets.get_mut(candidate.budget) {
+                match ask.attempt {
+                    Attempt::First => budget.earn(bounds),
+                    Attempt::Retry | Attempt::Hedge => budget.spend(bounds, now),
+                    // Counting is next to no work, and the others are bounded by how many may be on their way at once.
+                    Attempt::Count | Attempt::Move | Attempt::Resume => {}
+                }
+            }
+        }
+        Ticket::new(pick, self.number, now, (ask.n, company))
+    }
+
+    fn decision(
+        &self,
+        ask: &Ask<'_>,
+        pick: Option<&Eligible>,
+        filtered: Filtered,
+        now: Duration,
+    ) -> Decision {
+        let (best, count) = cheapest(&self.eligible);
+        let best = best.iter().take(count);
+        Decision {
+            at: now,
+            attempt: ask.attempt,
+            policy: self.options.policy,
+            purpose: ask.rules.purpose,
+            pick: pick.and_then(|pick| self.scored(pick)),
+            best: best
+                .filter_map(|place| self.scored(self.eligible.get(*place)?))
+                .collect(),
+            eligible: u32::try_from(self.eligible.len()).unwrap_or(u32::MAX),
+            filtered,
+        }
+    }
+
+    fn scored(&self, eligible: &Eligible) -> Option<Scored> {
+        let facts = &self.candidates.get(eligible.id.index())?.facts;
+        Some(Scored {
+            site: Arc::clone(&facts.site),
+            node: Arc::clone(&facts.node),
+            cost: eligible.cost,
+            terms: eligible.terms,
+            cached_tokens: eligible.cached as u32,
+        })
+    }
+}
+
+/// Places of those with the lowest cost, lowest first, and how many there are. They are not sorted themselves: they are
+/// large, and few are asked for.
+fn cheapest(eligible: &[Eligible]) -> ([usize; DECISION_BEST_MAX], usize) {
+    let (mut best, mut count) = ([0; DECISION_BEST_MAX], 0);
+    let cost = |place: usize| eligible.get(place).map_or(f64::INFINITY, |e| e.cost);
+    let mut last = f64::INFINITY;
+    for (place, candidate) in eligible.iter().enumerate() {
+        if count == DECISION_BEST_MAX && candidate.cost >= last {
+            continue;
+        }
+        let at = best[..count].partition_point(|known| cost(*known) <= candidate.cost);
+        count = (count + 1).min(DECISION_BEST_MAX);
+        best[at..count].rotate_right(1);
+        best[at] = place;
+        last = cost(best[count - 1]);
+    }
+    (best, count)
+}
