@@ -8,10 +8,10 @@ use std::fmt;
 use std::sync::{PoisonError, RwLock};
 
 /// Metrics of one kind by what tells them apart.
-pub(super) struct Known<K, M>(RwLock<HashMap<Box<str>, Kinds<K, M>>>);
+pub(super) struct Known<K, M>(RwLock<ByName<K, M>>);
 
-/// Those of one name: a handful.
-type Kinds<K, M> = Vec<(K, M)>;
+/// Few kinds, so that looking through them beats hashing once more.
+type ByName<K, M> = HashMap<Box<str>, Vec<(K, M)>>;
 
 impl<K: Copy + Eq, M: Clone> Known<K, M> {
     /// The one of `name` and `kind`, which `make` names where it is new.

@@ -150,7 +150,7 @@ impl Decoder {
         let hansa = choice.hansa.filter(|_| self.ours).unwrap_or_default();
         let logprobs = hansa.logprobs.or(choice.logprobs);
         let logprobs = logprobs
-            .map(|logprobs| (*logprobs).read())
+            .map(|logprobs| logprobs.read())
             .transpose()
             .map_err(Fault::Nonsense)?;
         let (content, calls) = choice
