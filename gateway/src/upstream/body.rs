@@ -66,6 +66,12 @@ impl Body {
         self.prompt_bytes
     }
 
+    /// It as it came.
+    #[must_use]
+    pub const fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
     /// Bytes of it.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -212,6 +218,7 @@ impl From<Bytes> for Body {
 
 #[cfg(test)]
 mod tests {
+    use futures::FutureExt as _;
     use http_body_util::BodyExt as _;
     use proptest::prelude::*;
     use serde_json::Value;
@@ -220,7 +227,7 @@ mod tests {
     use crate::upstream::test_request;
 
     fn text(pieces: Pieces) -> String {
-        let whole = futures::executor::block_on(pieces.collect()).unwrap();
+        let whole = pieces.collect().now_or_never().unwrap().unwrap();
         String::from_utf8(whole.to_bytes().to_vec()).unwrap()
     }
 

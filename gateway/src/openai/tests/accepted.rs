@@ -65,7 +65,7 @@ async fn a_chat_arrives_as_it_was_meant() {
         asked.prompt,
         Prompt::Chat(messages.as_array().unwrap().clone().into())
     );
-    assert_eq!(asked.body, body.as_bytes());
+    assert_eq!(asked.body.bytes(), body.as_bytes());
     assert_eq!(
         (&*asked.id, &*asked.model, asked.endpoint),
         ("r1", "m", Endpoint::Chat)
