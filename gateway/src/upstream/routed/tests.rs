@@ -212,10 +212,11 @@ impl Outcome {
                     assert_eq!(before, None, "a choice that ends twice");
                 }
                 Ok(Event::Done(usage)) => {
-                    // What the caches of two engines held is no part of the answer.
-                    let cached_tokens = 0;
+                    // What the caches of two engines held, and how long they took, is no part of the answer.
+                    let (cached_tokens, gpu_us) = (0, None);
                     end = Some(Ok(crate::upstream::Usage {
                         cached_tokens,
+                        gpu_us,
                         ..usage
                     }));
                 }
