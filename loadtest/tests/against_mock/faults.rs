@@ -219,17 +219,18 @@ fn a_scenario_breaks_its_own_mock_and_says_what_was_felt() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("s.toml");
     let scenario = format!(
-        "[target]\nurl = \"http://{at}\"\n[run]\nrequests = 120\n[load]\nkind = \"constant\"\nrate = 60\n\
+        "[target]\nurl = \"http://{at}\"\n[run]\nrequests = 40\n[load]\nkind = \"constant\"\nrate = 20\n\
          [[model]]\nname = \"mock\"\n[output]\ntokens = 3\n\
          [[mock]]\nname = \"turku\"\nlisten = \"{at}\"\nstep = \"1ms\"\n\
-         [[fault]]\nkind = \"errors\"\nstatus = 503\nat = \"500ms\"\nfor = \"500ms\"\n"
+         [[fault]]\nkind = \"errors\"\nstatus = 503\nat = \"525ms\"\nfor = \"500ms\"\n"
     );
+    // The fault begins and ends between two requests, so that it does not matter how late a busy machine begins it.
     std::fs::write(&file, scenario).unwrap();
     let file = file.to_str().unwrap();
     let (code, said) = run(&format!("check --scenario {file}"));
     assert_eq!(code, Some(0), "{said}");
     assert!(
-        said.contains("fault     errors 503 at all, 0.5 s to 1 s"),
+        said.contains("fault     errors 503 at all, 0.525 s to 1.025 s"),
         "{said}"
     );
     let output = other(&["drive", "--scenario", file, "--json", "-"]);
