@@ -11,6 +11,8 @@ use crate::quota::lease::grantor::Seen;
 pub(super) struct Store {
     pub(super) pools: BTreeMap<Subject, (Pool, Size)>,
     pub(super) gateways: BTreeMap<Uuid, Listed>,
+    /// The lease that each life of a gateway began last.
+    runs: BTreeMap<Uuid, Uuid>,
     pub(super) clock: Seen,
     pub(super) away_until: Duration,
 }
@@ -36,9 +38,10 @@ impl Store {
         allocations.map(|(_, (pool, _))| pool.posted).sum()
     }
 
-    pub(super) fn enlist(&mut self, before: Option<Uuid>, holdings: &[Holding]) -> Uuid {
-        before.into_iter().for_each(|before| self.end(before));
+    pub(super) fn enlist(&mut self, run: Uuid, holdings: &[Holding]) -> Uuid {
         let id = Uuid::new_v4();
+        let before = self.runs.insert(run, id);
+        before.into_iter().for_each(|before| self.end(before));
         let mut listed = Listed {
             seen: self.clock.now,
             leases: BTreeMap::new(),

@@ -46,6 +46,16 @@ pub(super) async fn lives(
     Ok(())
 }
 
+/// The lease that `run` began last, whether it heard of that or not.
+pub(super) async fn lease_of(
+    transaction: &Transaction<'_>,
+    run: Uuid,
+) -> Result<Option<Uuid>, Error> {
+    let read = "SELECT gateway FROM hansa.run WHERE id = $1";
+    let rows = transaction.query_typed(read, &[(&run, Type::UUID)]).await?;
+    Ok(rows.first().map(|row| row.get(0)))
+}
+
 /// The life with the lease `gateway` is over, as far as anyone knows.
 pub(super) async fn ends(transaction: &Transaction<'_>, gateway: Uuid) -> Result<(), Error> {
     let end = "UPDATE hansa.run r SET ended_ms = c.now_ms, was_ended = true FROM hansa.clock c \

@@ -111,14 +111,16 @@ pub(super) fn called(note: &str) -> Option<(Uuid, Subject)> {
     Some((gateway, subject))
 }
 
-/// Ends the lease `before` of the life `run` and begins `gateway`'s with `holdings`.
+/// Ends the lease that the life `run` has, one whose beginning it never heard of among them, and begins `gateway`'s with
+/// `holdings`.
 pub(super) async fn enlist(
     client: &mut Client,
-    (run, before, gateway): (Uuid, Option<Uuid>, Uuid),
+    (run, gateway): (Uuid, Uuid),
     ttl: Duration,
     holdings: &BTreeMap<Subject, (Size, u64)>,
 ) -> Result<(), Error> {
     let transaction = client.transaction().await?;
+    let before = late::lease_of(&transaction, run).await?;
     if let Some(before) = before {
         lock(&transaction, before).await?;
     }

@@ -277,12 +277,7 @@ impl Worker {
         }
         let gateway = Uuid::new_v4();
         self.shared.asked.fetch_add(1, Ordering::Relaxed);
-        let enlist = leases::enlist(
-            &mut session.client,
-            (self.run, self.gateway, gateway),
-            self.ttl,
-            &held,
-        );
+        let enlist = leases::enlist(&mut session.client, (self.run, gateway), self.ttl, &held);
         within(STORE_ANSWER_MAX, enlist).await?;
         self.gateway = Some(gateway);
         self.stale = false;
