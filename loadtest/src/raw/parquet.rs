@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::io::{self, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -284,6 +285,12 @@ fn list(name: &str, element: Type) -> Result<TypePtr, ParquetError> {
 /// # Errors
 /// It is not whole, not of this program, or has a row that is no request.
 pub(super) fn read(file: File, path: &Path, run: &mut Run) -> Result<Tail, Problems> {
+    // The library panics over some damaged files instead of saying so.
+    let read = catch_unwind(AssertUnwindSafe(|| read_whole(file, path, run)));
+    read.unwrap_or_else(|_| Err(Problems::one(path, "is a damaged Parquet file".to_owned())))
+}
+
+fn read_whole(file: File, path: &Path, run: &mut Run) -> Result<Tail, Problems> {
     let one = |what: String| Problems::one(path, what);
     let broken = |error: ParquetError| one(format!("is no whole Parquet file: {error}"));
     let file = SerializedFileReader::new(file).map_err(broken)?;

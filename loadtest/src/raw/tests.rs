@@ -150,3 +150,26 @@ fn other_files_and_torn_ones_are_refused() {
         assert!(what.contains("is no whole Parquet file"), "{cut}: {what}");
     }
 }
+
+#[test]
+fn a_parquet_file_with_wrong_bytes_is_named_and_nothing_breaks() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = written(folder.path(), "whole.parquet", &[record()], None);
+    let whole = std::fs::read(path).unwrap();
+    let damaged = folder.path().join("damaged.parquet");
+    let mut refused = 0;
+    for at in 0..whole.len() {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 0xff;
+        std::fs::write(&damaged, bytes).unwrap();
+        if let Err(problems) = Run::load(&damaged) {
+            assert!(
+                problems.to_string().contains("damaged.parquet"),
+                "{at}: {problems}"
+            );
+            refused += 1;
+        }
+    }
+    // What is left is a text or a number that reads as another one.
+    assert!(refused > whole.len() / 2, "{refused} of {}", whole.len());
+}
