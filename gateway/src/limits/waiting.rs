@@ -11,7 +11,7 @@ pub const STATUS_PERIOD: Duration = Duration::from_millis(100);
 pub const STATUS_PERIOD_MAX: Duration = Duration::from_secs(1);
 
 /// Longest time without a word on a stream of status: where there is nothing to tell, a comment says that its server is
-/// there. Four a second cost nothing.
+/// there. Five a second cost nothing.
 pub const STATUS_BEAT: Duration = Duration::from_millis(200);
 
 /// Words that may be missing before a server is taken for silent, which is a second: a wide line that loses a packet is
