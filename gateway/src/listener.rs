@@ -10,10 +10,8 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -25,6 +23,7 @@ use crate::drain::{DrainWatch, Phase};
 use crate::layers::peer::Caller;
 use crate::limits;
 use crate::preface::{self, Version};
+use crate::stack::Stack;
 use crate::tls::Acceptor;
 
 /// Where connections come from.
@@ -74,7 +73,7 @@ pub struct Listener {
     drain: DrainWatch,
     tasks: TaskTracker,
     http: Arc<Http>,
-    service: Router,
+    service: Stack,
     tls: Option<Acceptor>,
     /// Time that a connection may stay open without a request once there was one.
     idle_max: Duration,
@@ -84,7 +83,7 @@ impl Listener {
     /// Serves `service`; every connection's task is in `tasks`.
     #[must_use]
     pub fn new(
-        service: Router,
+        service: impl Into<Stack>,
         options: ListenerOptions,
         drain: DrainWatch,
         tasks: TaskTracker,
@@ -95,7 +94,7 @@ impl Listener {
             drain,
             tasks,
             http,
-            service,
+            service: service.into(),
             tls: None,
             idle_max: limits::CONNECTION_IDLE_MAX,
         }
@@ -191,11 +190,7 @@ impl Listener {
             return;
         };
         let activity = Activity::default();
-        let service = CountedService::new(
-            TowerToHyperService::new(self.service.clone()),
-            activity.clone(),
-            caller,
-        );
+        let service = CountedService::new(self.service.clone(), activity.clone(), caller);
         let http = self.http.of(version);
         let mut connection = pin!(http.serve_connection_with_upgrades(TokioIo::new(io), service));
         tokio::select! {

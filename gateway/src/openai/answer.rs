@@ -177,10 +177,14 @@ fn body<'a>(head: &'a Head, choices: &'a [Collected], usage: Usage) -> Body<'a> 
     }
 }
 
+/// Bytes that most answers fit in.
+const ANSWER_BYTES: usize = 1024;
+
 /// A JSON answer.
 pub(crate) fn json(body: &impl Serialize) -> Response {
-    match serde_json::to_vec(body) {
-        Ok(json) => {
+    let mut json = Vec::with_capacity(ANSWER_BYTES);
+    match serde_json::to_writer(&mut json, body) {
+        Ok(()) => {
             let content_type = HeaderValue::from_static("application/json");
             ([(header::CONTENT_TYPE, content_type)], json).into_response()
         }

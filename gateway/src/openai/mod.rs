@@ -140,7 +140,11 @@ impl Api {
     }
 
     /// A request from its bytes to the beginning of its answer.
-    async fn serve(&self, endpoint: Endpoint, request: Request) -> Result<Response, ApiError> {
+    pub(crate) async fn serve(
+        &self,
+        endpoint: Endpoint,
+        request: Request,
+    ) -> Result<Response, ApiError> {
         let started = self.shared.clock.now();
         let said = Said::read(request.headers())?;
         let wishes = wishes::read(&request, &said)?;
