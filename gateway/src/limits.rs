@@ -331,6 +331,10 @@ pub const RESERVATIONS_MAX: usize = 65_536;
 /// Records in one commit of the ledger; a commit of them takes some 50 ms, in which the next ones gather.
 pub const COMMIT_RECORDS_MAX: usize = 4_096;
 
+/// Time for which records gather before a commit of the ledger: it takes some 0.3 ms of a processor however few they are.
+/// What a kill loses that no node of ours tells again is at most what ended in it and in the commit.
+pub const COMMIT_GATHER: Duration = Duration::from_millis(10);
+
 /// Bytes of the ledger's pages that are kept in memory: sums and settings of some 10,000 tenants.
 pub const LEDGER_CACHE_BYTES: usize = 32 << 20;
 

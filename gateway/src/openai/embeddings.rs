@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 use tokio_util::task::TaskTracker;
 
-use super::answer::json;
+use super::answer::{UsageExtension, json};
 use super::error::ApiError;
 use super::fault::ParamFault;
 use super::json::{self, Kind, Node, Object};
@@ -78,7 +78,10 @@ pub(super) async fn serve(State(api): State<Api>, request: Request) -> Result<Re
     };
     let numbers: usize = made.vectors.iter().map(Vec::len).sum();
     let asked = Arc::clone(&model);
-    let answered = api.off_loop(numbers, move |_| Ok(answer(&model, &made, ask.format)));
+    let told = told(made.usage, peer);
+    let answered = api.off_loop(numbers, move |_| {
+        Ok(answer(&model, &made.vectors, told, ask.format))
+    });
     let answered = answered.await?;
     Ok(match client {
         Some(client) => client.tell(answered, &asked),
@@ -137,20 +140,13 @@ async fn work(
     // Where nobody says what was done, the guard is dropped open, and keeps its debit.
     let (made, whole, broken) = made.ok_or(UpstreamErrorKind::TimedOut)?;
     match &made {
-        Ok(made) => held.settle(Spent::from(used(made)), whole),
+        Ok(made) => held.settle(Spent::from(made.usage), whole),
         Err(error) => match error.usage.filter(|used| !used.is_nothing()) {
             Some(used) => held.settle(Spent::from(used), broken),
             None => held.void(),
         },
     };
     made
-}
-
-fn used(made: &Embeddings) -> upstream::Usage {
-    upstream::Usage {
-        prompt_tokens: made.prompt_tokens,
-        ..upstream::Usage::default()
-    }
 }
 
 /// An error answer to a peer, which pays for what was used until then.
@@ -228,8 +224,19 @@ fn input(node: &Node<'_, '_>) -> Result<EmbedInput, ApiError> {
     }
 }
 
-fn answer(model: &str, made: &Embeddings, format: Format) -> Response {
-    let data = made.vectors.iter().zip(0..);
+/// What whoever asked is told of what it took: a peer, which pays for it, the device's time too.
+fn told(used: upstream::Usage, peer: bool) -> Usage {
+    let tokens = used.prompt_tokens;
+    let gpu_us = used.gpu_us.filter(|_| peer);
+    Usage {
+        prompt_tokens: tokens,
+        total_tokens: tokens,
+        hansa: UsageExtension::of(&upstream::Usage { gpu_us, ..used }),
+    }
+}
+
+fn answer(model: &str, vectors: &[Vec<f32>], usage: Usage, format: Format) -> Response {
+    let data = vectors.iter().zip(0..);
     let data = data.map(|(vector, index)| Embedding {
         object: "embedding",
         index,
@@ -242,10 +249,7 @@ fn answer(model: &str, made: &Embeddings, format: Format) -> Response {
         object: "list",
         data: data.collect(),
         model,
-        usage: Usage {
-            prompt_tokens: made.prompt_tokens,
-            total_tokens: made.prompt_tokens,
-        },
+        usage,
     })
 }
 
@@ -280,4 +284,6 @@ enum Written<'a> {
 struct Usage {
     prompt_tokens: u32,
     total_tokens: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hansa: Option<UsageExtension>,
 }

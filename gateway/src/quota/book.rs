@@ -172,7 +172,9 @@ impl Book {
             self.forget(&before, &id);
         }
         let of_tenant = self.granted.entry(Arc::clone(&grant.tenant));
-        of_tenant.or_default().push(Arc::clone(&id));
+        // Most have one.
+        let ids = of_tenant.or_insert_with(|| Vec::with_capacity(1));
+        ids.push(Arc::clone(&id));
         if let Some(allocation) = self.allocations.get_mut(&id) {
             return allocation.change(grant);
         }

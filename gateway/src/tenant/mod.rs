@@ -48,8 +48,8 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct Configured {
-    tenants: Vec<TenantDocument>,
-    keys: Vec<KeyDocument>,
+    tenants: Vec<Arc<TenantDocument>>,
+    keys: Vec<Arc<KeyDocument>>,
     allocations: Vec<Arc<str>>,
     retention_days: Option<u32>,
 }
@@ -102,8 +102,12 @@ impl Tenants {
     /// [`TenantError`], where they do not fit together.
     pub fn open(config: &Config, quota: Quota) -> Result<Self, TenantError> {
         let configured = Configured {
-            tenants: config.tenants.iter().map(TenantDocument::from).collect(),
-            keys: config.keys.iter().map(KeyDocument::from).collect(),
+            tenants: (config.tenants.iter())
+                .map(|tenant| Arc::new(TenantDocument::from(tenant)))
+                .collect(),
+            keys: (config.keys.iter())
+                .map(|key| Arc::new(KeyDocument::from(key)))
+                .collect(),
             allocations: (config.allocations.iter())
                 .map(|allocation| allocation.id.as_str().into())
                 .collect(),
@@ -297,11 +301,12 @@ impl Tenants {
     /// The directory of config and ledger, as it would be after `change`.
     fn read(&self, change: Option<&Change>) -> Result<Directory, TenantError> {
         let configured = &self.shared.configured;
-        let mut tenants = self.stored(Kind::Tenant, change)?;
-        tenants.extend(configured.tenants.iter().cloned());
-        let mut keys = self.stored(Kind::Key, change)?;
-        keys.extend(configured.keys.iter().cloned());
-        Ok(Directory::new(tenants, keys)?)
+        let tenants = self.stored(Kind::Tenant, change)?.into_iter().map(Arc::new);
+        let keys = self.stored(Kind::Key, change)?.into_iter().map(Arc::new);
+        Ok(Directory::new(
+            tenants.chain(configured.tenants.iter().cloned()),
+            keys.chain(configured.keys.iter().cloned()),
+        )?)
     }
 
     fn stored<T: serde::de::DeserializeOwned>(
@@ -322,8 +327,8 @@ impl Tenants {
     fn refuse_configured(&self, kind: Kind, id: &str) -> Result<(), TenantError> {
         let configured = &self.shared.configured;
         let is_configured = match kind {
-            Kind::Tenant => configured.tenants.iter().any(|tenant| tenant.id == id),
-            Kind::Key => configured.keys.iter().any(|key| key.id == id),
+            Kind::Tenant => configured.tenants.iter().any(|tenant| *tenant.id == *id),
+            Kind::Key => configured.keys.iter().any(|key| *key.id == *id),
             Kind::Allocation => configured.allocations.iter().any(|found| **found == *id),
             Kind::Record => false,
         };

@@ -132,10 +132,52 @@ async fn vectors_are_charged_with_what_whoever_made_them_says() {
 }
 
 #[tokio::test]
+async fn what_vectors_took_of_a_device_and_of_energy_comes_through_hops_into_records() {
+    let mut config = node();
+    embeds(&mut config.models[0]);
+    config.energy.millijoules_per_token = Some(500);
+    config.energy.grams_per_kwh = Some(360);
+    let node = Server::start(config).await;
+    let site = Server::start(gateway(vec![ours("node", node.clients)])).await;
+    let before = ours("site", site.clients);
+    let edge = quota::Server::start(|config| {
+        config.models.clear();
+        config.nodes = vec![before];
+        config.peer.secret_file = Some(secret("the-secret-of-all-peers"));
+        config.allocations = vec![
+            allocation("seconds", Currency::GpuSeconds, 1_000),
+            allocation("energy", Currency::Joules, 1_000),
+        ];
+    })
+    .await;
+    // Two passes of 50 ms; 32 tokens of a prompt, each a tenth of 0.5 J.
+    let body = texts(2).to_string();
+    let asks = request("POST", "/v1/embeddings", edge.key.reveal(), &body);
+    let answer = exchange(edge.clients, &asks).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let told = json!({"joules": 1.6, "grams": 0.00016});
+    assert_eq!(answer.json()["usage"]["hansa"], told);
+    assert_eq!(edge.settled("energy").await["posted"], 1_600);
+    let seconds = edge.settled("seconds").await["posted"].as_u64().unwrap();
+    assert!(seconds >= 100_000, "{seconds} us");
+    let page = quota::admin(&edge, "GET", "records", edge.key.reveal(), &json!({})).await;
+    let record = &page.json()["data"][0];
+    assert_eq!(record["amounts"]["millijoules"], 1_600, "{record}");
+    assert_eq!(record["amounts"]["gpu_us"], seconds, "{record}");
+    assert_eq!(record["micrograms"], 160, "{record}");
+    edge.stop().await;
+    site.stop().await;
+    node.stop().await;
+}
+
+#[tokio::test]
 async fn a_client_that_leaves_is_charged_with_the_passes_that_were_made_for_it() {
     let server = quota::Server::start(|config| {
         embeds(&mut config.models[0]);
-        config.allocations = vec![allocation("any", Currency::Tokens, 1_000_000)];
+        config.allocations = vec![
+            allocation("any", Currency::Tokens, 1_000_000),
+            allocation("seconds", Currency::GpuSeconds, 1_000),
+        ];
     })
     .await;
     let first = begin(server.clients, &server.key, 40).await;
@@ -153,6 +195,12 @@ async fn a_client_that_leaves_is_charged_with_the_passes_that_were_made_for_it()
         server.metric("hansa_engine_prefill_tokens_total").await
     );
     assert!((16..40 * 16).contains(&charged), "{charged}");
+    // Sixteen tokens a pass, which takes 50 ms at least.
+    let seconds = server.settled("seconds").await["posted"].as_u64().unwrap();
+    assert!(
+        seconds >= charged / 16 * 50_000,
+        "{seconds} us of {charged}"
+    );
     // Whoever stays pays for all of it.
     let asks = request(
         "POST",
