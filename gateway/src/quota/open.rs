@@ -31,7 +31,12 @@ use crate::tls::{self, TlsError};
 /// [`OpenError`] of a ledger that cannot be used; it is never started empty in its place.
 pub fn open(config: &Config, clock: &Clock) -> Result<Quota, OpenError> {
     let (ledger, lessor) = keeper(&config.quota, clock)?;
-    let mut book = Book::default();
+    let of_tenants = config.tenants.iter().map(|tenant| &tenant.rates);
+    let of_keys = config.keys.iter().map(|key| &key.rates);
+    let rates = of_tenants
+        .chain(of_keys)
+        .filter(|rates| !limits(rates).is_empty());
+    let mut book = Book::with_room(config.allocations.len(), rates.count());
     for rate in &config.rates {
         let scope = match rate.site.is_empty() {
             true => Scope::Model(rate.model.as_str().into()),

@@ -90,6 +90,8 @@ impl Directory {
                 directory.known(organisation)?;
             }
         }
+        let keys = keys.into_iter();
+        directory.by_digest.reserve(keys.size_hint().0);
         for key in keys {
             directory.add_key(key)?;
         }
