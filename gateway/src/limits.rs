@@ -48,6 +48,18 @@ pub const HEADERS_MAX: usize = 100;
 /// nested proxies reach 32 KiB; a client that does not read holds no more than this before its stream pauses.
 pub const H1_BUFFER_BYTES_MAX: usize = 64 << 10;
 
+/// Headers of an answer, as many as hyper takes of a request.
+pub const H1_HEADERS_MAX: usize = 100;
+
+/// Bytes that are read at once from a connection over HTTP/1.1, on the stack: some dozen events that came together.
+pub const H1_READ_BYTES: usize = 16 << 10;
+
+/// Bytes for the head of a request that we send: most fit with their key and the headers of a trace.
+pub const H1_REQUEST_HEAD_BYTES: usize = 512;
+
+/// Bytes of extensions and trailers around the chunks of one answer; honest servers send none.
+pub const CHUNK_EXTRAS_BYTES_MAX: usize = 16 << 10;
+
 /// Bytes of a decoded HTTP/2 header list; as for HTTP/1.
 pub const H2_HEADER_LIST_BYTES_MAX: u32 = 64 << 10;
 
