@@ -21,6 +21,8 @@ pub struct EmbedRequest {
     pub deadline: Option<Duration>,
     /// Servers of ours that the request has crossed.
     pub hops: u8,
+    /// What keeps its usage findable for whoever pays, opaque to all others.
+    pub charge: Option<Arc<str>>,
     /// Where it may go.
     pub wishes: Arc<Wishes>,
     /// What it is paid from, where that has a say in its way.

@@ -155,6 +155,7 @@ mod tests {
             dimensions: None,
             deadline: None,
             hops: 0,
+            charge: None,
             wishes: Arc::default(),
             purse: None,
         }

@@ -172,7 +172,6 @@ fn a_key_that_was_revoked_is_so_from_the_answer_on_whatever_happens_then() {
 }
 
 #[test]
-#[expect(clippy::print_stderr, reason = "a long run says how far it is")]
 fn a_server_that_is_killed_under_load_loses_and_doubles_nothing_that_was_settled() {
     let kills = std::env::var("HANSA_SOAK_KILLS");
     let kills = kills.map_or(KILLS, |text| text.parse().unwrap());

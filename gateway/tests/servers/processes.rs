@@ -29,7 +29,6 @@ fn sample(variable: &str, few: u64) -> u64 {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[expect(clippy::print_stderr, reason = "a long run says what it saw")]
 async fn a_thousand_parallel_requests_at_three_gateways_get_a_budget_for_ten_exactly() {
     let mut members = Members::start(3, 6_000, SIMULATED).await;
     let (runs, mut late) = (sample("HANSA_SOAK_BUDGETS", BUDGETS.into()), 0);
@@ -80,7 +79,6 @@ async fn spend_the_rest(members: &Members, mut left: u64) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[expect(clippy::print_stderr, reason = "a long run says how far it is")]
 async fn gateways_that_are_killed_under_load_lose_nothing_that_was_settled() {
     let kills = sample("HANSA_SOAK_GATEWAY_KILLS", KILLS);
     let mut done = 0;

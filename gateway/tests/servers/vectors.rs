@@ -11,7 +11,9 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use crate::exact::gateway_with_ledger;
 use crate::harness::{Mock, PATIENCE, Server, exchange, foreign, gateway, node, ours, secret};
+use crate::process::Process;
 use crate::quota::{self, allocation, request};
 
 /// Makes `model` one that makes vectors, two texts of eight tokens in a pass of some time.
@@ -41,6 +43,12 @@ fn embedded(metrics: &str) -> u64 {
     let line = lines.find(|line| line.starts_with("hansa_engine_prefill_tokens_total"));
     line.and_then(|line| line.rsplit(' ').next()?.parse().ok())
         .unwrap_or(0)
+}
+
+/// Tokens for which `node` has made vectors.
+async fn made(node: &Server) -> u64 {
+    let asks = "GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+    embedded(&exchange(node.operators, asks).await.body)
 }
 
 async fn until_embedded(server: &Server, tokens: u64) {
@@ -233,18 +241,34 @@ async fn a_node_tells_what_it_had_made_for_a_client_that_left_its_gateway() {
     let charged = edge.settled("any").await["posted"].as_u64().unwrap();
     node.wait_for_metric(r#"hansa_engine_running{model="sim"} 0"#)
         .await;
-    let made = async {
-        let mut made = 0;
-        let seen = std::sync::Mutex::new(&mut made);
-        let read = |answer: &crate::harness::Answer| {
-            **seen.lock().unwrap() = embedded(&answer.body);
-            true
-        };
-        node.wait_for("/metrics", read).await;
-        made
-    };
-    assert_eq!(charged, timeout(PATIENCE, made).await.unwrap());
+    assert_eq!(charged, made(&node).await);
     assert!((32..80 * 16).contains(&charged), "{charged}");
     assert_eq!(edge.stop().await, Drained::InOrder);
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn what_a_node_made_for_a_gateway_that_was_killed_is_charged_by_its_next_life() {
+    let mut config = node();
+    embeds(&mut config.models[0]);
+    let node = Server::start(config).await;
+    let (folder, key) = (tempfile::tempdir().unwrap(), Secret::new());
+    let config = gateway_with_ledger(folder.path(), node.clients, &key);
+    let first = Process::start(&config);
+    first.until_ready(&key).await;
+    let _stream = begin(first.clients, &key, 40).await;
+    until_embedded(&node, 32).await;
+    first.kill();
+    node.wait_for_metric(r#"hansa_engine_running{model="sim"} 0"#)
+        .await;
+    let owed = made(&node).await;
+    let next = Process::start(&config);
+    let settled = async {
+        while next.get("/v1/usage", &key).await.json()["allocations"][0]["posted"] != owed {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, settled).await.unwrap();
+    next.stop();
     node.stop().await;
 }
