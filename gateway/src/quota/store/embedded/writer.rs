@@ -52,20 +52,26 @@ impl Writer {
 
     /// Tells those who wait.
     fn settle(&self, batch: &mut Vec<Work>) {
+        let mut records = 0;
         for work in batch.drain(..) {
             match work {
-                Work::Append(_) => {
-                    self.shared.unsettled.fetch_sub(1, Ordering::AcqRel);
-                }
+                Work::Append(_) => records += 1,
                 Work::Change(_, done)
                 | Work::Revise(_, done)
                 | Work::Note(_, done)
                 | Work::Flush(done) => {
+                    // What came before is settled when this is heard.
+                    self.settled(std::mem::take(&mut records));
                     // One who no longer waits needs no word.
                     let _ = done.try_send(());
                 }
             }
         }
+        self.settled(records);
+    }
+
+    fn settled(&self, records: usize) {
+        self.shared.unsettled.fetch_sub(records, Ordering::AcqRel);
     }
 }
 
