@@ -17,6 +17,7 @@ pub mod layers;
 pub mod limits;
 pub mod listener;
 pub mod openai;
+mod preface;
 pub mod quota;
 pub mod route;
 pub mod serve;

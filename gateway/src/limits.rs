@@ -50,6 +50,9 @@ pub const HEADERS_MAX: usize = 100;
 /// nested proxies reach 32 KiB; a client that does not read holds no more than this before its stream pauses.
 pub const H1_BUFFER_BYTES_MAX: usize = 64 << 10;
 
+/// Bytes that are read of a new connection to tell which HTTP it speaks: most first requests are there whole.
+pub const FIRST_READ_BYTES: usize = 4 << 10;
+
 /// Headers of an answer, as many as hyper takes of a request.
 pub const H1_HEADERS_MAX: usize = 100;
 

@@ -24,6 +24,7 @@ use crate::connection::{Activity, CountedService, StallGuard, TrackedExecutor};
 use crate::drain::{DrainWatch, Phase};
 use crate::layers::peer::Caller;
 use crate::limits;
+use crate::preface::{self, Version};
 use crate::tls::Acceptor;
 
 /// Where connections come from.
@@ -72,7 +73,7 @@ pub struct Listener {
     options: ListenerOptions,
     drain: DrainWatch,
     tasks: TaskTracker,
-    http: Arc<auto::Builder<TrackedExecutor>>,
+    http: Arc<Http>,
     service: Router,
     tls: Option<Acceptor>,
     /// Time that a connection may stay open without a request once there was one.
@@ -88,7 +89,7 @@ impl Listener {
         drain: DrainWatch,
         tasks: TaskTracker,
     ) -> Self {
-        let http = Arc::new(http_builder(&options, &tasks));
+        let http = Arc::new(Http::from(http_builder(&options, &tasks)));
         Self {
             options,
             drain,
@@ -107,7 +108,7 @@ impl Listener {
         http.http2()
             .keep_alive_interval(limits::LINK_PING_INTERVAL)
             .keep_alive_timeout(limits::LINK_PING_TIMEOUT);
-        self.http = Arc::new(http);
+        self.http = Arc::new(Http::from(http));
         self.idle_max = Duration::MAX;
         self
     }
@@ -180,15 +181,23 @@ impl Listener {
     where
         Io: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
+        let io = StallGuard::new(io, self.options.write_timeout);
+        let header_timeout = self.options.header_timeout;
+        let begun = tokio::select! {
+            begun = timeout(header_timeout, preface::read(io)) => begun,
+            () = self.drain.reached(Phase::Draining) => return,
+        };
+        let Ok(Ok((version, io))) = begun else {
+            return;
+        };
         let activity = Activity::default();
-        let io = TokioIo::new(StallGuard::new(io, self.options.write_timeout));
         let service = CountedService::new(
             TowerToHyperService::new(self.service.clone()),
             activity.clone(),
             caller,
         );
-        let mut connection = pin!(self.http.serve_connection_with_upgrades(io, service));
-        let header_timeout = self.options.header_timeout;
+        let http = self.http.of(version);
+        let mut connection = pin!(http.serve_connection_with_upgrades(TokioIo::new(io), service));
         tokio::select! {
             // What becomes of its requests is looked at after it has moved.
             biased;
@@ -204,6 +213,31 @@ impl Listener {
             // in flight hyper closes after the last answer, and a slow reader has the rest of the grace period.
             () = sleep(limits::CLOSE_LINGER), if idle => {}
             () = self.drain.reached(Phase::Closed) => {}
+        }
+    }
+}
+
+/// One builder for each version that a client may speak.
+#[derive(Debug)]
+struct Http {
+    one: auto::Builder<TrackedExecutor>,
+    two: auto::Builder<TrackedExecutor>,
+}
+
+impl Http {
+    const fn of(&self, version: Version) -> &auto::Builder<TrackedExecutor> {
+        match version {
+            Version::One => &self.one,
+            Version::Two => &self.two,
+        }
+    }
+}
+
+impl From<auto::Builder<TrackedExecutor>> for Http {
+    fn from(both: auto::Builder<TrackedExecutor>) -> Self {
+        Self {
+            one: both.clone().http1_only(),
+            two: both.http2_only(),
         }
     }
 }
