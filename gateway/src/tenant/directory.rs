@@ -175,11 +175,12 @@ impl Directory {
         tenants.chain(keys)
     }
 
-    pub(super) fn has(&self, scope: &Scope) -> bool {
+    /// The bounds of a tenant or a key; `None` where there is none of that id.
+    pub(super) fn limits(&self, scope: &Scope) -> Option<Limits> {
         match scope {
-            Scope::Tenant(id) => self.tenants.contains_key(id),
-            Scope::Key(id) => self.keys.contains_key(id),
-            Scope::Model(_) | Scope::Site(_) => true,
+            Scope::Tenant(id) => self.tenants.get(id).map(|tenant| tenant.limits),
+            Scope::Key(id) => self.keys.get(id).map(|key| key.limits),
+            Scope::Model(_) | Scope::Site(_) => None,
         }
     }
 

@@ -157,13 +157,11 @@ impl Tenants {
     pub fn refresh(&self) -> Result<(), TenantError> {
         let one_at_a_time = self.shared.changing.lock();
         let _changing = one_at_a_time.unwrap_or_else(PoisonError::into_inner);
-        let before = self.directory();
         let directory = self.read(None)?;
         let grants = self.stored::<Grant>(Kind::Allocation, None)?;
         for grant in &grants {
             self.refuse_configured(Kind::Allocation, &grant.id)?;
         }
-        self.drop_limits(&before, &directory);
         self.put(directory);
         let configured = self.shared.configured.allocations.iter().cloned();
         let stored = grants.iter().map(|grant| Arc::clone(&grant.id));
@@ -270,10 +268,8 @@ impl Tenants {
         if change.kind == Kind::Allocation {
             return self.change_allocation(change);
         }
-        let before = self.directory();
         let directory = self.read(Some(&change))?;
         self.shared.quota.ledger().change(change)?;
-        self.drop_limits(&before, &directory);
         self.put(directory);
         Ok(())
     }
@@ -339,25 +335,26 @@ impl Tenants {
         Err(TenantError::Configured { kind, id })
     }
 
-    /// Takes away the bounds of those that are no longer there.
-    fn drop_limits(&self, before: &Directory, after: &Directory) {
-        let gone = before.scopes().filter(|(scope, _)| !after.has(scope));
-        self.set_limits(gone.map(|(scope, _)| (scope, Limits::default())));
-    }
-
+    /// Puts a directory in force. The book is told what differs and no more: requests wait for it meanwhile.
     fn put(&self, directory: Directory) {
-        self.set_limits(directory.scopes());
-        self.shared.directory.store(Arc::new(directory));
-    }
-
-    fn set_limits(&self, all: impl Iterator<Item = (Scope, Limits)>) {
+        let before = self.directory();
+        let gone = before.scopes().filter_map(|(scope, _)| {
+            let is_gone = directory.limits(&scope).is_none();
+            is_gone.then(|| (scope, Limits::default()))
+        });
+        let others = directory.scopes().filter(|(scope, limits)| {
+            let known = before.limits(scope).unwrap_or_default();
+            known != *limits
+        });
+        let changed: Vec<(Scope, Limits)> = gone.chain(others).collect();
         self.shared.quota.with_book(|book, at| {
-            for (scope, limits) in all {
+            for (scope, limits) in changed {
                 if !limits.is_empty() || book.meter(&scope).is_some() {
                     book.set_limits(scope, &limits, at.now);
                 }
             }
         });
+        self.shared.directory.store(Arc::new(directory));
     }
 }
 
