@@ -245,13 +245,22 @@ impl Api {
         upstream: &Arc<dyn Upstream>,
         requests: &[Arc<GenerateRequest>],
     ) -> Option<Meter> {
-        let metering = self.metering.as_ref()?;
-        let payer = Payer::Peer {
-            kept: metering.kept.clone(),
-            id: Arc::clone(&work.id),
-            charge: work.said.charge.clone()?,
-        };
-        Some(Meter::new(metering, payer, upstream, requests))
+        let payer = self.peer(&work.id, &work.said)?;
+        Some(Meter::new(
+            self.metering.as_ref()?,
+            payer,
+            upstream,
+            requests,
+        ))
+    }
+
+    /// The peer that pays for its request `id`, where it does.
+    fn peer(&self, id: &Arc<str>, said: &Said) -> Option<Payer> {
+        Some(Payer::Peer {
+            kept: self.metering.as_ref()?.kept.clone(),
+            id: Arc::clone(id),
+            charge: said.charge.clone()?,
+        })
     }
 
     async fn parse(&self, endpoint: Endpoint, body: Bytes, peer: bool) -> Result<Ask, ApiError> {

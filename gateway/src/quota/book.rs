@@ -37,6 +37,18 @@ pub struct Book {
 }
 
 impl Book {
+    /// An empty one with room for so many allocations, and so many scopes with bounds: one that grows bit by bit would
+    /// leave half as much again behind in holes.
+    #[must_use]
+    pub fn with_room(allocations: usize, scopes: usize) -> Self {
+        Self {
+            meters: HashMap::with_capacity(scopes),
+            allocations: HashMap::with_capacity(allocations),
+            granted: HashMap::with_capacity(allocations),
+            ..Self::default()
+        }
+    }
+
     /// Lets a request in, and holds what it may use at most.
     ///
     /// # Errors
@@ -172,7 +184,9 @@ impl Book {
             self.forget(&before, &id);
         }
         let of_tenant = self.granted.entry(Arc::clone(&grant.tenant));
-        of_tenant.or_default().push(Arc::clone(&id));
+        // Most have one.
+        let ids = of_tenant.or_insert_with(|| Vec::with_capacity(1));
+        ids.push(Arc::clone(&id));
         if let Some(allocation) = self.allocations.get_mut(&id) {
             return allocation.change(grant);
         }

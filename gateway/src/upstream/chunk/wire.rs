@@ -103,7 +103,7 @@ struct WireLikely {
 }
 
 #[derive(Debug, Clone, Copy, Deserialize)]
-pub(super) struct WireUsage {
+pub(in crate::upstream) struct WireUsage {
     #[serde(default)]
     prompt_tokens: u64,
     #[serde(default)]
@@ -221,7 +221,7 @@ fn likely(bytes: Vec<u8>, logprob: Option<f32>) -> Result<Likely, &'static str> 
 
 impl WireUsage {
     /// As it was told, extensions those of servers of `ours` alone.
-    pub(super) fn read(&self, ours: bool) -> Usage {
+    pub(in crate::upstream) fn read(&self, ours: bool) -> Usage {
         let hansa = self.hansa.filter(|_| ours).unwrap_or_default();
         let small = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
         let details = self.prompt_tokens_details;
