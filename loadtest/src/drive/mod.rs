@@ -21,6 +21,7 @@ pub mod record;
 pub mod sim_tokens;
 pub mod sse;
 pub mod target;
+pub mod tls;
 pub mod verdict;
 
 use std::sync::Arc;

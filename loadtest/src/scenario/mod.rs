@@ -9,7 +9,7 @@ mod forms;
 mod load;
 pub(crate) mod read;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,6 +38,8 @@ use crate::workload::{Abort, Source, Synthetic, Tenant, Workload};
 pub struct Scenario {
     /// Base URL, where the file names one.
     pub url: Option<String>,
+    /// PEM file with the authorities to be trusted for https.
+    pub authorities: Option<PathBuf>,
     /// What is asked.
     pub workload: Workload,
     /// When.
@@ -66,7 +68,7 @@ impl Scenario {
     /// Reads a file and everything that it names.
     ///
     /// # Errors
-    /// Every problem of the file at once, or of the recorded load that it names.
+    /// Every problem of the file at once, and of the recorded load that it names.
     pub fn load(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Self, Problems> {
         Self::parse(path, &common::text(path)?, env)
     }
@@ -105,7 +107,7 @@ struct Run {
 impl Draft<'_> {
     /// All sections are read before any fault ends it. The inner error is that of a recorded load's own file.
     fn scenario(&self, root: &Section<'_, '_>) -> Result<Option<Scenario>, Problems> {
-        let (url, endpoint) = target(root);
+        let (url, authorities, endpoint) = self.target(root);
         let run = run(root);
         let trace = trace(root, self.folder);
         let synthetic = synthetic(root);
@@ -137,6 +139,7 @@ impl Draft<'_> {
         fits(root, &workload, &load);
         Ok(Some(Scenario {
             url,
+            authorities,
             workload,
             load,
             load_words: words,
@@ -149,6 +152,18 @@ impl Draft<'_> {
             metrics,
             probe_rate,
         }))
+    }
+
+    /// `[target]`: the URL, the file of authorities, the endpoint.
+    fn target(&self, root: &Section<'_, '_>) -> (Option<String>, Option<PathBuf>, Endpoint) {
+        let section = root.section("target");
+        let target = (
+            section.text("url"),
+            section.text("ca").map(|file| self.folder.join(file)),
+            section.choice("endpoint").unwrap_or(Endpoint::Chat),
+        );
+        section.finish();
+        target
     }
 
     /// Everything but the source of prompts; None if there is no model.
@@ -244,16 +259,6 @@ fn fits(root: &Section<'_, '_>, workload: &Workload, load: &Load) {
             root.fault_of(key, format!("needs {needs}"));
         }
     }
-}
-
-fn target(root: &Section<'_, '_>) -> (Option<String>, Endpoint) {
-    let section = root.section("target");
-    let target = (
-        section.text("url"),
-        section.choice("endpoint").unwrap_or(Endpoint::Chat),
-    );
-    section.finish();
-    target
 }
 
 fn run(root: &Section<'_, '_>) -> Run {

@@ -9,7 +9,7 @@ use std::fmt::{self, Write as _};
 
 use self::curves::curves;
 use self::map::{map, slowest};
-use super::report::{PolicyReport, Report};
+use super::report::{PolicyReport, Report, STOPPED_EARLY};
 use crate::report::markup::{escaped, table};
 use crate::stats::Summary;
 
@@ -51,6 +51,9 @@ fn write(report: &Report, page: &mut String) -> fmt::Result {
             n => format!("; one of {n} requests and nodes"),
         }
     )?;
+    if report.interrupted {
+        writeln!(page, "<p><b>{STOPPED_EARLY}</b></p>")?;
+    }
     policies(report, page)?;
     page.push_str("<h2>Where requests went</h2>\n<div class=\"maps\">\n");
     let slowest = slowest(report);

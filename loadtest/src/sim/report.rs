@@ -14,6 +14,8 @@ use crate::stats::Summary;
 
 /// Name and version of the JSON shape.
 pub const SCHEMA: &str = "hansa-loadtest/sim/1";
+/// What reports say of a simulation that was ended.
+pub(super) const STOPPED_EARLY: &str = "stopped early: policies that were not done are left out";
 /// Points of a curve.
 const CURVE_STEPS: u32 = 200;
 
@@ -42,7 +44,9 @@ pub struct Report {
     pub gateways: usize,
     /// Nodes of all sites.
     pub nodes: usize,
-    /// One for each policy.
+    /// It was ended before all policies were done.
+    pub interrupted: bool,
+    /// One for each policy that is done.
     pub policies: Vec<PolicyReport>,
 }
 
@@ -133,6 +137,7 @@ impl Report {
             status_delay_ms: ms(plan.network.status_delay),
             gateways: plan.gateways.len(),
             nodes: plan.nodes(),
+            interrupted: policies.len() < plan.policies.len(),
             policies,
         }
     }
@@ -165,6 +170,9 @@ impl Report {
                 "one of {} requests and nodes is simulated",
                 self.thinning
             )?;
+        }
+        if self.interrupted {
+            writeln!(out, "{STOPPED_EARLY}")?;
         }
         let heads = "policy            done  failed  ttft p50     p95      p99  e2e mean  tpot p50  busy  cached  grams  herding";
         writeln!(out, "\n{heads}")?;

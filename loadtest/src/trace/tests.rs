@@ -217,3 +217,22 @@ proptest::proptest! {
         }
     }
 }
+
+#[test]
+fn a_thinned_load_keeps_its_times_and_whole_sessions() {
+    let mut text = "Timestamp,Session ID,Request tokens,Response tokens\n".to_owned();
+    for second in 0..9_000 {
+        text += &format!("{second},{},10,9\n", second % 3_000);
+    }
+    let whole = load(Format::Burstgpt, &text).unwrap();
+    assert_eq!(whole.thinned(1, 7), whole);
+    let tenth = whole.thinned(10, 7);
+    let kept = tenth.entries().len();
+    // Three standard deviations of 3,000 sessions.
+    assert!((750..=1_050).contains(&kept), "{kept}");
+    let seconds: Vec<u64> = due_ms(&tenth).iter().map(|ms| ms / 1_000).collect();
+    let first: Vec<u64> = seconds.iter().copied().filter(|at| *at < 3_000).collect();
+    let again = |turn: u64| first.iter().map(move |at| at + turn * 3_000);
+    assert_eq!(seconds, (0..3).flat_map(again).collect::<Vec<_>>());
+    assert_ne!(whole.thinned(10, 8), tenth, "another seed, others");
+}
