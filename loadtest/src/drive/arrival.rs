@@ -74,10 +74,12 @@ pub enum ScheduleError {
     #[error("shape {0} is not between 0.01 and 10000")]
     Shape(f64),
     /// Neither end is set, or the duration is too long.
-    #[error("a run needs --duration (at most 24h) or --requests")]
+    #[error("a run needs a duration (at most 24h) or a number of requests")]
     Endless,
     /// The schedule would not fit its bound.
-    #[error("more than {MAX_ARRIVALS} arrivals; lower --rate, --duration or --requests")]
+    #[error(
+        "more than {MAX_ARRIVALS} arrivals; lower the rate, the duration or the number of requests"
+    )]
     TooMany,
 }
 

@@ -112,12 +112,11 @@ impl Draft<'_> {
         let trace = trace(root, self.folder);
         let synthetic = synthetic(root);
         let workload = self.workload(root, endpoint, &run);
-        let recorded = matches!(trace, Ok(Some(_)));
         let load = load(root, &run, trace.as_ref().map(Option::as_ref).map_err(drop));
         let objectives = objectives(root);
         let faults = faults::plan(root);
         let (metrics, probe_rate) = (metrics(root), probe_rate(root));
-        if recorded {
+        if root.peek("trace") {
             for name in ["prompt", "output", "prefix", "session"] {
                 if root.peek(name) {
                     root.fault_of(
@@ -176,6 +175,7 @@ impl Draft<'_> {
             let value = section.whole("value", i64::from(i32::MIN)..=i64::from(i32::MAX))?;
             i32::try_from(value).ok()
         });
+        let (forms, abort) = (forms(root, self.folder), abort(root));
         if models.items().is_empty() {
             root.fault("needs a [[model]] with a name");
             return None;
@@ -189,8 +189,8 @@ impl Draft<'_> {
             models,
             tenants,
             priorities,
-            forms: forms(root, self.folder),
-            abort: abort(root),
+            forms,
+            abort,
         })
     }
 

@@ -164,6 +164,12 @@ fn every_malformed_line_is_named_with_its_number() {
     let expected = "F:2: TIMESTAMP \"now\" is no date and time\nF:3: ContextTokens \"x\" is no whole number\n\
         F:4: has no GeneratedTokens\nF:5: GeneratedTokens is 99999999, more than 1000000";
     assert_eq!(problems, expected);
+    let empty_lines =
+        "TIMESTAMP,ContextTokens,GeneratedTokens\n\n2023-11-16 18:17:03,5,5\r\n\r\n\nnow,1,1\n";
+    assert_eq!(
+        load(Format::Azure, empty_lines).unwrap_err(),
+        "F:6: TIMESTAMP \"now\" is no date and time"
+    );
     let headless = load(Format::Burstgpt, "Timestamp,Model\n1,GPT-4\n").unwrap_err();
     assert!(
         headless.contains("F:1: the header has no column \"Request tokens\""),

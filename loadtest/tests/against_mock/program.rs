@@ -236,12 +236,10 @@ fn a_search_ends_between_a_rate_that_is_met_and_one_that_is_not() {
     let probes = json["probes"].as_array().unwrap();
     assert_eq!(probes[0]["rate"], 10.0);
     let rate = |key: &str| json["found"][key].as_f64();
-    if probes
-        .iter()
-        .any(|probe| probe["client_bound"] == true && probe["met"] == true)
-    {
+    if probes.iter().any(|probe| probe["client_bound"] == true) {
         // On a machine too busy to keep the schedule there is nothing to be found, and the search says so.
         assert_eq!(output.status.code(), Some(3), "{said}");
+        assert!(said.contains("no verdict on the server"), "{said}");
     } else {
         assert_eq!(output.status.code(), Some(0), "{said}");
         assert!(
