@@ -77,7 +77,7 @@ pub enum PlanError {
     #[error("the metrics page: {0}")]
     Metrics(TargetError),
     /// The scenario file or the recorded load that it names.
-    #[error("the scenario cannot be followed\n{0}")]
+    #[error(transparent)]
     Scenario(#[from] Problems),
     /// Neither the command line nor the scenario names a server.
     #[error("where to? --url, or url in [target] of the scenario")]

@@ -106,16 +106,16 @@ impl Onlooker for Screen {
                 arrived,
                 at,
             } = progress;
-            let hours = |nanos: Nanos| nanos as f64 / 3.6e12;
+            let seconds = |nanos: Nanos| nanos as f64 / 1e9;
             let end = match self.until {
                 Nanos::MAX => String::new(),
-                until => format!(" of {:.3}", hours(until)),
+                until => format!(" of {:.0}", seconds(until)),
             };
             // Nobody can be told that stderr is gone.
             let _ = writeln!(
                 stderr(),
-                "{policy}: {arrived} requests, {:.3}{end} hours simulated",
-                hours(at)
+                "{policy}: {arrived} requests, {:.1}{end} s simulated",
+                seconds(at)
             );
         }
         match *self.stopped.borrow() {

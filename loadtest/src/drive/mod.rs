@@ -170,7 +170,7 @@ pub enum RunError {
     #[error(transparent)]
     Schedule(#[from] ScheduleError),
     /// No thread for the dispatcher.
-    #[error("cannot start the thread that keeps the schedule: {0}")]
+    #[error("cannot start the thread that keeps the schedule")]
     Thread(#[from] std::io::Error),
 }
 

@@ -31,7 +31,7 @@ pub enum TargetError {
     Url(String),
     /// Its TLS, or the file of authorities.
     #[error("TLS: {0}")]
-    Tls(#[from] TlsError),
+    Tls(TlsError),
     /// Secrets do not belong into a URL.
     #[error("--url holds a user name or password; use --api-key or --header instead")]
     UserInfo,
@@ -67,7 +67,7 @@ impl Target {
         let host = host.trim_start_matches('[').trim_end_matches(']');
         let (tls, port) = match uri.scheme_str() {
             Some("http") => (None, 80),
-            Some("https") => (Some(Tls::with(host)?), 443),
+            Some("https") => (Some(Tls::with(host).map_err(TargetError::Tls)?), 443),
             _ => return Err(unusable()),
         };
         let base = uri.path().trim_end_matches('/').trim_end_matches("/v1");
@@ -122,7 +122,7 @@ impl Target {
         let Some(tls) = self.tls.take() else {
             return Ok(false);
         };
-        self.tls = Some(tls.trusting(authorities)?);
+        self.tls = Some(tls.trusting(authorities).map_err(TargetError::Tls)?);
         Ok(true)
     }
 

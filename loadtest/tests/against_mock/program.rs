@@ -176,6 +176,10 @@ fn a_scenario_is_checked_driven_and_held_against_its_objectives() {
         "{}",
         text(&bad.stderr)
     );
+    let driven = drive();
+    let said = text(&driven.stderr);
+    assert_eq!(driven.status.code(), Some(2));
+    assert_eq!(said.matches("s.toml:2: load.kind").count(), 1, "{said}");
 }
 
 #[test]
