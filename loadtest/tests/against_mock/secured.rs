@@ -8,12 +8,11 @@ use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
 use crate::mock::Step::Write;
-use crate::mock::{self, Mock};
+use crate::mock::{self, Mock, Served};
 use crate::program::{run, text};
 
 fn pem(name: &str) -> PathBuf {
@@ -33,47 +32,10 @@ fn acceptor() -> TlsAcceptor {
     TlsAcceptor::from(Arc::new(config.unwrap()))
 }
 
-/// TLS before a mock; ends when dropped.
-struct Front {
-    port: u16,
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<std::thread::JoinHandle<()>>,
-}
-
-impl Front {
-    fn before(mock: &Mock) -> Self {
-        let behind: SocketAddr = mock.url.strip_prefix("http://").unwrap().parse().unwrap();
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        listener.set_nonblocking(true).unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let (stop, stopped) = oneshot::channel();
-        let thread = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .unwrap();
-            runtime.block_on(async move {
-                tokio::select! {
-                    () = pass_on(TcpListener::from_std(listener).unwrap(), behind) => {}
-                    _ = stopped => {}
-                }
-            });
-        });
-        Self {
-            port,
-            stop: Some(stop),
-            thread: Some(thread),
-        }
-    }
-}
-
-impl Drop for Front {
-    fn drop(&mut self) {
-        drop(self.stop.take());
-        if let Some(thread) = self.thread.take() {
-            thread.join().unwrap();
-        }
-    }
+/// TLS before a mock.
+fn front(mock: &Mock) -> Served {
+    let behind = mock.address();
+    Served::start(move |listener| pass_on(listener, behind))
 }
 
 async fn pass_on(listener: TcpListener, behind: SocketAddr) {
@@ -98,13 +60,16 @@ async fn pass_on(listener: TcpListener, behind: SocketAddr) {
 #[test]
 fn a_server_in_tls_is_driven_where_its_authority_is_trusted() {
     let mock = Mock::start(|_, _| vec![Write(mock::good())]);
-    let front = Front::before(&mock);
+    let front = front(&mock);
     let ca = pem("ca.pem");
     let load = format!(
         "--concurrency 2 --requests 10 --json - --ca {}",
         ca.display()
     );
-    let output = run(&format!("https://localhost:{}", front.port), &load);
+    let output = run(
+        &format!("https://localhost:{}", front.address.port()),
+        &load,
+    );
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
     let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(json["requests"]["good"], 10);
@@ -117,8 +82,8 @@ fn a_server_in_tls_is_driven_where_its_authority_is_trusted() {
 #[test]
 fn a_server_that_nobody_vouches_for_gets_no_request() {
     let mock = Mock::start(|_, _| vec![Write(mock::good())]);
-    let front = Front::before(&mock);
-    let url = format!("https://localhost:{}", front.port);
+    let front = front(&mock);
+    let url = format!("https://localhost:{}", front.address.port());
     let other = format!("--ca {}", pem("other.pem").display());
     for trust in ["", other.as_str()] {
         let output = run(
