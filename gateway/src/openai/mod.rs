@@ -205,6 +205,7 @@ impl Api {
             }
             None => answer::respond(run, &head).await?,
         };
+        response.headers_mut().reserve(HEADERS_TOLD);
         wishes::tell(self.models().decisions(), &work.id, response.headers_mut());
         let took = self.shared.clock.now().saturating_sub(work.started);
         if let Ok(took_ms) = HeaderValue::try_from(took.as_millis().to_string()) {
@@ -329,6 +330,9 @@ impl fmt::Debug for Api {
             .finish_non_exhaustive()
     }
 }
+
+/// Headers that most answers get beside those of their content: a map that grows for each would be hashed anew thrice.
+const HEADERS_TOLD: usize = 12;
 
 async fn chat_completions(State(api): State<Api>, request: Request) -> Result<Response, ApiError> {
     api.serve(Endpoint::Chat, request).await

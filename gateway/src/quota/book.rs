@@ -10,7 +10,6 @@ mod sites;
 
 pub use self::shared::Wish;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,16 +21,17 @@ use super::charge::{
 use super::draw::choose_one;
 use super::meter::{Limits, Meter};
 use crate::limits::RESERVATIONS_MAX;
+use crate::map::Map;
 
 /// The state.
 #[derive(Debug, Default)]
 pub struct Book {
-    meters: HashMap<Scope, Meter>,
-    allocations: HashMap<Arc<str>, Allocation>,
+    meters: Map<Scope, Meter>,
+    allocations: Map<Arc<str>, Allocation>,
     /// Ids of each tenant's allocations.
-    granted: HashMap<Arc<str>, Vec<Arc<str>>>,
-    prices: HashMap<(Arc<str>, Option<Arc<str>>), Price>,
-    pending: HashMap<ChargeId, Pending>,
+    granted: Map<Arc<str>, Vec<Arc<str>>>,
+    prices: Map<(Arc<str>, Option<Arc<str>>), Price>,
+    pending: Map<ChargeId, Pending>,
     /// Where gateways share what is in here.
     sharing: Option<shared::Sharing>,
 }
@@ -42,9 +42,9 @@ impl Book {
     #[must_use]
     pub fn with_room(allocations: usize, scopes: usize) -> Self {
         Self {
-            meters: HashMap::with_capacity(scopes),
-            allocations: HashMap::with_capacity(allocations),
-            granted: HashMap::with_capacity(allocations),
+            meters: Map::with_capacity_and_hasher(scopes, Default::default()),
+            allocations: Map::with_capacity_and_hasher(allocations, Default::default()),
+            granted: Map::with_capacity_and_hasher(allocations, Default::default()),
             ..Self::default()
         }
     }

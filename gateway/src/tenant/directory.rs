@@ -4,7 +4,7 @@
 //! shares no beginning with that of a right one that its sender could choose, and the last comparison takes the same
 //! time for known and unknown keys.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -13,6 +13,7 @@ use super::oidc::Person;
 use super::principal::{AllowList, Principal, number};
 use super::secret::KeyDigest;
 use crate::limits::{KEY_BYTES_MAX, NAME_BYTES_MAX, NAMES_MAX};
+use crate::map::Map;
 use crate::quota::charge::{Account, Scope};
 use crate::quota::meter::Limits;
 
@@ -21,7 +22,7 @@ use crate::quota::meter::Limits;
 pub struct Directory {
     tenants: BTreeMap<Arc<str>, Arc<TenantDocument>>,
     keys: BTreeMap<Arc<str>, Arc<KeyDocument>>,
-    by_digest: HashMap<KeyDigest, Entry>,
+    by_digest: Map<KeyDigest, Entry>,
 }
 
 struct Entry {
