@@ -7,7 +7,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use futures::future::try_join_all;
 use hansa_config::Config;
 use hansa_config::secret::SecretError;
@@ -39,7 +38,7 @@ use crate::quota;
 use crate::quota::ledger::LedgerError;
 use crate::quota::open::OpenError;
 use crate::quota::retention;
-use crate::stack::{self, Shared};
+use crate::stack::{self, Shared, Stack};
 use crate::start::{Load, StartFailed, Starter, UpstreamFailed};
 use crate::telemetry::Metrics;
 use crate::tenant::{TenantError, Tenants};
@@ -271,9 +270,8 @@ impl Core {
             kept: self.kept.clone(),
         };
         let calls = welcome::router(self.callers.clone());
-        let api = self.api().router();
-        let api = api.merge(federation::router(control)).merge(calls);
-        let service = stack::build(api, &self.shared(health));
+        let others = federation::router(control).merge(calls);
+        let service = stack::build(self.api(), others, &self.shared(health));
         let listener = self.listener(service, self.config.server.connections_max);
         let listener = listener.with_tls(self.tls.clone());
         self.tasks.spawn(listener.clone().run(clients));
@@ -339,7 +337,7 @@ impl Core {
         }
     }
 
-    fn listener(&self, service: Router, connections_max: u32) -> Listener {
+    fn listener(&self, service: impl Into<Stack>, connections_max: u32) -> Listener {
         let server = &self.config.server;
         let options = ListenerOptions {
             connections_max,

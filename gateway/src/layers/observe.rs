@@ -1,12 +1,13 @@
 //! Opens the request's span, counts it, and writes its one log line when the last byte has left.
 
+use std::borrow::Cow;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::{MatchedPath, Request};
+use axum::extract::Request;
 use axum::response::Response;
 use bytes::Bytes;
 use http::{Method, StatusCode};
@@ -35,24 +36,20 @@ pub(crate) struct Record {
     observer: Observer,
     span: Span,
     method: &'static str,
-    route: Route,
+    route: Cow<'static, str>,
     began: Duration,
     /// None until there is an answer.
     status: Option<StatusCode>,
     complete: bool,
 }
 
-struct Route(Option<MatchedPath>);
-
-impl Route {
-    fn as_str(&self) -> &str {
-        self.0.as_ref().map_or(ROUTE_OTHER, MatchedPath::as_str)
-    }
-}
-
 impl Record {
-    /// A request that has come.
-    pub(crate) fn begin(observer: Observer, request: &Request) -> Self {
+    /// A request that has come, for what is served at `route`.
+    pub(crate) fn begin(
+        observer: Observer,
+        route: Option<Cow<'static, str>>,
+        request: &Request,
+    ) -> Self {
         observer.metrics.request_began();
         let id: Option<&RequestId> = request.extensions().get();
         let id = id.map(|id| Arc::clone(&id.0)).unwrap_or_default();
@@ -61,7 +58,7 @@ impl Record {
             observer,
             span: tracing::info_span!("request", %id),
             method: method_label(request.method()),
-            route: Route(request.extensions().get().cloned()),
+            route: route.unwrap_or(ROUTE_OTHER.into()),
             status: None,
             complete: false,
         }
@@ -85,7 +82,7 @@ impl Drop for Record {
         // 499 is the usual figure for a client that left before there was an answer; nobody is sent it.
         let gone = StatusCode::from_u16(499).unwrap_or(StatusCode::REQUEST_TIMEOUT);
         let status = self.status.unwrap_or(gone);
-        let route = self.route.as_str();
+        let route = &*self.route;
         self.observer.metrics.request_ended(route, status, took);
         let _in_span = self.span.enter();
         let seconds = took.as_secs_f64();

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::convert::Infallible;
 
+use axum::Router;
 use axum::body::Body;
 use axum::routing::get;
 use bytes::Bytes;

@@ -177,10 +177,14 @@ fn body<'a>(head: &'a Head, choices: &'a [Collected], usage: Usage) -> Body<'a> 
     }
 }
 
+/// Bytes that most answers fit in.
+const ANSWER_BYTES: usize = 1024;
+
 /// A JSON answer.
 pub(crate) fn json(body: &impl Serialize) -> Response {
-    match serde_json::to_vec(body) {
-        Ok(json) => {
+    let mut json = Vec::with_capacity(ANSWER_BYTES);
+    match serde_json::to_writer(&mut json, body) {
+        Ok(()) => {
             let content_type = HeaderValue::from_static("application/json");
             ([(header::CONTENT_TYPE, content_type)], json).into_response()
         }
@@ -288,8 +292,9 @@ pub(super) struct Usage {
     hansa: Option<UsageExtension>,
 }
 
+/// What a usage says that OpenAI has no words for.
 #[derive(Debug, Serialize)]
-struct UsageExtension {
+pub(super) struct UsageExtension {
     /// Whether the figures were counted from events, since whoever served told none.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     estimated: bool,
@@ -305,7 +310,8 @@ struct UsageExtension {
 }
 
 impl UsageExtension {
-    fn of(usage: &upstream::Usage) -> Option<Self> {
+    /// That of `usage`, where it says anything.
+    pub(super) fn of(usage: &upstream::Usage) -> Option<Self> {
         let upstream::Usage {
             estimated,
             millijoules,

@@ -36,7 +36,7 @@ impl Stack {
             tasks: TaskTracker::new(),
             gate: gate_without_keys(&Clock::manual(0)),
         };
-        let router = build(api, &shared);
+        let router = around(api, &layers(&shared), &shared);
         Self {
             router,
             drain,

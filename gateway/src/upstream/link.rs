@@ -27,6 +27,7 @@ use crate::limits;
 
 mod answer;
 mod connect;
+mod http1;
 mod kept;
 mod pieces;
 

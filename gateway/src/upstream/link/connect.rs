@@ -119,6 +119,17 @@ impl Connector {
     pub(super) const fn new(target: Target, time: Duration) -> Self {
         Self { target, time }
     }
+
+    /// A connection, in time or not at all.
+    pub(super) async fn connect(&self) -> io::Result<Wire> {
+        match timeout(self.time, self.target.clone().connect()).await {
+            Ok(connected) => connected,
+            Err(_) => Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                "no connection in time",
+            )),
+        }
+    }
 }
 
 impl Service<Uri> for Connector {
@@ -131,16 +142,8 @@ impl Service<Uri> for Connector {
     }
 
     fn call(&mut self, _: Uri) -> Self::Future {
-        let (target, time) = (self.target.clone(), self.time);
-        Box::pin(async move {
-            match timeout(time, target.connect()).await {
-                Ok(connected) => connected.map(TokioIo::new),
-                Err(_) => Err(io::Error::new(
-                    io::ErrorKind::TimedOut,
-                    "no connection in time",
-                )),
-            }
-        })
+        let connector = self.clone();
+        Box::pin(async move { connector.connect().await.map(TokioIo::new) })
     }
 }
 

@@ -4,47 +4,37 @@
 //! one that reads. Here the one that reads moves the connection on, so that all pieces that have come are taken at once,
 //! and a request costs no switch at all. It must not know what a request or an answer means.
 
-use std::pin::{Pin, pin};
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 
-use bytes::Bytes;
-use http::{HeaderValue, Request, Response, Uri, header};
-use http_body::Body as _;
-use hyper::body::Incoming;
-use hyper::client::conn::http1::{self, Connection, SendRequest};
-use hyper_util::rt::TokioIo;
+use bytes::{Buf as _, Bytes};
+use http::{HeaderValue, Request, Response};
 use tokio::task::coop::unconstrained;
 use tokio::time::sleep;
-use tower::Service as _;
 
-use super::connect::{Connector, Wire};
+use super::connect::Connector;
+use super::http1::{self, Connection, Failed, Unread};
 use super::pieces::Pieces;
-use super::{LinkError, LinkTasks, innermost};
+use super::{LinkError, LinkTasks};
 use crate::limits;
 
 /// The connections of one server that wait for a request. Each was used before; the last one that came back goes first.
 #[derive(Debug)]
 pub(super) struct Kept {
     connector: Connector,
-    host: Option<HeaderValue>,
+    host: HeaderValue,
     idle: Mutex<Vec<Idle>>,
 }
 
 #[derive(Debug)]
 struct Idle {
-    channel: Box<Channel>,
+    connection: Connection,
     /// An answer of which all that matters was read, and only its end may not have come.
-    rest: Option<Incoming>,
+    rest: Option<Unread>,
     /// Whether it waited already when old ones were last taken out.
     old: bool,
-}
-
-/// One connection: the end that takes a request, and what moves its bytes for as long as it is polled.
-#[derive(Debug)]
-struct Channel {
-    sender: SendRequest<Pieces>,
-    connection: Connection<TokioIo<Wire>, Pieces>,
 }
 
 impl Kept {
@@ -52,78 +42,70 @@ impl Kept {
     pub(super) fn new(connector: Connector, host: &str, tasks: &LinkTasks) -> Arc<Self> {
         let kept = Arc::new(Self {
             connector,
-            host: HeaderValue::from_str(host).ok(),
+            // The authority of a URL is a header's value.
+            host: HeaderValue::from_str(host).unwrap_or_else(|_| HeaderValue::from_static("")),
             idle: Mutex::default(),
         });
         tasks.spawn(retire(Arc::downgrade(&kept)));
         kept
     }
 
-    /// Sends `request`, whose URI is absolute, and waits for the head of the answer.
+    /// Sends `request` and waits for the head of the answer.
     pub(super) async fn request(
         self: &Arc<Self>,
-        mut request: Request<Pieces>,
+        request: Request<Pieces>,
     ) -> Result<Response<Answer>, LinkError> {
-        let path = request.uri().path_and_query().cloned();
-        *request.uri_mut() = path.map_or_else(Uri::default, Uri::from);
-        if let Some(host) = &self.host {
-            request.headers_mut().insert(header::HOST, host.clone());
-        }
-        loop {
-            let (mut channel, fresh) = match self.take() {
-                Some(channel) => (channel, false),
-                None => (self.connect().await?, true),
-            };
-            let Failed { error, unsent } = match channel.exchange(request).await {
-                Ok(answer) => return Ok(answer.map(|body| self.answer(body, channel))),
-                Err(failed) => *failed,
-            };
-            // The server may have closed it while it waited, and has seen nothing of the request.
-            match unsent.filter(|_| !fresh) {
-                Some(unsent) => request = unsent,
-                None => return Err(LinkError::Broken(innermost(&error))),
+        let (parts, body) = request.into_parts();
+        let length = body.remaining();
+        let (method, uri) = (&parts.method, &parts.uri);
+        let head = http1::request_head(method, uri, &self.host, &parts.headers, length);
+        while let Some(mut kept) = self.take() {
+            match kept.exchange(head.clone(), body.clone()).await {
+                Ok(answer) => return Ok(answer.map(|body| self.answer(body, kept))),
+                // The server may have closed it while it waited.
+                Err(Failed { unsent: true, .. }) => {}
+                Err(failed) => return Err(LinkError::Broken(failed.error.to_string())),
             }
+        }
+        let mut fresh = self.connect().await?;
+        match fresh.exchange(head, body).await {
+            Ok(answer) => Ok(answer.map(|body| self.answer(body, fresh))),
+            Err(failed) => Err(LinkError::Broken(failed.error.to_string())),
         }
     }
 
-    fn answer(self: &Arc<Self>, body: Incoming, channel: Box<Channel>) -> Answer {
+    fn answer(self: &Arc<Self>, body: Unread, connection: Connection) -> Answer {
         Answer {
             body,
-            channel: Some(channel),
+            connection: Some(connection),
             home: Arc::clone(self),
         }
     }
 
-    async fn connect(&self) -> Result<Box<Channel>, LinkError> {
-        let io = self.connector.clone().call(Uri::default()).await;
-        let io = io.map_err(|error| LinkError::Connect(error.to_string()))?;
-        let mut http = http1::Builder::new();
-        http.max_buf_size(limits::H1_BUFFER_BYTES_MAX);
-        let (sender, connection) = http
-            .handshake(io)
-            .await
-            .map_err(|error| LinkError::Connect(innermost(&error)))?;
-        Ok(Box::new(Channel { sender, connection }))
+    async fn connect(&self) -> Result<Connection, LinkError> {
+        let wire = self.connector.connect().await;
+        let wire = wire.map_err(|error| LinkError::Connect(error.to_string()))?;
+        Ok(Connection::new(wire))
     }
 
     /// The last connection that came back and is still open.
-    fn take(&self) -> Option<Box<Channel>> {
+    fn take(&self) -> Option<Connection> {
         loop {
             // In a statement of its own, so that the lock is not held while it is looked at.
             let last = self.idle().pop();
             let mut last = last?;
             if last.is_ready() {
-                return Some(last.channel);
+                return Some(last.connection);
             }
         }
     }
 
     /// Keeps a connection for the next request. One that is of no use any more is found out then.
-    fn give_back(&self, channel: Box<Channel>, rest: Option<Incoming>) {
+    fn give_back(&self, connection: Connection, rest: Option<Unread>) {
         let mut idle = self.idle();
         if idle.len() < limits::LINK_HTTP1_IDLE_MAX {
             idle.push(Idle {
-                channel,
+                connection,
                 rest,
                 old: false,
             });
@@ -148,50 +130,26 @@ async fn retire(kept: Weak<Kept>) {
     }
 }
 
-impl Channel {
-    /// Sends a request and waits for the head of its answer.
-    async fn exchange(
-        &mut self,
-        request: Request<Pieces>,
-    ) -> Result<Response<Incoming>, Box<Failed>> {
-        let Self { sender, connection } = self;
-        let mut answer = pin!(unconstrained(sender.try_send_request(request)));
-        let exchanged = std::future::poll_fn(|cx| {
-            let over = Pin::new(&mut *connection).poll(cx).is_ready();
-            // The connection alone brings it, and is polled here: there is nobody else whom it would have to wake. However
-            // the connection ends, the answer or its error is there afterwards.
-            let mut nobody = Context::from_waker(Waker::noop());
-            match answer.as_mut().poll(&mut nobody) {
-                Poll::Pending if over => answer.as_mut().poll(cx),
-                polled => polled,
-            }
-        });
-        exchanged.await.map_err(|mut failed| {
-            let unsent = failed.take_message();
-            let error = failed.into_error();
-            Box::new(Failed { error, unsent })
-        })
-    }
-}
-
-/// Why there is no answer, and the request where nothing of it was sent.
-struct Failed {
-    error: hyper::Error,
-    unsent: Option<Request<Pieces>>,
-}
-
 impl Idle {
     /// Whether it is open and waits for a request. Nobody is woken for it before it has one.
     fn is_ready(&mut self) -> bool {
         let mut nobody = Context::from_waker(Waker::noop());
-        let Channel { sender, connection } = &mut *self.channel;
-        let moved = std::future::poll_fn(|cx| Pin::new(&mut *connection).poll(cx));
-        let open = pin!(unconstrained(moved)).poll(&mut nobody).is_pending();
-        let read = self.rest.as_mut().is_none_or(|rest| {
-            let end = Pin::new(rest).poll_frame(&mut nobody);
-            matches!(end, Poll::Ready(None))
-        });
-        open && read && sender.is_ready()
+        if let Some(mut rest) = self.rest.take() {
+            let connection = &mut self.connection;
+            let mut end = pin!(unconstrained(poll_fn(
+                |cx| connection.poll_body(cx, &mut rest)
+            )));
+            let ended = matches!(end.as_mut().poll(&mut nobody), Poll::Ready(Ok(None)));
+            if !ended || !rest.leaves_connection() {
+                return false;
+            }
+        }
+        let connection = &mut self.connection;
+        let mut quiet = pin!(unconstrained(poll_fn(|cx| match connection.is_quiet(cx) {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        })));
+        quiet.as_mut().poll(&mut nobody).is_ready()
     }
 }
 
@@ -199,16 +157,16 @@ impl Idle {
 /// the connection, which cancels what the server does for it.
 #[derive(Debug)]
 pub(super) struct Answer {
-    body: Incoming,
-    channel: Option<Box<Channel>>,
+    body: Unread,
+    connection: Option<Connection>,
     home: Arc<Kept>,
 }
 
 impl Answer {
     /// All that matters was read.
     pub(super) fn finish(self) {
-        if let Some(channel) = self.channel {
-            self.home.give_back(channel, Some(self.body));
+        if let Some(connection) = self.connection {
+            self.home.give_back(connection, Some(self.body));
         }
     }
 
@@ -217,42 +175,21 @@ impl Answer {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Option<Bytes>, LinkError>> {
-        let mut nobody = Context::from_waker(Waker::noop());
-        let mut moved = false;
-        loop {
-            match Pin::new(&mut self.body).poll_frame(&mut nobody) {
-                Poll::Ready(Some(Ok(frame))) => {
-                    // Trailers say nothing that an answer needs.
-                    if let Ok(data) = frame.into_data() {
-                        return Poll::Ready(Ok(Some(data)));
-                    }
-                    continue;
+        let Some(connection) = &mut self.connection else {
+            return Poll::Ready(Ok(None));
+        };
+        match ready!(connection.poll_body(cx, &mut self.body)) {
+            Ok(Some(bytes)) => Poll::Ready(Ok(Some(bytes))),
+            Ok(None) => {
+                let done = self.connection.take();
+                if let Some(connection) = done.filter(|_| self.body.leaves_connection()) {
+                    self.home.give_back(connection, None);
                 }
-                Poll::Ready(Some(Err(error))) => {
-                    self.channel = None;
-                    return Poll::Ready(Err(LinkError::Broken(innermost(&error))));
-                }
-                Poll::Ready(None) => {
-                    if let Some(channel) = self.channel.take() {
-                        self.home.give_back(channel, None);
-                    }
-                    return Poll::Ready(Ok(None));
-                }
-                Poll::Pending if moved => return Poll::Pending,
-                Poll::Pending => {}
+                Poll::Ready(Ok(None))
             }
-            // Only its connection fills the body.
-            match &mut self.channel {
-                Some(channel) => {
-                    if Pin::new(&mut channel.connection).poll(cx).is_ready() {
-                        self.channel = None;
-                    }
-                    moved = self.channel.is_some();
-                }
-                None => {
-                    let gone = "the connection ended before the answer".to_owned();
-                    return Poll::Ready(Err(LinkError::Broken(gone)));
-                }
+            Err(error) => {
+                self.connection = None;
+                Poll::Ready(Err(LinkError::Broken(error.to_string())))
             }
         }
     }

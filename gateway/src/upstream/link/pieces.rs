@@ -4,11 +4,12 @@
 //! between the pieces that are ours, and is copied nowhere.
 
 use std::convert::Infallible;
+use std::io::IoSlice;
 use std::ops::Range;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
 
 use crate::limits::PIECE_BYTES_MIN;
@@ -60,6 +61,35 @@ impl Body for Pieces {
 
     fn size_hint(&self) -> SizeHint {
         SizeHint::with_exact(self.bytes)
+    }
+}
+
+impl Buf for Pieces {
+    fn remaining(&self) -> usize {
+        usize::try_from(self.bytes).unwrap_or(usize::MAX)
+    }
+
+    fn chunk(&self) -> &[u8] {
+        self.left.last().map_or(&[], |piece| &piece[..])
+    }
+
+    fn chunks_vectored<'a>(&'a self, to: &mut [IoSlice<'a>]) -> usize {
+        let pieces = self.left.iter().rev();
+        let places = to.iter_mut().zip(pieces);
+        places
+            .map(|(place, piece)| *place = IoSlice::new(piece))
+            .count()
+    }
+
+    fn advance(&mut self, mut count: usize) {
+        self.bytes -= count as u64;
+        while let Some(piece) = self.left.last_mut() {
+            if count < piece.len() {
+                return piece.advance(count);
+            }
+            count -= piece.len();
+            self.left.pop();
+        }
     }
 }
 
@@ -129,9 +159,28 @@ mod tests {
         assert!(source.as_ptr_range().contains(&pieces.left[1].as_ptr()));
         let length = pieces.size_hint().exact();
         let whole = pieces.clone().collect().await.unwrap().to_bytes();
+        assert_eq!(written_by(pieces, 5_000), whole);
         let expected = [&b"axxb"[..], &source[..2 * PIECE_BYTES_MIN], b"c"].concat();
         assert_eq!(whole, expected);
         assert_eq!(length, Some(whole.len() as u64));
+    }
+
+    /// What is written by writes of at most `most` bytes, each of as many pieces as there are.
+    fn written_by(mut pieces: Pieces, most: usize) -> Vec<u8> {
+        let mut written = Vec::new();
+        while pieces.has_remaining() {
+            let mut places = [IoSlice::new(&[]); 8];
+            let count = pieces.chunks_vectored(&mut places);
+            let all: Vec<u8> = places[..count]
+                .iter()
+                .flat_map(|place| place.to_vec())
+                .collect();
+            let some = &all[..most.min(all.len())];
+            written.extend_from_slice(some);
+            let some = some.len();
+            pieces.advance(some);
+        }
+        written
     }
 
     #[test]

@@ -16,6 +16,11 @@ use hansa_config::schema;
 use tokio::sync::watch;
 
 use super::*;
+use crate::clock::Clock;
+use crate::route::facts::Facts;
+use crate::route::options::Options;
+use crate::route::residency::Rules;
+use crate::telemetry::Metrics;
 use crate::upstream::local::{Devices, LocalUpstream};
 use crate::upstream::{Endpoint, Event, Prompt, Sampling, Wishes};
 

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use http::Method;
 use http::uri::Scheme;
+use http::{Method, Uri};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::yield_now;
