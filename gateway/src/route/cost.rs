@@ -99,11 +99,17 @@ impl Terms {
 impl Candidate {
     /// The terms of `load` here and now.
     pub(super) fn terms(&self, load: &Load, options: &Options, now: Duration, ramp: f64) -> Terms {
-        let tpot = self.tpot.or_usual(load.usual_tpot) * self.slowdown(load);
+        let mut token = self.tpot.or_usual(load.usual_tpot);
+        let mut prefill = self.prefill.or_usual(load.uncached, load.usual_prefill);
+        if self.idles_again() {
+            token = token.min(load.usual_tpot);
+            prefill = prefill.min(load.usual_prefill);
+        }
+        let tpot = token * self.slowdown(load);
         Terms {
             rtt: self.rtt().as_secs_f64(),
             wait: self.wait(load, tpot),
-            prefill: self.prefill.or_usual(load.uncached, load.usual_prefill),
+            prefill,
             decode: load.output * tpot,
             pressure: self.pressure(load),
             carbon: self.carbon(load) * options.carbon_s_per_gram,
