@@ -147,12 +147,7 @@ impl Candidate {
         self.refresh();
     }
 
-    /// Time since the figures were true.
-    pub(super) fn age(&self, now: Duration) -> Duration {
-        self.figures.age + now.saturating_sub(self.observed_at)
-    }
-
-    /// The same in seconds.
+    /// Seconds since the figures were true.
     pub(super) fn age_s(&self, now: Moment) -> f64 {
         (now.seconds - self.per.true_at_s).max(0.0)
     }
