@@ -1,5 +1,6 @@
 //! What tenants, quota and ledger cost, on a quiet machine:
-//! `cargo bench -p hansa-gateway --no-default-features --features engine --bench quota`.
+//! `cargo bench -p hansa-gateway --no-default-features --features engine --bench quota`, or with `-- requests`, `replay` or
+//! `tenants` one part of it.
 //!
 //! CPU time is that of the whole process, so that the thread which writes the ledger counts as well.
 #![expect(
@@ -36,11 +37,26 @@ const TENANTS: usize = 100_000;
 
 fn main() {
     let folder = tempfile::tempdir().unwrap();
-    for file in [None, Some(folder.path().join("requests.redb"))] {
-        requests(file.as_deref());
+    if is_wanted("requests") {
+        for file in [None, Some(folder.path().join("requests.redb"))] {
+            requests(file.as_deref());
+        }
     }
-    replay(&folder.path().join("records.redb"));
-    tenants();
+    if is_wanted("replay") {
+        replay(&folder.path().join("records.redb"));
+    }
+    if is_wanted("tenants") {
+        tenants();
+    }
+}
+
+/// Whether the command line names this part, or none.
+fn is_wanted(part: &str) -> bool {
+    let mut named = std::env::args()
+        .skip(1)
+        .filter(|arg| !arg.starts_with('-'))
+        .peekable();
+    named.peek().is_none() || named.any(|name| name == part)
 }
 
 /// Nanoseconds that the process has computed.

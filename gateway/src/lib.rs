@@ -16,6 +16,7 @@ pub mod health;
 pub mod layers;
 pub mod limits;
 pub mod listener;
+mod map;
 pub mod openai;
 mod preface;
 pub mod quota;

@@ -6,12 +6,12 @@
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
+use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -88,7 +88,7 @@ impl Listener {
         drain: DrainWatch,
         tasks: TaskTracker,
     ) -> Self {
-        let http = Arc::new(Http::from(http_builder(&options, &tasks)));
+        let http = Arc::new(Http::new(&options, &tasks));
         Self {
             options,
             drain,
@@ -103,11 +103,11 @@ impl Listener {
     /// For connections that are kept open on purpose, by us: nobody closes an idle one, and pings find out a dead one.
     #[must_use]
     pub(crate) fn for_links(mut self) -> Self {
-        let mut http = http_builder(&self.options, &self.tasks);
-        http.http2()
+        let mut http = Http::new(&self.options, &self.tasks);
+        http.two
             .keep_alive_interval(limits::LINK_PING_INTERVAL)
             .keep_alive_timeout(limits::LINK_PING_TIMEOUT);
-        self.http = Arc::new(Http::from(http));
+        self.http = Arc::new(http);
         self.idle_max = Duration::MAX;
         self
     }
@@ -191,16 +191,40 @@ impl Listener {
         };
         let activity = Activity::default();
         let service = CountedService::new(self.service.clone(), activity.clone(), caller);
-        let http = self.http.of(version);
-        let mut connection = pin!(http.serve_connection_with_upgrades(TokioIo::new(io), service));
+        let io = TokioIo::new(io);
+        match version {
+            Version::One => {
+                let connection = self.http.one.serve_connection(io, service);
+                let connection = connection.with_upgrades();
+                let leave = |connection: Pin<&mut http1::UpgradeableConnection<_, _>>| {
+                    connection.graceful_shutdown();
+                };
+                self.keep(connection, leave, activity).await;
+            }
+            Version::Two => {
+                let connection = self.http.two.serve_connection(io, service);
+                let leave = |connection: Pin<&mut http2::Connection<_, _, _>>| {
+                    connection.graceful_shutdown();
+                };
+                self.keep(connection, leave, activity).await;
+            }
+        }
+    }
+
+    /// Drives a connection to its end; `leave` asks it to end after what is in flight.
+    async fn keep<C>(&self, connection: C, leave: impl FnOnce(Pin<&mut C>), activity: Activity)
+    where
+        C: Future<Output = hyper::Result<()>>,
+    {
+        let mut connection = pin!(connection);
         tokio::select! {
             // What becomes of its requests is looked at after it has moved.
             biased;
             result = connection.as_mut() => return log_end(result),
-            () = activity.idle_for(header_timeout, self.idle_max) => {}
+            () = activity.idle_for(self.options.header_timeout, self.idle_max) => {}
             () = self.drain.reached(Phase::Draining) => {}
         }
-        connection.as_mut().graceful_shutdown();
+        leave(connection.as_mut());
         let idle = activity.is_idle();
         tokio::select! {
             result = connection.as_mut() => log_end(result),
@@ -212,54 +236,37 @@ impl Listener {
     }
 }
 
-/// One builder for each version that a client may speak.
+/// HTTP as this server speaks it, in both versions.
 #[derive(Debug)]
 struct Http {
-    one: auto::Builder<TrackedExecutor>,
-    two: auto::Builder<TrackedExecutor>,
+    one: http1::Builder,
+    two: http2::Builder<TrackedExecutor>,
 }
 
 impl Http {
-    const fn of(&self, version: Version) -> &auto::Builder<TrackedExecutor> {
-        match version {
-            Version::One => &self.one,
-            Version::Two => &self.two,
-        }
+    /// Without a timer hyper drops its header timeout silently.
+    fn new(options: &ListenerOptions, tasks: &TaskTracker) -> Self {
+        let mut one = http1::Builder::new();
+        one.timer(TokioTimer::new())
+            .header_read_timeout(options.header_timeout)
+            .max_headers(limits::HEADERS_MAX)
+            .max_buf_size(limits::H1_BUFFER_BYTES_MAX)
+            // A client that closes its side in the middle of a stream has left: its sequence must not run on.
+            .half_close(false)
+            .keep_alive(true);
+        let executor = TrackedExecutor::new(tasks.clone(), options.write_timeout);
+        let mut two = http2::Builder::new(executor);
+        two.timer(TokioTimer::new())
+            .max_header_list_size(limits::H2_HEADER_LIST_BYTES_MAX)
+            .max_concurrent_streams(limits::H2_STREAMS_MAX)
+            .initial_stream_window_size(limits::H2_STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(limits::H2_CONNECTION_WINDOW_BYTES)
+            .max_send_buf_size(limits::H2_SEND_BUFFER_BYTES_MAX)
+            .max_pending_accept_reset_streams(limits::H2_PENDING_RESETS_MAX)
+            .keep_alive_interval(limits::H2_PING_INTERVAL)
+            .keep_alive_timeout(limits::H2_PING_TIMEOUT);
+        Self { one, two }
     }
-}
-
-impl From<auto::Builder<TrackedExecutor>> for Http {
-    fn from(both: auto::Builder<TrackedExecutor>) -> Self {
-        Self {
-            one: both.clone().http1_only(),
-            two: both.http2_only(),
-        }
-    }
-}
-
-/// HTTP as this server speaks it. Without a timer hyper drops its header timeout silently.
-fn http_builder(options: &ListenerOptions, tasks: &TaskTracker) -> auto::Builder<TrackedExecutor> {
-    let executor = TrackedExecutor::new(tasks.clone(), options.write_timeout);
-    let mut http = auto::Builder::new(executor);
-    http.http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(options.header_timeout)
-        .max_headers(limits::HEADERS_MAX)
-        .max_buf_size(limits::H1_BUFFER_BYTES_MAX)
-        // A client that closes its side in the middle of a stream has left: its sequence must not run on.
-        .half_close(false)
-        .keep_alive(true);
-    http.http2()
-        .timer(TokioTimer::new())
-        .max_header_list_size(limits::H2_HEADER_LIST_BYTES_MAX)
-        .max_concurrent_streams(limits::H2_STREAMS_MAX)
-        .initial_stream_window_size(limits::H2_STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(limits::H2_CONNECTION_WINDOW_BYTES)
-        .max_send_buf_size(limits::H2_SEND_BUFFER_BYTES_MAX)
-        .max_pending_accept_reset_streams(limits::H2_PENDING_RESETS_MAX)
-        .keep_alive_interval(limits::H2_PING_INTERVAL)
-        .keep_alive_timeout(limits::H2_PING_TIMEOUT);
-    http
 }
 
 /// A connection that died while it waited is the client's affair; anything else (no file descriptor left) passes only

@@ -25,7 +25,7 @@ use crate::upstream::link::LinkTasks;
 use crate::upstream::local::Devices;
 use crate::upstream::measured::Measured;
 use crate::upstream::registry::{ModelInfo, Models};
-use crate::upstream::routed::Roster;
+use crate::upstream::roster::Roster;
 use crate::upstream::{Upstream, discover};
 use crate::walltime::moment;
 

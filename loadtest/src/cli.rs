@@ -133,9 +133,12 @@ pub enum ArrivalKind {
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("load").required(true).args(["concurrency", "rate", "scenario"]))]
 pub struct DriveArgs {
-    /// Base URL of the server, with or without /v1; http only.
+    /// Base URL of the server, http or https, with or without /v1.
     #[arg(long, required_unless_present = "scenario")]
     pub url: Option<String>,
+    /// PEM file with the authorities to be trusted for https, instead of the public ones.
+    #[arg(long, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
     /// Model to ask for; an answer of another one is a failure.
     #[arg(
         long,

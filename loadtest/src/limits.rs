@@ -298,3 +298,6 @@ pub const MIN_FITTED: usize = 50;
 
 /// Most requests that a simulated machine is fitted to: each pair of them is looked at.
 pub const MAX_FITTED: usize = 20_000;
+
+/// Time between two words on how far a simulation is.
+pub const SIM_PROGRESS_PERIOD: Duration = Duration::from_secs(10);

@@ -1,6 +1,6 @@
 //! From arguments or a scenario file to a checked plan. Everything that can be wrong is found before a request is sent.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,6 +29,8 @@ pub struct Plan {
     pub workload: Workload,
     /// Where to.
     pub target: Target,
+    /// PEM file with the authorities that the scenario trusts.
+    pub authorities: Option<PathBuf>,
     /// When.
     pub load: Load,
     /// The load in a few words.
@@ -75,11 +77,14 @@ pub enum PlanError {
     #[error("the metrics page: {0}")]
     Metrics(TargetError),
     /// The scenario file or the recorded load that it names.
-    #[error("the scenario cannot be followed\n{0}")]
+    #[error(transparent)]
     Scenario(#[from] Problems),
     /// Neither the command line nor the scenario names a server.
     #[error("where to? --url, or url in [target] of the scenario")]
     NoUrl,
+    /// Authorities for plain http.
+    #[error("--ca (or ca in [target]) needs an https URL")]
+    NobodyToTrust,
     /// An objective of requests that nobody sends.
     #[error(
         "an objective of probe requests needs --probe-rate, or [probe_requests] in the scenario"
@@ -118,6 +123,15 @@ impl Plan {
             let every = Duration::from_secs(1);
             plan.metrics = Some(scrape::Plan { target, every });
         }
+        if let Some(authorities) = args.ca.as_ref().or(plan.authorities.as_ref()) {
+            let mut asked = plan.target.trust(authorities)?;
+            if let Some(page) = &mut plan.metrics {
+                asked |= page.target.trust(authorities)?;
+            }
+            if !asked {
+                return Err(PlanError::NobodyToTrust);
+            }
+        }
         plan.probe_rate = args.probe_rate.or(plan.probe_rate);
         if plan.probe_rate.is_some() && !plan.workload.endpoint.streams() {
             return Err(PlanError::ProbesNeedStreams);
@@ -139,6 +153,7 @@ impl Plan {
         let url = url.ok_or(PlanError::NoUrl)?;
         Ok(Self {
             target: Target::parse(url, scenario.workload.endpoint)?,
+            authorities: scenario.authorities,
             workload: scenario.workload,
             load: scenario.load,
             load_words: scenario.load_words,
@@ -177,6 +192,7 @@ impl Plan {
         };
         Ok(Self {
             target: Target::parse(url, args.endpoint)?,
+            authorities: None,
             workload,
             load,
             load_words,

@@ -13,6 +13,8 @@ pub struct Problems {
     list: Vec<(usize, String)>,
     /// Problems beyond the bound of the list.
     omitted: usize,
+    /// Those of a file that this one names.
+    named: Option<Box<Problems>>,
 }
 
 impl Problems {
@@ -22,6 +24,7 @@ impl Problems {
             file: file.to_owned(),
             list: Vec::new(),
             omitted: 0,
+            named: None,
         }
     }
 
@@ -53,6 +56,13 @@ impl Problems {
         Err(self)
     }
 
+    /// These, and those of a file that this one names.
+    #[must_use]
+    pub fn with(mut self, named: Self) -> Self {
+        self.named = Some(Box::new(named));
+        self
+    }
+
     /// Whether nothing was wrong so far.
     pub fn is_empty(&self) -> bool {
         self.list.is_empty()
@@ -72,7 +82,10 @@ impl fmt::Display for Problems {
         if self.omitted > 0 {
             write!(f, "\n... and {} more", self.omitted)?;
         }
-        Ok(())
+        match &self.named {
+            Some(named) => write!(f, "\n{named}"),
+            None => Ok(()),
+        }
     }
 }
 

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+use hansa_loadtest::faults::abuse::{ALL, Victim};
 use hansa_tests::{Server, hansa_binary};
 use serde_json::{Value, json};
 
@@ -93,6 +94,33 @@ async fn a_client_that_disconnects_before_its_answer_leaves_no_block_behind() ->
             .await
             .is_err()
     );
+    server
+        .metric_becomes("hansa_engine_blocks_free", total)
+        .await
+}
+
+/// With the timers of a server shortened, and what is expected of a good one unchanged.
+#[tokio::test]
+async fn a_server_that_is_abused_serves_others_and_keeps_nothing_of_it() -> Result<()> {
+    let timers = "[server]\nheader_timeout_ms = 1000\nbody_timeout_ms = 1000\n";
+    let model = "[[model]]\nid = \"sim\"\nrunner = \"sim\"\n[model.sim]\nstep_base_us = 1000\n";
+    let server = Server::with_config(&format!("{timers}{model}")).await?;
+    let total = server.metric("hansa_engine_blocks_total").await?;
+    let victim = Victim {
+        address: server.address,
+        host: server.address.to_string(),
+        authorization: None,
+        model: "sim".to_owned(),
+        connections: 16,
+        patience: Duration::from_secs(30),
+    };
+    for abuse in ALL {
+        let finding = abuse.run(&victim).await;
+        ensure!(finding.good, "{finding:#?}");
+    }
+    server
+        .metric_becomes("hansa_requests_in_flight", 0.0)
+        .await?;
     server
         .metric_becomes("hansa_engine_blocks_free", total)
         .await

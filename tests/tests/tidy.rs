@@ -138,24 +138,36 @@ fn every_file_says_what_it_is() {
 #[test]
 fn every_bound_has_a_unit_and_a_reason() {
     for folder in PRODUCT {
-        let path = repository_root().join(folder).join("limits.rs");
-        let text =
-            std::fs::read_to_string(&path).unwrap_or_else(|_| panic!("{folder} has no limits.rs"));
-        println!("\n{folder}/limits.rs");
-        let mut reason = Vec::new();
-        for line in text.lines() {
-            if let Some(comment) = line.trim().strip_prefix("///") {
-                reason.push(comment.trim().to_owned());
-            } else if let Some(constant) = line.trim().strip_prefix("pub const ") {
-                assert!(
-                    !reason.is_empty(),
-                    "{folder}/limits.rs: no reason for {constant}"
-                );
-                println!("  {constant:60} {}", reason.join(" "));
-                reason.clear();
-            }
+        let (one, parts) = (format!("{folder}/limits.rs"), format!("{folder}/limits/"));
+        let files = source_files(&repository_root(), folder);
+        let of_bounds = files.iter().filter(|file| {
+            let path = file.path.to_string_lossy();
+            path.ends_with(&one) || path.contains(&parts)
+        });
+        let mut bounds = 0;
+        for file in of_bounds {
+            println!("\n{}", file.path.display());
+            bounds += print_bounds(file);
+        }
+        assert!(bounds > 0, "{folder} has no limits.rs");
+    }
+}
+
+/// Prints the bounds of a file, each with its reason; how many there are.
+fn print_bounds(file: &SourceFile) -> usize {
+    let (mut reason, mut bounds) = (Vec::new(), 0);
+    for line in file.text.lines() {
+        if let Some(comment) = line.trim().strip_prefix("///") {
+            reason.push(comment.trim().to_owned());
+        } else if let Some(constant) = line.trim().strip_prefix("pub const ") {
+            let path = file.path.display();
+            assert!(!reason.is_empty(), "{path}: no reason for {constant}");
+            println!("  {constant:60} {}", reason.join(" "));
+            reason.clear();
+            bounds += 1;
         }
     }
+    bounds
 }
 
 fn product_files() -> Vec<SourceFile> {

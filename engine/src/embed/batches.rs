@@ -116,6 +116,15 @@ impl Batches {
         }
     }
 
+    /// Shares the time of a pass out over its requests, by their tokens.
+    fn share_out(&self, batch: &Batch, took: Duration) {
+        let tokens: usize = batch.rows.iter().map(|row| row.len()).sum();
+        for (&place, row) in batch.jobs.iter().zip(&batch.rows) {
+            let share = row.len() as f64 / tokens.max(1) as f64;
+            self.jobs[place].count(took.mul_f64(share));
+        }
+    }
+
     /// Hands the vectors out; those without one ended their jobs.
     fn deliver(&mut self, batch: &Batch, vectors: Vec<Option<Vec<f32>>>) {
         let mut guilty = vec![false; self.jobs.len()];
@@ -255,6 +264,8 @@ impl Resident for Batches {
         self.shared.end_step();
         let took = (self.options.clock)().saturating_sub(now);
         let none = vectors.iter().all(Option::is_none);
+        // Whoever waits for an answer reads its time with it.
+        self.share_out(&batch, took);
         self.deliver(&batch, vectors);
         self.count(&batch, took);
         self.publish();

@@ -51,6 +51,8 @@ struct Progress {
     stopped: AtomicBool,
     /// Of texts whose vectors were made.
     tokens: AtomicU64,
+    /// Nanoseconds of the device, its share of each pass.
+    device_ns: AtomicU64,
 }
 
 /// Stops a request while somebody waits for its end, and tells what it took.
@@ -171,6 +173,12 @@ impl Job {
         self.vectors.push(vector);
     }
 
+    /// Counts `time` of the device as spent on it.
+    pub(super) fn count(&self, time: Duration) {
+        let ns = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        self.progress.device_ns.fetch_add(ns, Ordering::AcqRel);
+    }
+
     /// Whether it is to end without its vectors.
     pub(super) fn is_stopped(&self) -> bool {
         self.progress.stopped.load(Ordering::Acquire)
@@ -208,6 +216,12 @@ impl Stopper {
     #[must_use]
     pub fn tokens(&self) -> u64 {
         self.progress.tokens.load(Ordering::Acquire)
+    }
+
+    /// Time of the device that it took, by its tokens in each pass; the last word once the request has ended.
+    #[must_use]
+    pub fn device_time(&self) -> Duration {
+        Duration::from_nanos(self.progress.device_ns.load(Ordering::Acquire))
     }
 }
 

@@ -72,11 +72,11 @@ async fn read<T: DeserializeOwned>(request: Request) -> Result<T, ApiError> {
 }
 
 /// The id in a body may be left out, and must be that of the path.
-fn named(in_body: &mut String, in_path: &str) -> Result<(), ApiError> {
+fn named(in_body: &mut Arc<str>, in_path: &str) -> Result<(), ApiError> {
     if in_body.is_empty() {
-        in_path.clone_into(in_body);
+        *in_body = in_path.into();
     }
-    if in_body == in_path {
+    if **in_body == *in_path {
         return Ok(());
     }
     Err(ApiError::unfit(

@@ -150,7 +150,7 @@ mod tests {
     #[test]
     fn nobody_gives_more_than_they_have() {
         let key = |tenant: &str, role| KeyDocument {
-            tenant: tenant.to_owned(),
+            tenant: tenant.into(),
             role,
             ..KeyDocument::default()
         };

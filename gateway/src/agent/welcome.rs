@@ -28,7 +28,7 @@ use crate::route::facts::CandidateId;
 use crate::start::{Starter, UpstreamFailed};
 use crate::upstream::group::Group;
 use crate::upstream::link::{Link, LinkTasks, Pieces, Shard, Times};
-use crate::upstream::routed::Roster;
+use crate::upstream::roster::Roster;
 
 /// What names a server in requests to it: it listens on its own machine, where this is its name.
 const URL: &str = "http://localhost";

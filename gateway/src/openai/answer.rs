@@ -292,8 +292,9 @@ pub(super) struct Usage {
     hansa: Option<UsageExtension>,
 }
 
+/// What a usage says that OpenAI has no words for.
 #[derive(Debug, Serialize)]
-struct UsageExtension {
+pub(super) struct UsageExtension {
     /// Whether the figures were counted from events, since whoever served told none.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     estimated: bool,
@@ -309,7 +310,8 @@ struct UsageExtension {
 }
 
 impl UsageExtension {
-    fn of(usage: &upstream::Usage) -> Option<Self> {
+    /// That of `usage`, where it says anything.
+    pub(super) fn of(usage: &upstream::Usage) -> Option<Self> {
         let upstream::Usage {
             estimated,
             millijoules,

@@ -3,7 +3,6 @@
 use std::convert::Infallible;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::extract::{Request, State};
 use axum::response::Response;
@@ -14,19 +13,18 @@ use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 use tokio_util::task::TaskTracker;
 
-use super::answer::json;
+use super::answer::{UsageExtension, json};
 use super::error::ApiError;
 use super::fault::ParamFault;
 use super::json::{self, Kind, Node, Object};
+use super::meter::Payer;
 use super::params::count;
 use super::{Api, Caller, body, fields, request_id, stream, wishes};
 use crate::federation::headers::Said;
 use crate::layers::peer::Peer;
 use crate::limits::{self, CANCEL_AGAIN_AFTER, USAGE_DRAIN_MAX};
 use crate::quota::amount::Tokens;
-use crate::quota::charge::Spent;
 use crate::quota::ledger::Outcome;
-use crate::quota::reservation::Reservation;
 use crate::upstream::purse::Purse;
 use crate::upstream::{
     self, EmbedInput, EmbedRequest, Embeddings, Upstream, UpstreamError, UpstreamErrorKind,
@@ -55,6 +53,12 @@ pub(super) async fn serve(State(api): State<Api>, request: Request) -> Result<Re
         Some(client) => Some(Arc::new(client.hold(&id, &model, bound).await?)),
         None => None,
     };
+    let charge = match &held {
+        Some(held) => held.tag(0).filter(|_| upstream.keeps_usage()),
+        None => said.charge.clone(),
+    };
+    let tenant = held.clone().map(Payer::Tenant);
+    let payer = tenant.or_else(|| api.peer(&id, &said));
     let time = api.time_for(&said);
     let request = Arc::new(EmbedRequest {
         id,
@@ -63,22 +67,23 @@ pub(super) async fn serve(State(api): State<Api>, request: Request) -> Result<Re
         dimensions: ask.dimensions,
         deadline: Some(started + time),
         hops: said.hops,
+        charge,
         wishes,
-        purse: held.clone().map(|held| held as Arc<dyn Purse>),
+        purse: held.map(|held| held as Arc<dyn Purse>),
     });
     let left = (started + time).saturating_sub(api.shared.clock.now());
-    let made = match (held, &client) {
-        (Some(held), Some(client)) => paid(held, client.tasks(), upstream, request, left).await?,
-        _ => match timeout(left, upstream.embed(request)).await {
-            Ok(Ok(made)) => made,
-            Ok(Err(error)) if peer => return Ok(refusal(error)),
-            Ok(Err(error)) => return Err(error.into()),
-            Err(_elapsed) => return Err(ApiError::deadline_exceeded()),
-        },
+    let made = match timeout(left, make(&api, payer, upstream, request)).await {
+        Ok(Ok(made)) => made,
+        Ok(Err(error)) if peer => return Ok(refusal(error)),
+        Ok(Err(error)) => return Err(error.into()),
+        Err(_elapsed) => return Err(ApiError::deadline_exceeded()),
     };
     let numbers: usize = made.vectors.iter().map(Vec::len).sum();
     let asked = Arc::clone(&model);
-    let answered = api.off_loop(numbers, move |_| Ok(answer(&model, &made, ask.format)));
+    let told = told(made.usage, peer);
+    let answered = api.off_loop(numbers, move |_| {
+        Ok(answer(&model, &made.vectors, told, ask.format))
+    });
     let answered = answered.await?;
     Ok(match client {
         Some(client) => client.tell(answered, &asked),
@@ -86,27 +91,34 @@ pub(super) async fn serve(State(api): State<Api>, request: Request) -> Result<Re
     })
 }
 
-/// The vectors of a request that somebody pays for, within `left`. Its account is settled however it ends: where its client
-/// leaves or its time is over, the work is stopped and what it took by then is charged.
-async fn paid(
-    held: Arc<Reservation>,
-    tasks: &TaskTracker,
+async fn make(
+    api: &Api,
+    payer: Option<Payer>,
     upstream: Arc<dyn Upstream>,
     request: Arc<EmbedRequest>,
-    left: Duration,
-) -> Result<Embeddings, ApiError> {
-    // Nothing is ever sent: its end is dropped with this future.
-    let (_wanted, unwanted) = oneshot::channel();
-    let work = tasks.spawn(work(held, upstream, request, unwanted));
-    match timeout(left, work).await {
-        Ok(Ok(made)) => Ok(made?),
-        Ok(Err(_panicked)) => Err(ApiError::internal()),
-        Err(_elapsed) => Err(ApiError::deadline_exceeded()),
+) -> Result<Embeddings, UpstreamError> {
+    match payer.zip(api.metering.as_ref()) {
+        Some((payer, metering)) => paid(payer, &metering.tasks, upstream, request).await,
+        None => upstream.embed(request).await,
     }
 }
 
+/// The vectors of a request that somebody pays for. Its account is settled however it ends: where its client leaves or its
+/// time is over, the work is stopped and what it took by then is charged.
+async fn paid(
+    payer: Payer,
+    tasks: &TaskTracker,
+    upstream: Arc<dyn Upstream>,
+    request: Arc<EmbedRequest>,
+) -> Result<Embeddings, UpstreamError> {
+    // Nothing is ever sent: its end is dropped with this future.
+    let (_wanted, unwanted) = oneshot::channel();
+    let work = tasks.spawn(work(payer, upstream, request, unwanted)).await;
+    work.unwrap_or_else(|_panicked| Err(UpstreamErrorKind::Internal.into()))
+}
+
 async fn work(
-    held: Arc<Reservation>,
+    payer: Payer,
     upstream: Arc<dyn Upstream>,
     request: Arc<EmbedRequest>,
     unwanted: oneshot::Receiver<Infallible>,
@@ -136,21 +148,12 @@ async fn work(
     };
     // Where nobody says what was done, the guard is dropped open, and keeps its debit.
     let (made, whole, broken) = made.ok_or(UpstreamErrorKind::TimedOut)?;
-    match &made {
-        Ok(made) => held.settle(Spent::from(used(made)), whole),
-        Err(error) => match error.usage.filter(|used| !used.is_nothing()) {
-            Some(used) => held.settle(Spent::from(used), broken),
-            None => held.void(),
-        },
+    let (used, outcome) = match &made {
+        Ok(made) => (made.usage, whole),
+        Err(error) => (error.usage.unwrap_or_default(), broken),
     };
+    payer.finish(used, outcome, outcome != Outcome::Aborted);
     made
-}
-
-fn used(made: &Embeddings) -> upstream::Usage {
-    upstream::Usage {
-        prompt_tokens: made.prompt_tokens,
-        ..upstream::Usage::default()
-    }
 }
 
 /// An error answer to a peer, which pays for what was used until then.
@@ -228,8 +231,19 @@ fn input(node: &Node<'_, '_>) -> Result<EmbedInput, ApiError> {
     }
 }
 
-fn answer(model: &str, made: &Embeddings, format: Format) -> Response {
-    let data = made.vectors.iter().zip(0..);
+/// What whoever asked is told of what it took: a peer, which pays for it, the device's time too.
+fn told(used: upstream::Usage, peer: bool) -> Usage {
+    let tokens = used.prompt_tokens;
+    let gpu_us = used.gpu_us.filter(|_| peer);
+    Usage {
+        prompt_tokens: tokens,
+        total_tokens: tokens,
+        hansa: UsageExtension::of(&upstream::Usage { gpu_us, ..used }),
+    }
+}
+
+fn answer(model: &str, vectors: &[Vec<f32>], usage: Usage, format: Format) -> Response {
+    let data = vectors.iter().zip(0..);
     let data = data.map(|(vector, index)| Embedding {
         object: "embedding",
         index,
@@ -242,10 +256,7 @@ fn answer(model: &str, made: &Embeddings, format: Format) -> Response {
         object: "list",
         data: data.collect(),
         model,
-        usage: Usage {
-            prompt_tokens: made.prompt_tokens,
-            total_tokens: made.prompt_tokens,
-        },
+        usage,
     })
 }
 
@@ -280,4 +291,6 @@ enum Written<'a> {
 struct Usage {
     prompt_tokens: u32,
     total_tokens: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hansa: Option<UsageExtension>,
 }

@@ -2,20 +2,20 @@
 //!
 //! The body is split into raw pieces, one level at a time, and each piece is read where its field is known. So every
 //! error names the exact field (`messages[0].content`), memory stays in proportion to the body whatever it nests, and
-//! depth needs no bound: the splitter does not recurse, and nothing is read deeper than our own types. It must not know
-//! which fields there are.
+//! depth needs no bound: the splitter does not recurse, and nothing is read deeper than our own types. Most is split by
+//! `scan.rs`; what that does not take, `slow.rs` reads, and says what is wrong with it. It must not know which fields
+//! there are.
+
+mod scan;
+mod slow;
 
 use std::borrow::Cow;
 use std::fmt;
-use std::marker::PhantomData;
 use std::ops::RangeInclusive;
 
 use serde::Deserialize;
-use serde::de::{
-    DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor,
-};
+use serde::de::IgnoredAny;
 use serde_json::Value;
-use serde_json::value::RawValue;
 
 use super::error::ApiError;
 use super::fault::ParamFault;
@@ -34,7 +34,10 @@ pub(super) fn parse(body: &[u8]) -> Result<Object<'_, 'static>, ApiError> {
         }
     }
     let max = limits::JSON_FIELDS_MAX;
-    match fields(text, max) {
+    if let Some(fields) = scan::object(text, max) {
+        return Object::new(fields, Path::Root);
+    }
+    match slow::fields(text, max) {
         Ok(fields) => Object::new(fields, Path::Root),
         Err(error) if error.is_data() => Err(ApiError::param("body", ParamFault::TooMany { max })),
         Err(error) => Err(malformed(&error)),
@@ -79,13 +82,13 @@ impl<'a, 'p> Object<'a, 'p> {
 
     /// Every field that is not null.
     pub(super) fn nodes(&self) -> impl Iterator<Item = (&str, Node<'a, '_>)> {
-        let present = self.fields.iter().filter(|(_, raw)| raw.get() != "null");
+        let present = self.fields.iter().filter(|(_, raw)| *raw != "null");
         present.map(|(name, raw)| (&**name, Node::new(raw, self.at.field(name))))
     }
 
     /// Every field with its value, as they were written.
     pub(super) fn texts(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.fields.iter().map(|(name, raw)| (&**name, raw.get()))
+        self.fields.iter().map(|(name, raw)| (&**name, *raw))
     }
 
     /// An error at the field `name`.
@@ -97,19 +100,19 @@ impl<'a, 'p> Object<'a, 'p> {
 /// A value and where it stands.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Node<'a, 'p> {
-    raw: &'a RawValue,
+    raw: &'a str,
     at: Path<'p>,
 }
 
 impl<'a, 'p> Node<'a, 'p> {
-    pub(super) const fn new(raw: &'a RawValue, at: Path<'p>) -> Self {
+    pub(super) const fn new(raw: &'a str, at: Path<'p>) -> Self {
         Self { raw, at }
     }
 
     /// A string.
     pub(super) fn string(&self) -> Result<Cow<'a, str>, ApiError> {
         self.must_be(&[Kind::String], "a string")?;
-        let raw = self.raw.get();
+        let raw = self.raw;
         if memchr::memchr(b'\\', raw.as_bytes()).is_none() {
             // Without escapes it is what stands between the quotes: its syntax was checked with the whole body's.
             let text = raw.get(1..raw.len().saturating_sub(1));
@@ -125,7 +128,7 @@ impl<'a, 'p> Node<'a, 'p> {
     /// `true` or `false`.
     pub(super) fn boolean(&self) -> Result<bool, ApiError> {
         self.must_be(&[Kind::Boolean], "a boolean")?;
-        Ok(self.raw.get() == "true")
+        Ok(self.raw == "true")
     }
 
     /// A whole number within `range`.
@@ -135,7 +138,6 @@ impl<'a, 'p> Node<'a, 'p> {
         // Digits beyond even 128 bits fail to parse, and are out of any range.
         let number = self
             .raw
-            .get()
             .parse()
             .ok()
             .filter(|number| range.contains(number));
@@ -148,7 +150,6 @@ impl<'a, 'p> Node<'a, 'p> {
         let (min, max) = range.clone().into_inner();
         let number = self
             .raw
-            .get()
             .parse()
             .ok()
             .filter(|number| range.contains(number));
@@ -158,7 +159,7 @@ impl<'a, 'p> Node<'a, 'p> {
     /// An array of at least one token id.
     pub(super) fn token_ids(&self) -> Result<Vec<u32>, ApiError> {
         self.must_be(&[Kind::Array], "an array of token ids")?;
-        match serde_json::from_str::<Vec<u32>>(self.raw.get()) {
+        match serde_json::from_str::<Vec<u32>>(self.raw) {
             Ok(ids) if ids.is_empty() => Err(self.fault(ParamFault::EmptyArray)),
             Ok(ids) => Ok(ids),
             Err(_) => Err(self.value_fault("an array of token ids, integers from 0 on".to_owned())),
@@ -166,11 +167,13 @@ impl<'a, 'p> Node<'a, 'p> {
     }
 
     /// The raw elements of an array that has at least one and at most `max` of them.
-    pub(super) fn array(&self, max: usize) -> Result<Vec<&'a RawValue>, ApiError> {
+    pub(super) fn array(&self, max: usize) -> Result<Vec<&'a str>, ApiError> {
         self.must_be(&[Kind::Array], "an array")?;
-        let mut reader = serde_json::Deserializer::from_str(self.raw.get());
-        let each = || PhantomData::<&RawValue>;
-        match (Several { max, each }).deserialize(&mut reader) {
+        let elements = match scan::array(self.raw, max) {
+            Some(elements) => Ok(elements),
+            None => slow::array(self.raw, max),
+        };
+        match elements {
             Ok(elements) if elements.is_empty() => Err(self.fault(ParamFault::EmptyArray)),
             Ok(elements) => Ok(elements),
             // Its syntax was checked with the whole body's.
@@ -181,14 +184,9 @@ impl<'a, 'p> Node<'a, 'p> {
     /// The fields of every object in an array of objects, found in one pass; `None` where it is anything else, or has more
     /// than `max` of them: [`Node::array`] and [`Node::object`] say what is wrong.
     pub(super) fn objects(&self, max: usize) -> Option<Vec<Fields<'a>>> {
-        let mut reader = serde_json::Deserializer::from_str(self.raw.get());
-        let of_object = || FieldsAtMost(limits::JSON_FIELDS_MAX);
-        Several {
-            max,
-            each: of_object,
-        }
-        .deserialize(&mut reader)
-        .ok()
+        let fields_max = limits::JSON_FIELDS_MAX;
+        let objects = scan::objects(self.raw, max, fields_max);
+        objects.or_else(|| slow::objects(self.raw, max, fields_max))
     }
 
     /// An object.
@@ -199,7 +197,10 @@ impl<'a, 'p> Node<'a, 'p> {
     /// An object with at most `max` fields, which is also what its reading takes time for.
     pub(super) fn object_of(&self, max: usize) -> Result<Object<'a, 'p>, ApiError> {
         self.must_be(&[Kind::Object], "an object")?;
-        match fields(self.raw.get(), max) {
+        if let Some(fields) = scan::object(self.raw, max) {
+            return Object::new(fields, self.at);
+        }
+        match slow::fields(self.raw, max) {
             Ok(fields) => Object::new(fields, self.at),
             Err(error) if error.is_data() => Err(self.fault(ParamFault::TooMany { max })),
             Err(_) => Err(self.fault(ParamFault::Text)),
@@ -208,24 +209,24 @@ impl<'a, 'p> Node<'a, 'p> {
 
     /// Whether the value equals one of these JSON texts. Numbers are equal by value: 0 and 0.0 are.
     pub(super) fn is_one_of(&self, texts: &[&str]) -> bool {
-        let text = self.raw.get();
+        let text = self.raw;
         text.len() <= limits::JSON_NEUTRAL_BYTES_MAX
             && texts.iter().any(|neutral| same_json(text, neutral))
     }
 
     /// The value as it was written.
     pub(super) fn text(&self) -> &'a str {
-        self.raw.get()
+        self.raw
     }
 
     /// The JSON type of the value.
     pub(super) fn kind(&self) -> Kind {
-        Kind::of(self.raw.get())
+        Kind::of(self.raw)
     }
 
     /// The JSON type of an array's first element.
     pub(super) fn first_kind(&self) -> Option<Kind> {
-        let inside = self.raw.get().strip_prefix('[')?.trim_ascii_start();
+        let inside = self.raw.strip_prefix('[')?.trim_ascii_start();
         (!inside.starts_with(']')).then(|| Kind::of(inside))
     }
 
@@ -342,81 +343,4 @@ impl fmt::Display for Path<'_> {
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
 /// An object's fields as they come, so many at most.
-pub(super) type Fields<'a> = Vec<(Cow<'a, str>, &'a RawValue)>;
-
-fn fields(text: &str, max: usize) -> Result<Fields<'_>, serde_json::Error> {
-    let mut reader = serde_json::Deserializer::from_str(text);
-    let fields = FieldsAtMost(max).deserialize(&mut reader)?;
-    reader.end()?;
-    Ok(fields)
-}
-
-struct FieldsAtMost(usize);
-
-impl<'de> DeserializeSeed<'de> for FieldsAtMost {
-    type Value = Fields<'de>;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        deserializer.deserialize_map(self)
-    }
-}
-
-impl<'de> Visitor<'de> for FieldsAtMost {
-    type Value = Fields<'de>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut fields = Vec::with_capacity(16);
-        while let Some((Text(name), raw)) = map.next_entry()? {
-            if fields.len() == self.0 {
-                return Err(A::Error::custom("too many fields"));
-            }
-            fields.push((name, raw));
-        }
-        Ok(fields)
-    }
-}
-
-/// The elements of an array, so many at most, each read by what `each` makes.
-struct Several<F> {
-    max: usize,
-    each: F,
-}
-
-impl<'de, F, S> DeserializeSeed<'de> for Several<F>
-where
-    F: Fn() -> S,
-    S: DeserializeSeed<'de>,
-{
-    type Value = Vec<S::Value>;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        deserializer.deserialize_seq(self)
-    }
-}
-
-impl<'de, F, S> Visitor<'de> for Several<F>
-where
-    F: Fn() -> S,
-    S: DeserializeSeed<'de>,
-{
-    type Value = Vec<S::Value>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an array")
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut array: A) -> Result<Self::Value, A::Error> {
-        let mut elements = Vec::new();
-        while let Some(element) = array.next_element_seed((self.each)())? {
-            if elements.len() == self.max {
-                return Err(A::Error::custom("too many elements"));
-            }
-            elements.push(element);
-        }
-        Ok(elements)
-    }
-}
+pub(super) type Fields<'a> = Vec<(Cow<'a, str>, &'a str)>;

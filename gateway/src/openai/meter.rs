@@ -45,6 +45,21 @@ pub(super) enum Payer {
     },
 }
 
+impl Payer {
+    /// Settles what was used, or keeps it for the peer; `told` is whether it hears of it from us in time.
+    pub(super) fn finish(&self, used: Usage, outcome: Outcome, told: bool) {
+        match self {
+            Self::Tenant(reservation) if used.is_nothing() && outcome != Outcome::Finished => {
+                reservation.void();
+            }
+            Self::Tenant(reservation) => {
+                reservation.settle(Spent::from(used), outcome);
+            }
+            Self::Peer { kept, id, charge } => kept.keep(id, charge, used, told),
+        }
+    }
+}
+
 /// The parts of a request, by number, that have not said what they used.
 #[derive(Default)]
 pub(super) struct Rest {
@@ -92,7 +107,8 @@ impl Meter {
     pub(super) fn settle(self, used: Usage, rest: Rest, outcome: Outcome) {
         if rest.is_nothing() {
             // Its stream says so, and perhaps nobody hears it.
-            self.finish(used, outcome, outcome != Outcome::Aborted);
+            self.payer
+                .finish(used, outcome, outcome != Outcome::Aborted);
         } else if Handle::try_current().is_ok() {
             let tasks = self.tasks.clone();
             tasks.spawn(self.stop(used, rest, outcome));
@@ -127,7 +143,7 @@ impl Meter {
         };
         let _ = timeout(USAGE_DRAIN_MAX, told).await;
         if lost.is_empty() {
-            self.finish(used, outcome, false);
+            self.payer.finish(used, outcome, false);
         } else if self.upstream.keeps_usage() {
             let links = self.links.clone();
             links.spawn(self.ask(used, lost, outcome));
@@ -150,7 +166,7 @@ impl Meter {
         if timeout(USAGE_KEPT, asking).await.is_err() {
             return;
         }
-        self.finish(used, outcome, false);
+        self.payer.finish(used, outcome, false);
         if matches!(self.payer, Payer::Tenant(_)) {
             // Once it is safe in the ledger.
             sleep(ACKNOWLEDGE_AFTER).await;
@@ -168,18 +184,6 @@ impl Meter {
             }
             sleep(wait).await;
             wait = longest.min(wait * 2);
-        }
-    }
-
-    fn finish(&self, used: Usage, outcome: Outcome, told: bool) {
-        match &self.payer {
-            Payer::Tenant(reservation) if used.is_nothing() && outcome != Outcome::Finished => {
-                reservation.void();
-            }
-            Payer::Tenant(reservation) => {
-                reservation.settle(Spent::from(used), outcome);
-            }
-            Payer::Peer { kept, id, charge } => kept.keep(id, charge, used, told),
         }
     }
 }

@@ -64,11 +64,6 @@ impl Client {
         })
     }
 
-    /// Where work goes on that its client no longer waits for.
-    pub(super) const fn tasks(&self) -> &TaskTracker {
-        &self.metering.tasks
-    }
-
     /// Id of the tenant.
     pub(super) fn tenant(&self) -> Arc<str> {
         Arc::clone(self.principal.account.tenant())

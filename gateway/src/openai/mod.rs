@@ -205,6 +205,7 @@ impl Api {
             }
             None => answer::respond(run, &head).await?,
         };
+        response.headers_mut().reserve(HEADERS_TOLD);
         wishes::tell(self.models().decisions(), &work.id, response.headers_mut());
         let took = self.shared.clock.now().saturating_sub(work.started);
         if let Ok(took_ms) = HeaderValue::try_from(took.as_millis().to_string()) {
@@ -245,13 +246,22 @@ impl Api {
         upstream: &Arc<dyn Upstream>,
         requests: &[Arc<GenerateRequest>],
     ) -> Option<Meter> {
-        let metering = self.metering.as_ref()?;
-        let payer = Payer::Peer {
-            kept: metering.kept.clone(),
-            id: Arc::clone(&work.id),
-            charge: work.said.charge.clone()?,
-        };
-        Some(Meter::new(metering, payer, upstream, requests))
+        let payer = self.peer(&work.id, &work.said)?;
+        Some(Meter::new(
+            self.metering.as_ref()?,
+            payer,
+            upstream,
+            requests,
+        ))
+    }
+
+    /// The peer that pays for its request `id`, where it does.
+    fn peer(&self, id: &Arc<str>, said: &Said) -> Option<Payer> {
+        Some(Payer::Peer {
+            kept: self.metering.as_ref()?.kept.clone(),
+            id: Arc::clone(id),
+            charge: said.charge.clone()?,
+        })
     }
 
     async fn parse(&self, endpoint: Endpoint, body: Bytes, peer: bool) -> Result<Ask, ApiError> {
@@ -320,6 +330,9 @@ impl fmt::Debug for Api {
             .finish_non_exhaustive()
     }
 }
+
+/// Headers that most answers get beside those of their content: a map that grows for each would be hashed anew thrice.
+const HEADERS_TOLD: usize = 12;
 
 async fn chat_completions(State(api): State<Api>, request: Request) -> Result<Response, ApiError> {
     api.serve(Endpoint::Chat, request).await

@@ -104,9 +104,9 @@ pub struct Allocation {
     balance: Balance,
     reserved: u64,
     /// Where gateways share it: what this one may spend. The balance is then that of all, as of the last round.
-    slice: Option<Slice>,
+    slice: Option<Box<Slice>>,
     /// What the slice had of the period before, and its number.
-    past: Option<(u64, Slice)>,
+    past: Option<(u64, Box<Slice>)>,
 }
 
 impl Allocation {
@@ -213,7 +213,7 @@ impl Allocation {
     }
 
     /// Holds `amount`, which is left.
-    pub const fn hold(&mut self, amount: u64) {
+    pub fn hold(&mut self, amount: u64) {
         self.reserved = self.reserved.saturating_add(amount);
         if let Some(slice) = &mut self.slice {
             slice.take(amount);
@@ -238,7 +238,7 @@ impl Allocation {
     }
 
     /// Turns a hold into what was really used.
-    pub const fn post(&mut self, held: u64, used: u64) -> Total {
+    pub fn post(&mut self, held: u64, used: u64) -> Total {
         self.release(held);
         let excess = used.saturating_sub(held);
         self.balance.posted = self.balance.posted.saturating_add(used);

@@ -10,7 +10,6 @@ mod sites;
 
 pub use self::shared::Wish;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,21 +21,34 @@ use super::charge::{
 use super::draw::choose_one;
 use super::meter::{Limits, Meter};
 use crate::limits::RESERVATIONS_MAX;
+use crate::map::Map;
 
 /// The state.
 #[derive(Debug, Default)]
 pub struct Book {
-    meters: HashMap<Scope, Meter>,
-    allocations: HashMap<Arc<str>, Allocation>,
+    meters: Map<Scope, Meter>,
+    allocations: Map<Arc<str>, Allocation>,
     /// Ids of each tenant's allocations.
-    granted: HashMap<Arc<str>, Vec<Arc<str>>>,
-    prices: HashMap<(Arc<str>, Option<Arc<str>>), Price>,
-    pending: HashMap<ChargeId, Pending>,
+    granted: Map<Arc<str>, Vec<Arc<str>>>,
+    prices: Map<(Arc<str>, Option<Arc<str>>), Price>,
+    pending: Map<ChargeId, Pending>,
     /// Where gateways share what is in here.
     sharing: Option<shared::Sharing>,
 }
 
 impl Book {
+    /// An empty one with room for so many allocations, and so many scopes with bounds: one that grows bit by bit would
+    /// leave half as much again behind in holes.
+    #[must_use]
+    pub fn with_room(allocations: usize, scopes: usize) -> Self {
+        Self {
+            meters: Map::with_capacity_and_hasher(scopes, Default::default()),
+            allocations: Map::with_capacity_and_hasher(allocations, Default::default()),
+            granted: Map::with_capacity_and_hasher(allocations, Default::default()),
+            ..Self::default()
+        }
+    }
+
     /// Lets a request in, and holds what it may use at most.
     ///
     /// # Errors
@@ -172,7 +184,9 @@ impl Book {
             self.forget(&before, &id);
         }
         let of_tenant = self.granted.entry(Arc::clone(&grant.tenant));
-        of_tenant.or_default().push(Arc::clone(&id));
+        // Most have one.
+        let ids = of_tenant.or_insert_with(|| Vec::with_capacity(1));
+        ids.push(Arc::clone(&id));
         if let Some(allocation) = self.allocations.get_mut(&id) {
             return allocation.change(grant);
         }

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::allocation::Total;
 use super::amount::{Amounts, Currency, Price, Tokens};
-use super::meter::Short;
+use super::meter::{Bound, Short};
 use crate::upstream::Usage;
 
 /// Id of a charge, made by this server and by nobody else: what is settled under it is settled once.
@@ -130,6 +130,21 @@ pub enum Refusal {
     Away,
     /// So many charges are open that the ledger could not take one more.
     Busy,
+}
+
+impl Refusal {
+    /// The same where the store that gateways share did not say what is left: nobody knows then that it is too little.
+    #[must_use]
+    pub fn unheard(self) -> Self {
+        match self {
+            Self::Exhausted { .. } => Self::Away,
+            // Whoever waits is counted here alone, and what never fits is not a matter of what is left.
+            Self::Limit { short, .. } if short.bound != Bound::Queued && short.wait.is_some() => {
+                Self::Away
+            }
+            known => known,
+        }
+    }
 }
 
 /// What was held of one allocation.

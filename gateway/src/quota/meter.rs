@@ -102,17 +102,17 @@ pub struct Short {
     pub wait: Option<Duration>,
 }
 
-/// A scope's bounds and what is spent of them.
+/// A scope's bounds and what is spent of them. There may be one for every key: what it does not need takes no room.
 #[derive(Debug, Clone, Default)]
 pub struct Meter {
-    rates: [Option<Rate>; 4],
+    rates: [Option<Box<Rate>>; 4],
     concurrent: Counter,
     queued: Counter,
     /// Where gateways share the bound of requests at once: how many this one may run.
-    slots: Option<Slice>,
+    slots: Option<Box<Slice>>,
     store_away: Option<StoreAway>,
     /// What was let in without a lease.
-    beyond: Option<Rate>,
+    beyond: Option<Box<Rate>>,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -142,7 +142,7 @@ impl Meter {
         for (rate, per_minute) in self.rates.iter_mut().zip(per_minute) {
             match (rate.as_mut(), per_minute) {
                 (Some(rate), Some(per_minute)) => rate.change(per_minute, now),
-                _ => *rate = per_minute.map(Rate::new),
+                _ => *rate = per_minute.map(|per_minute| Box::new(Rate::new(per_minute))),
             }
         }
         self.store_away = limits.store_away;
@@ -225,7 +225,7 @@ impl Meter {
     /// The rates that are bounded.
     pub fn rates(&self) -> impl Iterator<Item = (Bound, &Rate)> {
         let rates = Bound::RATES.into_iter().zip(&self.rates);
-        rates.filter_map(|(bound, rate)| Some((bound, rate.as_ref()?)))
+        rates.filter_map(|(bound, rate)| Some((bound, rate.as_deref()?)))
     }
 
     /// Requests that run, waiting ones included.

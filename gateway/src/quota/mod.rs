@@ -25,10 +25,11 @@ pub mod standing;
 pub mod store;
 
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::future::BoxFuture;
-use uuid::{NoContext, Timestamp, Uuid};
+use uuid::{Timestamp, Uuid};
 
 use self::amount::Tokens;
 use self::book::Book;
@@ -53,6 +54,7 @@ struct Shared {
     ledger: Arc<dyn Ledger>,
     clock: Clock,
     options: Options,
+    numbers: Numbers,
     /// Where other gateways spend from the same.
     rounds: Option<Rounds>,
     /// The ledger's id, where it has one, and this life of the server.
@@ -107,6 +109,7 @@ impl Quota {
                 ledger,
                 clock,
                 options,
+                numbers: Numbers::new(),
                 rounds,
                 lives,
             }),
@@ -162,11 +165,16 @@ impl Quota {
         bound: Tokens,
         slip: Slip,
     ) -> Result<Reservation, Refusal> {
-        if let Some(rounds) = &self.shared.rounds {
-            let claim = self.claim(account, model, bound);
-            rounds.prepare(self, &claim).await;
+        let Some(rounds) = &self.shared.rounds else {
+            return self.reserve(account, model, bound, slip);
+        };
+        let claim = self.claim(account, model, bound);
+        let is_answered = rounds.prepare(self, &claim).await;
+        let reserved = self.reserve(account, model, bound, slip);
+        match is_answered {
+            true => reserved,
+            false => reserved.map_err(Refusal::unheard),
         }
-        self.reserve(account, model, bound, slip)
     }
 
     /// What it needs to know of its server.
@@ -207,7 +215,7 @@ impl Quota {
             if book.pending().len() + self.shared.ledger.unsettled() >= RESERVATIONS_MAX {
                 return Err(Refusal::Busy);
             }
-            let (charge, by_site) = (new_charge(at), book.depends_on_site(account));
+            let (charge, by_site) = (self.shared.numbers.next(at), book.depends_on_site(account));
             book.admit(charge, claim, at)?;
             self.hurry_for(book);
             Ok((charge, by_site))
@@ -348,10 +356,31 @@ impl fmt::Debug for Quota {
     }
 }
 
-/// A new id: time first, so that a ledger's order is that of time.
-fn new_charge(at: Moment) -> ChargeId {
-    let seconds = u64::try_from(at.unix_s).unwrap_or(0);
-    Uuid::new_v7(Timestamp::from_unix(NoContext, seconds, 0))
+/// Makes ids of charges: the second first and then their number, so that a ledger's order is that of time, and what is
+/// written together lies together. The rest is chance: others that share the ledger make ids too.
+#[derive(Debug)]
+struct Numbers(AtomicU64);
+
+/// Bits of an id that are its number: it does not come round in a server's life.
+const NUMBER_BITS: u8 = 42;
+
+impl Numbers {
+    /// Begins anywhere, so that no two servers count side by side.
+    fn new() -> Self {
+        let (_, any) = Uuid::new_v4().as_u64_pair();
+        Self(AtomicU64::new(any >> 1 & ((1 << (NUMBER_BITS - 1)) - 1)))
+    }
+
+    fn next(&self, at: Moment) -> ChargeId {
+        let seconds = u64::try_from(at.unix_s).unwrap_or(0);
+        let number = self.0.fetch_add(1, Ordering::Relaxed);
+        Uuid::new_v7(Timestamp::from_unix_time(
+            seconds,
+            0,
+            number.into(),
+            NUMBER_BITS,
+        ))
+    }
 }
 
 #[cfg(test)]

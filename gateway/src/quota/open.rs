@@ -1,5 +1,6 @@
 //! Opens the quota of a server: the ledger first, then what the config and the ledger say, then what was spent.
 
+use std::fmt::{self, Write as _};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,7 +31,12 @@ use crate::tls::{self, TlsError};
 /// [`OpenError`] of a ledger that cannot be used; it is never started empty in its place.
 pub fn open(config: &Config, clock: &Clock) -> Result<Quota, OpenError> {
     let (ledger, lessor) = keeper(&config.quota, clock)?;
-    let mut book = Book::default();
+    let of_tenants = config.tenants.iter().map(|tenant| &tenant.rates);
+    let of_keys = config.keys.iter().map(|key| &key.rates);
+    let rates = of_tenants
+        .chain(of_keys)
+        .filter(|rates| !limits(rates).is_empty());
+    let mut book = Book::with_room(config.allocations.len(), rates.count());
     for rate in &config.rates {
         let scope = match rate.site.is_empty() {
             true => Scope::Model(rate.model.as_str().into()),
@@ -68,10 +74,23 @@ fn policy(config: &Config) -> Arc<str> {
     );
     let what = (&config.allocations, &config.prices, &config.rates);
     let here = (&config.quota.site, config.quota.default_max_tokens);
-    let rules = format!("{who:?}{what:?}{here:?}{:?}", config.route);
-    let digest = Sha256::digest(rules.as_bytes());
+    // Straight into the digest: the text of a hundred thousand tenants is long.
+    let mut rules = Digested(Sha256::new());
+    // A digest takes everything.
+    let _ = write!(rules, "{who:?}{what:?}{here:?}{:?}", config.route);
+    let digest = rules.0.finalize();
     let hex = digest.iter().take(16).map(|byte| format!("{byte:02x}"));
     hex.collect::<String>().into()
+}
+
+/// The SHA-256 of what is written.
+struct Digested(Sha256);
+
+impl fmt::Write for Digested {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.0.update(text.as_bytes());
+        Ok(())
+    }
 }
 
 /// Why there is no quota.

@@ -19,7 +19,7 @@ pub struct Rate {
     /// The moment of a full bucket: nanoseconds x `per_minute`.
     full_at: u128,
     /// Where gateways share it: what this one may take. The bucket is then that of all, as of the last round.
-    slice: Option<Slice>,
+    slice: Option<Box<Slice>>,
 }
 
 /// Why nothing was taken.
@@ -125,14 +125,14 @@ impl Rate {
     }
 
     /// Its slice, where it is shared.
-    pub const fn slice_mut(&mut self) -> Option<&mut Slice> {
-        self.slice.as_mut()
+    pub fn slice_mut(&mut self) -> Option<&mut Slice> {
+        self.slice.as_deref_mut()
     }
 
     /// Its slice, where it is shared.
     #[must_use]
-    pub const fn slice(&self) -> Option<&Slice> {
-        self.slice.as_ref()
+    pub fn slice(&self) -> Option<&Slice> {
+        self.slice.as_deref()
     }
 
     /// Takes in what the store said to a line that asked for `need`.

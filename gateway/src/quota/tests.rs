@@ -337,3 +337,23 @@ fn clock_steps_pauses_and_restarts_open_no_period_twice_and_lift_no_rate() {
         );
     }
 }
+
+#[test]
+fn charges_of_one_second_come_in_their_order_and_none_comes_twice() {
+    let (one, other) = (Numbers::new(), Numbers::new());
+    let at = |unix_s| Moment {
+        unix_s,
+        ..Moment::default()
+    };
+    let of = |numbers: &Numbers, unix_s| -> Vec<ChargeId> {
+        (0..1_000).map(|_| numbers.next(at(unix_s))).collect()
+    };
+    let (early, late) = (of(&one, 1_700_000_000), of(&one, 1_700_000_001));
+    assert!(early.is_sorted() && late.is_sorted());
+    assert!(early.last() < late.first());
+    let began = late[0].get_timestamp().unwrap().to_unix();
+    assert_eq!(began, (1_700_000_001, 0));
+    // Another server's are others.
+    let others = of(&other, 1_700_000_000);
+    assert!(!early.iter().any(|charge| others.contains(charge)));
+}

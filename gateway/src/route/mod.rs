@@ -26,7 +26,7 @@ mod policy;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -44,6 +44,7 @@ use self::policy::{Eligible, Habit};
 use self::prefix::PrefixIndex;
 use self::residency::Rules;
 use crate::limits::{CANDIDATES_MAX, PREFIX_BLOCK_BYTES};
+use crate::map::Map;
 
 pub use self::outcome::{End, Served, Ticket};
 
@@ -59,7 +60,7 @@ const BYTES_PER_TOKEN: f64 = 4.0;
 pub struct Router {
     options: Options,
     candidates: Vec<Candidate>,
-    models: HashMap<Arc<str>, Model>,
+    models: Map<Arc<str>, Model>,
     /// By upstream.
     budgets: Vec<(Arc<str>, Budget)>,
     prefixes: PrefixIndex,
@@ -145,7 +146,7 @@ impl Router {
             prefixes: PrefixIndex::new(options.prefix_index_bytes),
             options,
             candidates: Vec::new(),
-            models: HashMap::new(),
+            models: Map::default(),
             budgets: Vec::new(),
             draw: Draw::new(seed),
             names: HashSet::new(),

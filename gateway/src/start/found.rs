@@ -13,7 +13,7 @@ use crate::route::facts::CandidateId;
 use crate::upstream::discover::Lists;
 use crate::upstream::group::Group;
 use crate::upstream::link::LinkTasks;
-use crate::upstream::routed::Roster;
+use crate::upstream::roster::Roster;
 
 /// The instances of one node or site.
 pub(super) struct Found {

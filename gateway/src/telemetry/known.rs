@@ -3,15 +3,16 @@
 //! To name a metric costs more than to count with it: its labels are copied, hashed and looked up. Labels come from closed
 //! sets, so what was named once is kept.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::{PoisonError, RwLock};
+
+use crate::map::Map;
 
 /// Metrics of one kind by what tells them apart.
 pub(super) struct Known<K, M>(RwLock<ByName<K, M>>);
 
 /// Few kinds, so that looking through them beats hashing once more.
-type ByName<K, M> = HashMap<Box<str>, Vec<(K, M)>>;
+type ByName<K, M> = Map<Box<str>, Vec<(K, M)>>;
 
 impl<K: Copy + Eq, M: Clone> Known<K, M> {
     /// The one of `name` and `kind`, which `make` names where it is new.

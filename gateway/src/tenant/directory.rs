@@ -4,7 +4,7 @@
 //! shares no beginning with that of a right one that its sender could choose, and the last comparison takes the same
 //! time for known and unknown keys.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -13,19 +13,19 @@ use super::oidc::Person;
 use super::principal::{AllowList, Principal, number};
 use super::secret::KeyDigest;
 use crate::limits::{KEY_BYTES_MAX, NAME_BYTES_MAX, NAMES_MAX};
+use crate::map::Map;
 use crate::quota::charge::{Account, Scope};
 use crate::quota::meter::Limits;
 
-/// The tenants and keys.
+/// The tenants and keys. There may be very many: what is equal is shared, ids above all.
 #[derive(Default)]
 pub struct Directory {
-    tenants: BTreeMap<Arc<str>, TenantDocument>,
-    keys: BTreeMap<Arc<str>, KeyDocument>,
-    by_digest: HashMap<KeyDigest, Entry>,
+    tenants: BTreeMap<Arc<str>, Arc<TenantDocument>>,
+    keys: BTreeMap<Arc<str>, Arc<KeyDocument>>,
+    by_digest: Map<KeyDigest, Entry>,
 }
 
 struct Entry {
-    digest: KeyDigest,
     expires_s: Option<i64>,
     revoked: bool,
     principal: Arc<Principal>,
@@ -79,8 +79,8 @@ impl Directory {
     /// # Errors
     /// [`DirectoryError`], where they do not fit together.
     pub fn new(
-        tenants: Vec<TenantDocument>,
-        keys: Vec<KeyDocument>,
+        tenants: impl IntoIterator<Item = Arc<TenantDocument>>,
+        keys: impl IntoIterator<Item = Arc<KeyDocument>>,
     ) -> Result<Self, DirectoryError> {
         let mut directory = Self::default();
         for tenant in tenants {
@@ -91,6 +91,8 @@ impl Directory {
                 directory.known(organisation)?;
             }
         }
+        let keys = keys.into_iter();
+        directory.by_digest.reserve(keys.size_hint().0);
         for key in keys {
             directory.add_key(key)?;
         }
@@ -107,17 +109,17 @@ impl Directory {
             return Err(Denied::Unknown);
         }
         let shown = KeyDigest::of(key);
-        let entry = self.by_digest.get(&shown);
+        let found = self.by_digest.get_key_value(&shown);
         // One whose key is not known is compared as well, with the opposite.
-        let kept = entry.map_or_else(|| shown.opposite(), |entry| entry.digest);
+        let kept = found.map_or_else(|| shown.opposite(), |(kept, _)| *kept);
         let is_it = kept.is(&shown);
-        match entry.filter(|_| is_it) {
+        match found.filter(|_| is_it) {
             None => Err(Denied::Unknown),
-            Some(entry) if entry.revoked => Err(Denied::Revoked),
-            Some(entry) if entry.expires_s.is_some_and(|end_s| end_s <= unix_s) => {
+            Some((_, entry)) if entry.revoked => Err(Denied::Revoked),
+            Some((_, entry)) if entry.expires_s.is_some_and(|end_s| end_s <= unix_s) => {
                 Err(Denied::Expired)
             }
-            Some(entry) => Ok(Arc::clone(&entry.principal)),
+            Some((_, entry)) => Ok(Arc::clone(&entry.principal)),
         }
     }
 
@@ -131,8 +133,8 @@ impl Directory {
         let found = roles.find(|(tenant, _)| named(tenant) && self.tenants.contains_key(tenant));
         let (tenant, role) = found.ok_or(Denied::NoProject)?;
         let as_key = KeyDocument {
-            id: person.id.to_string(),
-            tenant: tenant.to_string(),
+            id: Arc::clone(&person.id),
+            tenant: Arc::clone(tenant),
             role: *role,
             ..KeyDocument::default()
         };
@@ -145,24 +147,24 @@ impl Directory {
     /// # Errors
     /// [`DirectoryError::NoTenant`].
     pub fn known(&self, tenant: &str) -> Result<&TenantDocument, DirectoryError> {
-        let found = self.tenants.get(tenant);
+        let found = self.tenants.get(tenant).map(Arc::as_ref);
         found.ok_or_else(|| DirectoryError::NoTenant(tenant.to_owned()))
     }
 
     /// Every tenant, by id.
     pub fn tenants(&self) -> impl Iterator<Item = &TenantDocument> {
-        self.tenants.values()
+        self.tenants.values().map(Arc::as_ref)
     }
 
     /// Every key, by id.
     pub fn keys(&self) -> impl Iterator<Item = &KeyDocument> {
-        self.keys.values()
+        self.keys.values().map(Arc::as_ref)
     }
 
     /// A key by its id.
     #[must_use]
     pub fn key(&self, id: &str) -> Option<&KeyDocument> {
-        self.keys.get(id)
+        self.keys.get(id).map(Arc::as_ref)
     }
 
     /// The bounds of each.
@@ -174,19 +176,20 @@ impl Directory {
         tenants.chain(keys)
     }
 
-    pub(super) fn has(&self, scope: &Scope) -> bool {
+    /// The bounds of a tenant or a key; `None` where there is none of that id.
+    pub(super) fn limits(&self, scope: &Scope) -> Option<Limits> {
         match scope {
-            Scope::Tenant(id) => self.tenants.contains_key(id),
-            Scope::Key(id) => self.keys.contains_key(id),
-            Scope::Model(_) | Scope::Site(_) => true,
+            Scope::Tenant(id) => self.tenants.get(id).map(|tenant| tenant.limits),
+            Scope::Key(id) => self.keys.get(id).map(|key| key.limits),
+            Scope::Model(_) | Scope::Site(_) => None,
         }
     }
 
-    fn add_tenant(&mut self, tenant: TenantDocument) -> Result<(), DirectoryError> {
-        let id = &tenant.id;
+    fn add_tenant(&mut self, tenant: Arc<TenantDocument>) -> Result<(), DirectoryError> {
+        let id = Arc::clone(&tenant.id);
         let parts = id.split('/').count();
-        if !is_name(id) || parts > 2 || id.split('/').any(str::is_empty) {
-            return Err(DirectoryError::Name(id.clone()));
+        if !is_name(&id) || parts > 2 || id.split('/').any(str::is_empty) {
+            return Err(DirectoryError::Name(id.to_string()));
         }
         let lists = [
             &tenant.countries,
@@ -194,35 +197,33 @@ impl Directory {
             &tenant.purposes,
             &tenant.models,
         ];
-        check_lists(id, &lists)?;
+        check_lists(&id, &lists)?;
         let twice = DirectoryError::Twice {
             kind: "tenant",
-            id: id.clone(),
+            id: id.to_string(),
         };
-        let before = self.tenants.insert(id.as_str().into(), tenant);
+        let before = self.tenants.insert(id, tenant);
         before.map_or(Ok(()), |_| Err(twice))
     }
 
-    fn add_key(&mut self, key: KeyDocument) -> Result<(), DirectoryError> {
+    fn add_key(&mut self, key: Arc<KeyDocument>) -> Result<(), DirectoryError> {
         if !is_name(&key.id) {
-            return Err(DirectoryError::Name(key.id));
+            return Err(DirectoryError::Name(key.id.to_string()));
         }
         check_lists(&key.id, &[&key.models, &key.endpoints, &key.sites])?;
         let digest = KeyDigest::parse(&key.sha256);
-        let digest = digest.ok_or_else(|| DirectoryError::Digest(key.id.clone()))?;
+        let digest = digest.ok_or_else(|| DirectoryError::Digest(key.id.to_string()))?;
         let entry = Entry {
-            digest,
             expires_s: key.expires_s,
             revoked: key.revoked,
             principal: Arc::new(self.principal(&key)?),
         };
         let same_key = self.by_digest.insert(digest, entry).is_some();
-        let id: Arc<str> = key.id.as_str().into();
         let twice = DirectoryError::Twice {
             kind: "key",
-            id: key.id.clone(),
+            id: key.id.to_string(),
         };
-        let same_id = self.keys.insert(id, key).is_some();
+        let same_id = self.keys.insert(Arc::clone(&key.id), key).is_some();
         if same_key || same_id {
             return Err(twice);
         }
@@ -237,13 +238,13 @@ impl Directory {
         let list = |of: fn(&TenantDocument) -> &Vec<String>| {
             AllowList::new(of(tenant)).and(&AllowList::new(of(above)))
         };
-        let project = key.tenant.contains('/').then(|| key.tenant.as_str().into());
+        let project = key.tenant.contains('/').then(|| Arc::clone(&tenant.id));
         let pool = tenant.pool.as_deref();
         Ok(Principal {
             account: Arc::new(Account {
-                key: key.id.as_str().into(),
+                key: Arc::clone(&key.id),
                 project,
-                organisation: organisation.into(),
+                organisation: Arc::clone(&above.id),
             }),
             role: key.role,
             models: list(|tenant| &tenant.models).and(&AllowList::new(&key.models)),

@@ -1,5 +1,7 @@
 //! A tenant and a key as operators write them: in the config, through the admin API, in the ledger.
 
+use std::sync::Arc;
+
 use hansa_config::schema::tenancy;
 use serde::{Deserialize, Serialize};
 
@@ -12,7 +14,7 @@ use crate::quota::open::limits;
 #[serde(default, deny_unknown_fields)]
 pub struct TenantDocument {
     /// `organisation`, or `organisation/project`.
-    pub id: String,
+    pub id: Arc<str>,
     /// Countries that may serve it; empty, as for all lists here, for any.
     pub countries: Vec<String>,
     /// Sites that may serve it.
@@ -38,9 +40,9 @@ pub struct TenantDocument {
 #[serde(default, deny_unknown_fields)]
 pub struct KeyDocument {
     /// Its name in records and messages.
-    pub id: String,
+    pub id: Arc<str>,
     /// Whose it is.
-    pub tenant: String,
+    pub tenant: Arc<str>,
     /// SHA-256 of the key in hexadecimal digits.
     pub sha256: String,
     /// What it may do.
@@ -62,7 +64,7 @@ pub struct KeyDocument {
 impl From<&tenancy::Tenant> for TenantDocument {
     fn from(tenant: &tenancy::Tenant) -> Self {
         Self {
-            id: tenant.id.clone(),
+            id: tenant.id.as_str().into(),
             countries: tenant.countries.clone(),
             sites: tenant.sites.clone(),
             purposes: tenant.purposes.clone(),
@@ -79,8 +81,8 @@ impl From<&tenancy::Tenant> for TenantDocument {
 impl From<&tenancy::ApiKey> for KeyDocument {
     fn from(key: &tenancy::ApiKey) -> Self {
         Self {
-            id: key.id.clone(),
-            tenant: key.tenant.clone(),
+            id: key.id.as_str().into(),
+            tenant: key.tenant.as_str().into(),
             sha256: key.sha256.clone(),
             role: match key.role {
                 tenancy::Role::Member => Role::Member,

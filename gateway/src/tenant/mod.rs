@@ -48,8 +48,8 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct Configured {
-    tenants: Vec<TenantDocument>,
-    keys: Vec<KeyDocument>,
+    tenants: Vec<Arc<TenantDocument>>,
+    keys: Vec<Arc<KeyDocument>>,
     allocations: Vec<Arc<str>>,
     retention_days: Option<u32>,
 }
@@ -102,8 +102,12 @@ impl Tenants {
     /// [`TenantError`], where they do not fit together.
     pub fn open(config: &Config, quota: Quota) -> Result<Self, TenantError> {
         let configured = Configured {
-            tenants: config.tenants.iter().map(TenantDocument::from).collect(),
-            keys: config.keys.iter().map(KeyDocument::from).collect(),
+            tenants: (config.tenants.iter())
+                .map(|tenant| Arc::new(TenantDocument::from(tenant)))
+                .collect(),
+            keys: (config.keys.iter())
+                .map(|key| Arc::new(KeyDocument::from(key)))
+                .collect(),
             allocations: (config.allocations.iter())
                 .map(|allocation| allocation.id.as_str().into())
                 .collect(),
@@ -153,13 +157,11 @@ impl Tenants {
     pub fn refresh(&self) -> Result<(), TenantError> {
         let one_at_a_time = self.shared.changing.lock();
         let _changing = one_at_a_time.unwrap_or_else(PoisonError::into_inner);
-        let before = self.directory();
         let directory = self.read(None)?;
         let grants = self.stored::<Grant>(Kind::Allocation, None)?;
         for grant in &grants {
             self.refuse_configured(Kind::Allocation, &grant.id)?;
         }
-        self.drop_limits(&before, &directory);
         self.put(directory);
         let configured = self.shared.configured.allocations.iter().cloned();
         let stored = grants.iter().map(|grant| Arc::clone(&grant.id));
@@ -266,10 +268,8 @@ impl Tenants {
         if change.kind == Kind::Allocation {
             return self.change_allocation(change);
         }
-        let before = self.directory();
         let directory = self.read(Some(&change))?;
         self.shared.quota.ledger().change(change)?;
-        self.drop_limits(&before, &directory);
         self.put(directory);
         Ok(())
     }
@@ -297,11 +297,12 @@ impl Tenants {
     /// The directory of config and ledger, as it would be after `change`.
     fn read(&self, change: Option<&Change>) -> Result<Directory, TenantError> {
         let configured = &self.shared.configured;
-        let mut tenants = self.stored(Kind::Tenant, change)?;
-        tenants.extend(configured.tenants.iter().cloned());
-        let mut keys = self.stored(Kind::Key, change)?;
-        keys.extend(configured.keys.iter().cloned());
-        Ok(Directory::new(tenants, keys)?)
+        let tenants = self.stored(Kind::Tenant, change)?.into_iter().map(Arc::new);
+        let keys = self.stored(Kind::Key, change)?.into_iter().map(Arc::new);
+        Ok(Directory::new(
+            tenants.chain(configured.tenants.iter().cloned()),
+            keys.chain(configured.keys.iter().cloned()),
+        )?)
     }
 
     fn stored<T: serde::de::DeserializeOwned>(
@@ -322,8 +323,8 @@ impl Tenants {
     fn refuse_configured(&self, kind: Kind, id: &str) -> Result<(), TenantError> {
         let configured = &self.shared.configured;
         let is_configured = match kind {
-            Kind::Tenant => configured.tenants.iter().any(|tenant| tenant.id == id),
-            Kind::Key => configured.keys.iter().any(|key| key.id == id),
+            Kind::Tenant => configured.tenants.iter().any(|tenant| *tenant.id == *id),
+            Kind::Key => configured.keys.iter().any(|key| *key.id == *id),
             Kind::Allocation => configured.allocations.iter().any(|found| **found == *id),
             Kind::Record => false,
         };
@@ -334,25 +335,26 @@ impl Tenants {
         Err(TenantError::Configured { kind, id })
     }
 
-    /// Takes away the bounds of those that are no longer there.
-    fn drop_limits(&self, before: &Directory, after: &Directory) {
-        let gone = before.scopes().filter(|(scope, _)| !after.has(scope));
-        self.set_limits(gone.map(|(scope, _)| (scope, Limits::default())));
-    }
-
+    /// Puts a directory in force. The book is told what differs and no more: requests wait for it meanwhile.
     fn put(&self, directory: Directory) {
-        self.set_limits(directory.scopes());
-        self.shared.directory.store(Arc::new(directory));
-    }
-
-    fn set_limits(&self, all: impl Iterator<Item = (Scope, Limits)>) {
+        let before = self.directory();
+        let gone = before.scopes().filter_map(|(scope, _)| {
+            let is_gone = directory.limits(&scope).is_none();
+            is_gone.then(|| (scope, Limits::default()))
+        });
+        let others = directory.scopes().filter(|(scope, limits)| {
+            let known = before.limits(scope).unwrap_or_default();
+            known != *limits
+        });
+        let changed: Vec<(Scope, Limits)> = gone.chain(others).collect();
         self.shared.quota.with_book(|book, at| {
-            for (scope, limits) in all {
+            for (scope, limits) in changed {
                 if !limits.is_empty() || book.meter(&scope).is_some() {
                     book.set_limits(scope, &limits, at.now);
                 }
             }
         });
+        self.shared.directory.store(Arc::new(directory));
     }
 }
 

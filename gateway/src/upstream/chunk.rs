@@ -9,7 +9,8 @@ mod wire;
 use std::collections::VecDeque;
 
 use self::template::Template;
-use self::wire::{CallDelta, Choice, Chunk, WireUsage};
+pub(super) use self::wire::WireUsage;
+use self::wire::{CallDelta, Choice, Chunk};
 use crate::upstream::refusal::{self, WireError};
 use crate::upstream::tools::CallHead;
 use crate::upstream::{

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::upstream::Wishes;
 use crate::upstream::purse::Purse;
+use crate::upstream::{Usage, Wishes};
 
 /// A request for vectors as every upstream takes it: parsed and checked against the limits.
 #[derive(Debug, Clone)]
@@ -21,6 +21,8 @@ pub struct EmbedRequest {
     pub deadline: Option<Duration>,
     /// Servers of ours that the request has crossed.
     pub hops: u8,
+    /// What keeps its usage findable for whoever pays, opaque to all others.
+    pub charge: Option<Arc<str>>,
     /// Where it may go.
     pub wishes: Arc<Wishes>,
     /// What it is paid from, where that has a say in its way.
@@ -55,6 +57,6 @@ impl EmbedInput {
 pub struct Embeddings {
     /// One vector for each text, in their order.
     pub vectors: Vec<Vec<f32>>,
-    /// Tokens of all texts.
-    pub prompt_tokens: u32,
+    /// What they took; the tokens of all texts are those of a prompt.
+    pub usage: Usage,
 }

@@ -213,9 +213,9 @@ impl Forward {
         }
         let whole = answer.into_body().whole(limits::EMBED_ANSWER_BYTES_MAX);
         let whole = whole.await.map_err(failed)?;
-        let asked = Arc::clone(&request);
+        let (asked, ours) = (Arc::clone(&request), self.ours);
         // Megabytes of numbers are nothing for the event loop.
-        let reading = spawn_blocking(move || vectors::read(&whole, &asked)).await;
+        let reading = spawn_blocking(move || vectors::read(&whole, &asked, ours)).await;
         match reading {
             Ok(read) => read.map_err(|what| self.broken(&request.id, what)),
             Err(_panicked) => Err(UpstreamErrorKind::Internal.into()),

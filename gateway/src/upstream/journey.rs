@@ -16,7 +16,7 @@ use crate::route::decision::Attempt;
 use crate::route::{End, Served};
 use crate::upstream::resume::{Met, Seam, Told};
 use crate::upstream::retry::{Live, Trip, died};
-use crate::upstream::routed::Inner;
+use crate::upstream::roster::Inner;
 use crate::upstream::{Event, GenerateRequest, UpstreamError, UpstreamErrorKind, Usage};
 
 /// Share of a stream's time that must have been spent waiting for its upstream, or its reader was the slow one.

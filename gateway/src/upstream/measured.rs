@@ -68,13 +68,18 @@ impl<U> Measured<U> {
                 }
                 match &mut event {
                     Ok(Event::Done(usage)) => energy.fill(usage),
-                    Err(error) => error.usage.iter_mut().for_each(|usage| energy.fill(usage)),
+                    Err(error) => fill_error(&energy, error),
                     Ok(_) => {}
                 }
                 event
             })
             .boxed()
     }
+}
+
+/// Adds what the work took that was done before an error.
+fn fill_error(energy: &Energy, error: &mut UpstreamError) {
+    error.usage.iter_mut().for_each(|usage| energy.fill(usage));
 }
 
 /// A token may complete no character yet: only text that a client sees counts.
@@ -113,7 +118,14 @@ impl<U: Upstream> Upstream for Measured<U> {
         &self,
         request: Arc<EmbedRequest>,
     ) -> BoxFuture<'_, Result<Embeddings, UpstreamError>> {
-        self.inner.embed(request)
+        Box::pin(async move {
+            let mut made = self.inner.embed(request).await;
+            match &mut made {
+                Ok(made) => self.energy.fill(&mut made.usage),
+                Err(error) => fill_error(&self.energy, error),
+            }
+            made
+        })
     }
 
     fn cancel(&self, request_id: &str) {

@@ -31,6 +31,7 @@ mod resume;
 mod retry;
 #[cfg(feature = "engine")]
 mod room;
+pub mod roster;
 pub mod routed;
 pub(crate) mod sse;
 mod stops;

@@ -85,6 +85,7 @@ impl Remote {
         let mut headers = self.credentials();
         common(&mut headers, &request.id, request.hops);
         self.deadline(&mut headers, request.deadline);
+        text(&mut headers, headers::CHARGE, request.charge.as_deref());
         way(&mut headers, &request.wishes);
         self.forward.embed(request, model, headers).await
     }

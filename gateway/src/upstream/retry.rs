@@ -20,7 +20,8 @@ use crate::route::means::Means;
 use crate::route::prefix::HashKey;
 use crate::route::{Ask, Unplaced};
 use crate::upstream::patience::{Impatience, Pauses, impatience};
-use crate::upstream::routed::{Inner, Sent, may_come_back, nobody};
+use crate::upstream::roster::{Inner, Sent};
+use crate::upstream::routed::{may_come_back, nobody};
 use crate::upstream::{
     Event, EventStream, GenerateRequest, Prompt, Retry, Upstream, UpstreamError, UpstreamErrorKind,
     Wishes,

@@ -8,7 +8,8 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::limits;
-use crate::upstream::{EmbedInput, EmbedRequest, Embeddings, Usage as Used};
+use crate::upstream::chunk::WireUsage;
+use crate::upstream::{EmbedInput, EmbedRequest, Embeddings, Usage};
 
 #[derive(Serialize)]
 struct Body<'a> {
@@ -46,7 +47,7 @@ pub(super) fn outgoing(request: &EmbedRequest, model: &str, ours: bool) -> Optio
 struct Answer<'a> {
     #[serde(borrow)]
     data: Vec<Item<'a>>,
-    usage: Option<Usage>,
+    usage: Option<WireUsage>,
 }
 
 #[derive(Deserialize)]
@@ -63,13 +64,13 @@ enum Written<'a> {
     Float(Vec<f32>),
 }
 
-#[derive(Deserialize)]
-struct Usage {
-    prompt_tokens: u64,
-}
-
-/// The vectors in `body`, one for each of the request's texts and all of one length; otherwise what is wrong with it.
-pub(super) fn read(body: &[u8], request: &EmbedRequest) -> Result<Embeddings, &'static str> {
+/// The vectors in `body`, one for each of the request's texts and all of one length; otherwise what is wrong with it. A server
+/// of `ours` is believed what they took beside tokens.
+pub(super) fn read(
+    body: &[u8],
+    request: &EmbedRequest,
+    ours: bool,
+) -> Result<Embeddings, &'static str> {
     let answer: Answer<'_> =
         serde_json::from_slice(body).map_err(|_| "answered with no vectors")?;
     let mut vectors: Vec<Option<Vec<f32>>> = vec![None; request.inputs.len()];
@@ -85,30 +86,30 @@ pub(super) fn read(body: &[u8], request: &EmbedRequest) -> Result<Embeddings, &'
     {
         return Err("gave vectors of odd lengths");
     }
-    let most = tokens_max(request);
     // What it does not tell is taken for the most that there can be: so much was reserved.
-    let told = answer
-        .usage
-        .map_or(most, |usage| usage.prompt_tokens.min(most));
-    Ok(Embeddings {
-        vectors,
-        prompt_tokens: u32::try_from(told).unwrap_or(u32::MAX),
-    })
+    let most = || Usage {
+        prompt_tokens: tokens_max(request),
+        estimated: true,
+        ..Usage::default()
+    };
+    let told = answer.usage.map(|usage| usage.read(ours));
+    let usage = told.map_or_else(most, |told| believed(told, request));
+    Ok(Embeddings { vectors, usage })
 }
 
-/// What is believed of a usage that an error answer tells: no more than there can be, and tokens of texts alone.
-pub(super) fn believed(told: Used, request: &EmbedRequest) -> Used {
-    let most = u32::try_from(tokens_max(request)).unwrap_or(u32::MAX);
-    Used {
-        prompt_tokens: told.prompt_tokens.min(most),
+/// What is believed of a usage: no more than there can be, and tokens of texts alone.
+pub(super) fn believed(told: Usage, request: &EmbedRequest) -> Usage {
+    Usage {
+        prompt_tokens: told.prompt_tokens.min(tokens_max(request)),
         cached_tokens: 0,
         completion_tokens: 0,
         ..told
     }
 }
 
-fn tokens_max(request: &EmbedRequest) -> u64 {
-    request.inputs.iter().map(EmbedInput::tokens_max).sum()
+fn tokens_max(request: &EmbedRequest) -> u32 {
+    let most: u64 = request.inputs.iter().map(EmbedInput::tokens_max).sum();
+    u32::try_from(most).unwrap_or(u32::MAX)
 }
 
 impl Written<'_> {
@@ -154,6 +155,7 @@ mod tests {
             dimensions: None,
             deadline: None,
             hops: 0,
+            charge: None,
             wishes: Arc::default(),
             purse: None,
         }
@@ -178,9 +180,28 @@ mod tests {
             "data": [{"index": 1, "embedding": [1, 2.25]}, {"index": 0, "embedding": halves}],
             "usage": {"prompt_tokens": 4},
         });
-        let read = read(body.to_string().as_bytes(), &request()).unwrap();
+        let read = read(body.to_string().as_bytes(), &request(), false).unwrap();
         assert_eq!(read.vectors, [[0.5, -2.0], [1.0, 2.25]]);
-        assert_eq!(read.prompt_tokens, 4);
+        assert_eq!((read.usage.prompt_tokens, read.usage.estimated), (4, false));
+    }
+
+    #[test]
+    fn what_a_server_of_ours_says_of_energy_and_time_is_believed_and_no_other() {
+        let vectors = json!([{"index": 0, "embedding": [1]}, {"index": 1, "embedding": [1]}]);
+        let took = json!({"joules": 0.5, "grams": 0.25, "gpu_seconds": 0.125});
+        let usage = json!({"prompt_tokens": 4, "hansa": took});
+        let body = json!({"data": vectors, "usage": usage}).to_string();
+        let read = |ours| read(body.as_bytes(), &request(), ours).unwrap().usage;
+        let (ours, theirs) = (read(true), read(false));
+        assert_eq!(
+            (ours.millijoules, ours.micrograms, ours.gpu_us),
+            (Some(500), Some(250_000), Some(125_000))
+        );
+        let tokens_alone = Usage {
+            prompt_tokens: 4,
+            ..Usage::default()
+        };
+        assert_eq!(theirs, tokens_alone);
     }
 
     #[test]
@@ -196,12 +217,16 @@ mod tests {
             json!(7),
         ] {
             let body = json!({ "data": data }).to_string();
-            assert!(read(body.as_bytes(), &request()).is_err(), "{body}");
+            assert!(read(body.as_bytes(), &request(), true).is_err(), "{body}");
         }
         // A lie about usage is cut to what can be.
         let vectors = json!([{"index": 0, "embedding": [1]}, {"index": 1, "embedding": [1]}]);
-        let body = json!({"data": vectors, "usage": {"prompt_tokens": u64::MAX}}).to_string();
-        let read = read(body.as_bytes(), &request()).unwrap();
-        assert_eq!(read.prompt_tokens, 2 + 16 + 2);
+        let usage = json!({"prompt_tokens": u64::MAX});
+        let body = json!({"data": vectors, "usage": usage}).to_string();
+        let lie = read(body.as_bytes(), &request(), true).unwrap().usage;
+        assert_eq!((lie.prompt_tokens, lie.estimated), (2 + 16 + 2, false));
+        let body = json!({ "data": vectors }).to_string();
+        let silent = read(body.as_bytes(), &request(), true).unwrap().usage;
+        assert_eq!((silent.prompt_tokens, silent.estimated), (2 + 16 + 2, true));
     }
 }

@@ -161,6 +161,24 @@ fn a_model_that_is_not_there_ends_with_one_line() {
 }
 
 #[test]
+fn a_damaged_ledger_ends_it_with_one_line_and_stays_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = folder.path().join("ledger.redb");
+    let text = format!("{SIM}[quota]\nledger = {ledger:?}\n");
+    let config = file("damaged.toml", &text);
+    for damaged in ["", "not a ledger"] {
+        std::fs::write(&ledger, damaged).unwrap();
+        let output = output(&["serve", "--config", config.to_str().unwrap()]);
+        assert_eq!(output.status.code(), Some(70), "{output:?}");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        let last = stderr.lines().last().unwrap();
+        let names = last.contains(ledger.to_str().unwrap()) && last.contains("backup");
+        assert!(last.starts_with("hansa: ") && names, "{stderr}");
+        assert_eq!(std::fs::read_to_string(&ledger).unwrap(), damaged);
+    }
+}
+
+#[test]
 fn a_new_key_comes_with_its_section_for_the_config() {
     let made = output(&["key", "new", "--id", "ci", "--tenant", "acme"]);
     assert!(made.status.success(), "{made:?}");

@@ -1,6 +1,7 @@
 //! What is charged equals what was made, through hops, aborts, broken connections and restarts.
 
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 
 use hansa_config::Config;
 use hansa_config::schema::Upstream;
@@ -236,11 +237,9 @@ async fn usage_is_for_peers_alone() {
     node.stop().await;
 }
 
-#[tokio::test]
-async fn what_a_killed_gateway_left_open_is_charged_by_its_next_life_once() {
-    let node = Server::start(slow_node()).await;
-    let (folder, key) = (tempfile::tempdir().unwrap(), Secret::new());
-    let config = folder.path().join("gateway.toml");
+/// The config of a gateway before `node` with a ledger of its own and one key, all of it in `folder`.
+pub(crate) fn gateway_with_ledger(folder: &Path, node: SocketAddr, key: &Secret) -> PathBuf {
+    let config = folder.join("gateway.toml");
     let text = format!(
         r#"
         [server]
@@ -268,11 +267,18 @@ async fn what_a_killed_gateway_left_open_is_charged_by_its_next_life_once() {
         amount = 1000000
         "#,
         secret = file("the-peers", "the-secret-of-all-peers").display(),
-        ledger = folder.path().join("ledger.redb").display(),
-        node = node.clients,
+        ledger = folder.join("ledger.redb").display(),
         digest = key.digest(),
     );
     std::fs::write(&config, text).unwrap();
+    config
+}
+
+#[tokio::test]
+async fn what_a_killed_gateway_left_open_is_charged_by_its_next_life_once() {
+    let node = Server::start(slow_node()).await;
+    let (folder, key) = (tempfile::tempdir().unwrap(), Secret::new());
+    let config = gateway_with_ledger(folder.path(), node.clients, &key);
 
     let first = Process::start(&config);
     first.until_ready(&key).await;

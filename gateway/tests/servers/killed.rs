@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::ops::Range;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use hansa_gateway::tenant::secret::Secret;
 use serde_json::Value;
@@ -15,6 +17,9 @@ use crate::quota::request;
 
 /// Kills in the test command; `scripts/soak` sets more.
 const KILLS: u64 = 4;
+
+/// Kills that one ledger lives through: all of it is read after each.
+const KILLS_OF_A_LEDGER: u64 = 20;
 
 /// Clients at once.
 const CLIENTS: usize = 4;
@@ -76,66 +81,105 @@ fn load(to: SocketAddr, key: &Secret, answers: &AtomicU64, over: &AtomicBool) {
     }
 }
 
-/// Runs a server under load, kills it somewhere, and gives what was settled some time before.
-fn round(config: &Path, key: &Secret, after: u64) -> BTreeMap<String, u64> {
-    let server = Process::start(config);
+/// Puts a server under load, kills it somewhere, and gives what was settled some time before.
+fn load_and_kill(server: Process, key: &Secret, after: u64) -> BTreeMap<String, u64> {
     let (answers, over) = (AtomicU64::new(0), AtomicBool::new(false));
+    let until = |count: u64| {
+        while answers.load(Ordering::Acquire) < count {
+            thread::sleep(Duration::from_millis(1));
+        }
+    };
     thread::scope(|scope| {
         for _ in 0..CLIENTS {
             let (to, answers, over) = (server.clients, &answers, &over);
             scope.spawn(move || load(to, key, answers, over));
         }
-        while answers.load(Ordering::Acquire) < after {
-            thread::yield_now();
-        }
+        until(after);
         let before = settled(&server, key);
         // The load goes on meanwhile: the kill comes at any point of it.
-        while answers.load(Ordering::Acquire) < after + after % 7 {
-            thread::yield_now();
-        }
+        until(after + after % 7);
         server.kill();
         over.store(true, Ordering::Release);
         before
     })
 }
 
-#[test]
-fn a_server_that_is_killed_under_load_loses_and_doubles_nothing_that_was_settled() {
-    let kills = std::env::var("HANSA_SOAK_KILLS");
-    let kills = kills.map_or(KILLS, |text| text.parse().unwrap());
-    let folder = tempfile::tempdir().unwrap();
-    let (key, config) = (Secret::new(), folder.path().join("hansa.toml"));
-    let ledger = folder.path().join("ledger.redb");
-    let text = format!(
+/// What a server with this ledger and one key is.
+fn config(ledger: &Path, key: &Secret) -> String {
+    format!(
         "[server]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n\
          [quota]\nledger = {ledger:?}\n\
          [[model]]\nid = \"sim\"\nrunner = \"sim\"\n[model.sim]\nstep_base_us = 100\n\
          [[tenant]]\nid = \"acme\"\n[[key]]\nid = \"k\"\ntenant = \"acme\"\nrole = \"operator\"\n\
          sha256 = \"{}\"\n[[allocation]]\nid = \"a\"\ntenant = \"acme\"\namount = {GRANTED}\n",
         key.digest()
-    );
-    std::fs::write(&config, text).unwrap();
-    let mut kept = BTreeMap::new();
-    for number in 0..kills {
+    )
+}
+
+/// Lives of one ledger, each ended by a kill with this number; the next life looks at what is left of the one before.
+fn lives(kills: Range<u64>) {
+    let folder = tempfile::tempdir().unwrap();
+    let (key, path) = (Secret::new(), folder.path().join("hansa.toml"));
+    let text = config(&folder.path().join("ledger.redb"), &key);
+    std::fs::write(&path, text).unwrap();
+    let (mut server, mut kept) = (Process::start(&path), BTreeMap::new());
+    for number in kills {
         // A different point each time.
-        let before = round(&config, &key, 1 + (number * 37) % 101);
-        assert!(
-            kept.iter().all(|one| before.get(one.0) == Some(one.1)),
-            "kill {number}"
-        );
-        let server = Process::start(&config);
+        let before = load_and_kill(server, &key, 1 + (number * 37) % 101);
+        let stayed = |one: (&String, &u64)| before.get(one.0) == Some(one.1);
+        assert!(kept.iter().all(stayed), "kill {number}");
+        server = Process::start(&path);
         kept = settled(&server, &key);
-        let lost: Vec<_> = before
-            .iter()
-            .filter(|one| kept.get(one.0) != Some(one.1))
-            .collect();
-        assert!(lost.is_empty(), "kill {number} lost {lost:?}");
-        assert_eq!(
-            posted(&server, &key),
-            kept.values().sum::<u64>(),
-            "kill {number}"
-        );
-        server.kill();
+        let mut lost = before.iter().filter(|one| kept.get(one.0) != Some(one.1));
+        assert_eq!(lost.next(), None, "kill {number} lost it");
+        let spent: u64 = kept.values().sum();
+        assert_eq!(posted(&server, &key), spent, "kill {number}");
     }
     assert!(!kept.is_empty());
+}
+
+/// The status of an answer with no body worth reading.
+fn status(to: SocketAddr, key: &str) -> Option<String> {
+    let mut stream = TcpStream::connect(to).ok()?;
+    let asks = request("GET", "/v1/models", key, "");
+    stream.write_all(asks.as_bytes()).ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    answer.split(' ').nth(1).map(str::to_owned)
+}
+
+#[test]
+fn a_key_that_was_revoked_is_so_from_the_answer_on_whatever_happens_then() {
+    let folder = tempfile::tempdir().unwrap();
+    let (key, path) = (Secret::new(), folder.path().join("hansa.toml"));
+    let text = config(&folder.path().join("ledger.redb"), &key);
+    std::fs::write(&path, text).unwrap();
+    let mut server = Process::start(&path);
+    for id in ["one", "two"] {
+        let admin = |path: &str, body: &str| ask(server.operators, "POST", path, &key, body);
+        let asked = format!(r#"{{"id":"{id}","tenant":"acme"}}"#);
+        let made: Value = serde_json::from_str(&admin("/admin/v1/keys", &asked).unwrap()).unwrap();
+        let made = made["key"].as_str().unwrap();
+        assert_eq!(status(server.clients, made).unwrap(), "200");
+        let revoke = format!("/admin/v1/keys/{id}/revoke");
+        assert!(admin(&revoke, "{}").is_some());
+        assert_eq!(status(server.clients, made).unwrap(), "401");
+        // A kill right after the answer does not bring it back.
+        server.kill();
+        server = Process::start(&path);
+        assert_eq!(status(server.clients, made).unwrap(), "401");
+    }
+}
+
+#[test]
+fn a_server_that_is_killed_under_load_loses_and_doubles_nothing_that_was_settled() {
+    let kills = std::env::var("HANSA_SOAK_KILLS");
+    let kills = kills.map_or(KILLS, |text| text.parse().unwrap());
+    let mut done = 0;
+    while done < kills {
+        let next = kills.min(done + KILLS_OF_A_LEDGER);
+        lives(done..next);
+        done = next;
+        eprintln!("{done} kills");
+    }
 }

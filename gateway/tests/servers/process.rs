@@ -1,5 +1,6 @@
 //! A server as a process of its own: it can be killed, stopped and told to go on, and what it had in memory goes with it.
 
+use std::cell::Cell;
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
 use std::path::Path;
@@ -76,12 +77,19 @@ impl Process {
     }
 
     pub(crate) async fn until_ready(&self, key: &Secret) {
+        let last = Cell::new(None);
         let ready = async {
-            while self.get("/health/ready", key).await.status != 200 {
+            loop {
+                let answer = self.get("/health/ready", key).await;
+                if answer.status == 200 {
+                    return;
+                }
+                last.set(Some(answer));
                 sleep(Duration::from_millis(20)).await;
             }
         };
-        timeout(PATIENCE, ready).await.unwrap();
+        let became = timeout(PATIENCE, ready).await;
+        assert!(became.is_ok(), "never ready: {:?}", last.take());
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -19,6 +20,8 @@ use crate::quota::request;
 const BUDGETS: u32 = 2;
 /// Kills in the test command; `scripts/soak` sets more.
 const KILLS: u64 = 4;
+/// Kills that one store lives through: all of it is looked at after each.
+const KILLS_OF_A_STORE: u64 = 25;
 
 fn sample(variable: &str, few: u64) -> u64 {
     let full = std::env::var(variable);
@@ -28,35 +31,75 @@ fn sample(variable: &str, few: u64) -> u64 {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_parallel_requests_at_three_gateways_get_a_budget_for_ten_exactly() {
     let mut members = Members::start(3, 6_000, SIMULATED).await;
-    for run in 0..sample("HANSA_SOAK_BUDGETS", BUDGETS.into()) {
+    let (runs, mut late) = (sample("HANSA_SOAK_BUDGETS", BUDGETS.into()), 0);
+    for run in 0..runs {
         let id = format!("budget-{run}-of-many");
         members.grant(&id, 10 * TOKENS).await;
         let asked = (0..1_000).map(|n| members.ask(members.processes[n % 3].clients));
-        let mut statuses: BTreeMap<u16, u32> = BTreeMap::new();
+        let mut statuses: BTreeMap<u16, u64> = BTreeMap::new();
         for answer in join_all(asked).await {
-            let exhausted = answer.status != 429 || answer.code() == "insufficient_quota";
-            assert!(exhausted, "{answer:?}");
+            let is_told_why = match answer.status {
+                429 => answer.code() == "insufficient_quota",
+                // Where the machine is so late that the store did not answer in time: nothing is decided.
+                503 => answer.header("x-should-retry") == Some("true"),
+                status => status == 200,
+            };
+            assert!(is_told_why, "{answer:?}");
             *statuses.entry(answer.status).or_default() += 1;
         }
-        assert_eq!(statuses, [(200, 10), (429, 990)].into(), "run {run}");
+        let admitted = statuses.get(&200).copied().unwrap_or(0);
+        assert!(admitted <= 10, "run {run}: {statuses:?}");
+        if admitted < 10 {
+            // Too few may be let in while answers are late. What is left is there for whoever asks next.
+            late += 1;
+            eprintln!("run {run} on a late machine: {statuses:?}");
+            spend_the_rest(&members, 10 - admitted).await;
+        }
+        let beyond = members.ask(members.processes[0].clients).await;
+        assert_eq!(beyond.status, 429, "run {run}: {beyond:?}");
         members.revoke(&id).await;
         members.audit(10 * TOKENS);
     }
+    eprintln!("{} of {runs} runs admitted ten at once", runs - late);
     members.stop();
     let left = members.store.query("SELECT count(*) FROM hansa.gateway");
     assert_eq!(left, "0", "all said goodbye");
 }
 
+/// Asks one after the other until so many were let in.
+async fn spend_the_rest(members: &Members, mut left: u64) {
+    let spending = async {
+        while left > 0 {
+            let answer = members.ask(members.processes[1].clients).await;
+            assert!([200, 429, 503].contains(&answer.status), "{answer:?}");
+            left -= u64::from(answer.status == 200);
+        }
+    };
+    timeout(PATIENCE, spending).await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn gateways_that_are_killed_under_load_lose_nothing_that_was_settled() {
+    let kills = sample("HANSA_SOAK_GATEWAY_KILLS", KILLS);
+    let mut done = 0;
+    while done < kills {
+        let next = kills.min(done + KILLS_OF_A_STORE);
+        kill_under_load(done..next).await;
+        done = next;
+        eprintln!("{done} kills");
+    }
+}
+
+/// Kills of gateways that share one store.
+async fn kill_under_load(kills: Range<u64>) {
     const AMOUNT: u64 = 100_000_000;
     let mut members = Members::start(3, 6_000, SIMULATED).await;
     members.grant("tokens", AMOUNT).await;
     members
         .store
         .query("CREATE TABLE seen AS SELECT charge FROM hansa.record");
-    let (kills, mut served) = (sample("HANSA_SOAK_GATEWAY_KILLS", KILLS), 0);
-    for kill in 0..kills {
+    let (count, mut served) = (kills.end - kills.start, 0);
+    for kill in kills {
         served += loaded(&members, |members| {
             let victim = (kill % 3) as usize;
             // A different moment each time.
@@ -69,8 +112,8 @@ async fn gateways_that_are_killed_under_load_lose_nothing_that_was_settled() {
         })
         .await;
         // What was settled once is there after every kill.
-        let lost =
-            "SELECT count(*) FROM seen WHERE charge NOT IN (SELECT charge FROM hansa.record)";
+        let lost = "SELECT count(*) FROM seen s WHERE NOT EXISTS \
+                    (SELECT FROM hansa.record r WHERE r.charge = s.charge)";
         assert_eq!(members.store.query(lost), "0", "after kill {kill}");
         members
             .store
@@ -79,16 +122,12 @@ async fn gateways_that_are_killed_under_load_lose_nothing_that_was_settled() {
         let again = members.process().await;
         members.processes[(kill % 3) as usize] = again;
     }
-    assert!(served > 10 * kills, "{served}");
+    assert!(served > 10 * count, "{served}");
     // A kill forgets what its gateway had not settled yet: a few answers of each of its clients.
-    let records: u64 = members
-        .store
-        .query("SELECT count(*) FROM hansa.record")
-        .parse()
-        .unwrap();
-    let forgotten = served.saturating_sub(records);
+    let records = members.store.query("SELECT count(*) FROM hansa.record");
+    let forgotten = served.saturating_sub(records.parse().unwrap());
     assert!(
-        forgotten <= kills * 8 * CLIENTS as u64,
+        forgotten <= count * 8 * CLIENTS as u64,
         "{records} of {served}"
     );
     // What the dead had on lease comes back, and nothing else.
@@ -144,22 +183,38 @@ async fn pauses_of_gateways_and_of_the_store_cost_no_token_beyond_the_budget() {
     assert_eq!(cells[2], 0);
 }
 
+/// Time within which all gateways know what an operator has set at one of them.
+const EVERYWHERE: Duration = Duration::from_secs(2);
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_key_that_is_made_or_revoked_at_one_gateway_is_so_at_the_others() {
-    let mut members = Members::start(2, 6_000, SIMULATED).await;
-    let [here, there] = [&members.processes[0], &members.processes[1]];
-    let asked = json!({"id": "new", "tenant": "acme"}).to_string();
-    let made = here.call("POST", "/admin/v1/keys", &members.key, &asked);
-    let made = made.await.json()["key"].as_str().unwrap().to_owned();
-    let asks = request("GET", "/v1/models", &made, "");
-    let until = async |status: u16| {
-        let seen = async { while exchange(there.clients, &asks).await.status != status {} };
-        timeout(PATIENCE, seen).await.unwrap();
-    };
-    until(200).await;
-    let revoke = here.call("POST", "/admin/v1/keys/new/revoke", &members.key, "{}");
-    assert_eq!(revoke.await.status, 200);
-    until(401).await;
+async fn a_key_that_is_made_or_revoked_at_one_gateway_is_so_at_the_others_in_two_seconds() {
+    let mut members = Members::start(3, 6_000, SIMULATED).await;
+    for round in 0..3 {
+        let [here, others @ ..] = members.processes.as_slice() else {
+            unreachable!("three were started")
+        };
+        let id = format!("key-{round}");
+        let asked = json!({"id": id, "tenant": "acme"}).to_string();
+        let made = here.call("POST", "/admin/v1/keys", &members.key, &asked);
+        let made = made.await.json()["key"].as_str().unwrap().to_owned();
+        let asks = request("GET", "/v1/models", &made, "");
+        let until = async |status: u16| {
+            let seen = others.iter().map(async |other| {
+                while exchange(other.clients, &asks).await.status != status {
+                    sleep(Duration::from_millis(20)).await;
+                }
+            });
+            timeout(EVERYWHERE, join_all(seen)).await.unwrap();
+            assert_eq!(exchange(here.clients, &asks).await.status, status);
+        };
+        until(200).await;
+        let revoke = format!("/admin/v1/keys/{id}/revoke");
+        let revoke = here.call("POST", &revoke, &members.key, "{}").await;
+        assert_eq!(revoke.status, 200, "{revoke:?}");
+        until(401).await;
+        // The next one is made and revoked at another gateway.
+        members.processes.rotate_left(1);
+    }
     members.stop();
 }
 

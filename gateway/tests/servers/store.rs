@@ -368,11 +368,8 @@ async fn while_the_store_is_away_a_tenant_gets_what_it_is_set_to() {
     };
     assert_eq!(refused(&closed).await, Refusal::Away);
     // In `safe` the lease ends after two thirds of its time at most, and not a token is let in after that.
-    let refusal = refused(&safe).await;
-    assert!(
-        matches!(refusal, Refusal::Away | Refusal::Exhausted { .. }),
-        "{refusal:?}"
-    );
+    // Nobody knows what is left of the allocation: that it is spent nobody may say.
+    assert_eq!(refused(&safe).await, Refusal::Away);
     sleep(TTL).await;
     assert_eq!(safe.admit(1).await.unwrap_err(), Refusal::Away);
     // In `open` a minute's worth goes beyond.

@@ -11,7 +11,9 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use crate::exact::gateway_with_ledger;
 use crate::harness::{Mock, PATIENCE, Server, exchange, foreign, gateway, node, ours, secret};
+use crate::process::Process;
 use crate::quota::{self, allocation, request};
 
 /// Makes `model` one that makes vectors, two texts of eight tokens in a pass of some time.
@@ -41,6 +43,12 @@ fn embedded(metrics: &str) -> u64 {
     let line = lines.find(|line| line.starts_with("hansa_engine_prefill_tokens_total"));
     line.and_then(|line| line.rsplit(' ').next()?.parse().ok())
         .unwrap_or(0)
+}
+
+/// Tokens for which `node` has made vectors.
+async fn made(node: &Server) -> u64 {
+    let asks = "GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+    embedded(&exchange(node.operators, asks).await.body)
 }
 
 async fn until_embedded(server: &Server, tokens: u64) {
@@ -132,10 +140,52 @@ async fn vectors_are_charged_with_what_whoever_made_them_says() {
 }
 
 #[tokio::test]
+async fn what_vectors_took_of_a_device_and_of_energy_comes_through_hops_into_records() {
+    let mut config = node();
+    embeds(&mut config.models[0]);
+    config.energy.millijoules_per_token = Some(500);
+    config.energy.grams_per_kwh = Some(360);
+    let node = Server::start(config).await;
+    let site = Server::start(gateway(vec![ours("node", node.clients)])).await;
+    let before = ours("site", site.clients);
+    let edge = quota::Server::start(|config| {
+        config.models.clear();
+        config.nodes = vec![before];
+        config.peer.secret_file = Some(secret("the-secret-of-all-peers"));
+        config.allocations = vec![
+            allocation("seconds", Currency::GpuSeconds, 1_000),
+            allocation("energy", Currency::Joules, 1_000),
+        ];
+    })
+    .await;
+    // Two passes of 50 ms; 32 tokens of a prompt, each a tenth of 0.5 J.
+    let body = texts(2).to_string();
+    let asks = request("POST", "/v1/embeddings", edge.key.reveal(), &body);
+    let answer = exchange(edge.clients, &asks).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let told = json!({"joules": 1.6, "grams": 0.00016});
+    assert_eq!(answer.json()["usage"]["hansa"], told);
+    assert_eq!(edge.settled("energy").await["posted"], 1_600);
+    let seconds = edge.settled("seconds").await["posted"].as_u64().unwrap();
+    assert!(seconds >= 100_000, "{seconds} us");
+    let page = quota::admin(&edge, "GET", "records", edge.key.reveal(), &json!({})).await;
+    let record = &page.json()["data"][0];
+    assert_eq!(record["amounts"]["millijoules"], 1_600, "{record}");
+    assert_eq!(record["amounts"]["gpu_us"], seconds, "{record}");
+    assert_eq!(record["micrograms"], 160, "{record}");
+    edge.stop().await;
+    site.stop().await;
+    node.stop().await;
+}
+
+#[tokio::test]
 async fn a_client_that_leaves_is_charged_with_the_passes_that_were_made_for_it() {
     let server = quota::Server::start(|config| {
         embeds(&mut config.models[0]);
-        config.allocations = vec![allocation("any", Currency::Tokens, 1_000_000)];
+        config.allocations = vec![
+            allocation("any", Currency::Tokens, 1_000_000),
+            allocation("seconds", Currency::GpuSeconds, 1_000),
+        ];
     })
     .await;
     let first = begin(server.clients, &server.key, 40).await;
@@ -153,6 +203,12 @@ async fn a_client_that_leaves_is_charged_with_the_passes_that_were_made_for_it()
         server.metric("hansa_engine_prefill_tokens_total").await
     );
     assert!((16..40 * 16).contains(&charged), "{charged}");
+    // Sixteen tokens a pass, which takes 50 ms at least.
+    let seconds = server.settled("seconds").await["posted"].as_u64().unwrap();
+    assert!(
+        seconds >= charged / 16 * 50_000,
+        "{seconds} us of {charged}"
+    );
     // Whoever stays pays for all of it.
     let asks = request(
         "POST",
@@ -185,18 +241,34 @@ async fn a_node_tells_what_it_had_made_for_a_client_that_left_its_gateway() {
     let charged = edge.settled("any").await["posted"].as_u64().unwrap();
     node.wait_for_metric(r#"hansa_engine_running{model="sim"} 0"#)
         .await;
-    let made = async {
-        let mut made = 0;
-        let seen = std::sync::Mutex::new(&mut made);
-        let read = |answer: &crate::harness::Answer| {
-            **seen.lock().unwrap() = embedded(&answer.body);
-            true
-        };
-        node.wait_for("/metrics", read).await;
-        made
-    };
-    assert_eq!(charged, timeout(PATIENCE, made).await.unwrap());
+    assert_eq!(charged, made(&node).await);
     assert!((32..80 * 16).contains(&charged), "{charged}");
     assert_eq!(edge.stop().await, Drained::InOrder);
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn what_a_node_made_for_a_gateway_that_was_killed_is_charged_by_its_next_life() {
+    let mut config = node();
+    embeds(&mut config.models[0]);
+    let node = Server::start(config).await;
+    let (folder, key) = (tempfile::tempdir().unwrap(), Secret::new());
+    let config = gateway_with_ledger(folder.path(), node.clients, &key);
+    let first = Process::start(&config);
+    first.until_ready(&key).await;
+    let _stream = begin(first.clients, &key, 40).await;
+    until_embedded(&node, 32).await;
+    first.kill();
+    node.wait_for_metric(r#"hansa_engine_running{model="sim"} 0"#)
+        .await;
+    let owed = made(&node).await;
+    let next = Process::start(&config);
+    let settled = async {
+        while next.get("/v1/usage", &key).await.json()["allocations"][0]["posted"] != owed {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, settled).await.unwrap();
+    next.stop();
     node.stop().await;
 }

@@ -3,6 +3,9 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+use hansa_gateway::route::options::Policy;
+
+use crate::sim::scenario::policy;
 
 /// Arguments of `sim`.
 #[derive(Debug, Args)]
@@ -18,7 +21,8 @@ pub enum SimCommand {
     /// Simulates a scenario under each of its policies and reports them side by side. One seed gives the same report to
     /// the byte.
     ///
-    /// Exit codes: 0 simulated, 1 a prediction was worse than asked for, 2 wrong arguments, 4 no request was answered.
+    /// Exit codes: 0 simulated, 1 a prediction was worse than asked for, 2 wrong arguments, 3 the run that it was held against
+    /// was client-bound, 4 no request was answered. Stopped early, it reports the policies that are done.
     Run(RunArgs),
     /// Checks a scenario and says what it would simulate.
     Check {
@@ -49,6 +53,9 @@ pub struct RunArgs {
     /// At most this many requests.
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     pub requests: Option<u64>,
+    /// Only this policy, whatever the scenario compares; may be given several times.
+    #[arg(long, value_name = "NAME", value_parser = policy)]
+    pub policy: Vec<Policy>,
     /// Writes the report as JSON to a file, or to stdout with "-" (the text then goes to stderr).
     #[arg(long, value_name = "FILE|-")]
     pub json: Option<PathBuf>,

@@ -46,6 +46,10 @@ fn attempt(args: &AbuseArgs) -> anyhow::Result<u8> {
 /// The server, if it may be abused.
 async fn victim(args: &AbuseArgs) -> anyhow::Result<Victim> {
     let mut target = Target::parse(&args.url, Endpoint::Chat)?;
+    ensure!(
+        target.tls().is_none(),
+        "abuse speaks http alone: name a listener without TLS"
+    );
     let env_key = environment("OPENAI_API_KEY").filter(|key| !key.trim().is_empty());
     if let Some(key) = args.api_key.clone().or(env_key) {
         target.set_api_key(&key)?;

@@ -43,13 +43,22 @@ fn attempt(args: &CompareArgs) -> anyhow::Result<u8> {
     for figure in FIGURES {
         write_change(&mut out, &change(figure, &before, &after, args.seed))?;
     }
+    gates(args, &before, &after, &mut out)
+}
+
+/// A line for each gate, and what all of them come to.
+fn gates(
+    args: &CompareArgs,
+    before: &Run,
+    after: &Run,
+    out: &mut impl Write,
+) -> anyhow::Result<u8> {
+    let client_bound = before.client_bound || after.client_bound;
     let mut code = exit::GOOD;
     for gate in &args.gate {
-        let passage = match gate.judge(&change(gate.figure(), &before, &after, args.seed)) {
-            _ if before.client_bound || after.client_bound => Passage::Undecided,
-            passage => passage,
-        };
+        let passage = gate.judge(&change(gate.figure(), before, after, args.seed));
         let (word, gate_code) = match passage {
+            _ if client_bound => ("undecided: a run was client-bound", exit::CLIENT_BOUND),
             Passage::Open => ("met", exit::GOOD),
             Passage::Shut => ("MISSED", exit::MISSED),
             Passage::Undecided => ("undecided: more requests are needed", exit::CLIENT_BOUND),

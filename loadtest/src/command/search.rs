@@ -71,7 +71,7 @@ fn attempt(args: &SearchArgs) -> anyhow::Result<u8> {
     }
     let mut json = Json::open(args.drive.json.as_deref())?;
     let report = runtime(args.drive.threads)?.block_on(all_probes(args, &plan, pace))?;
-    let words = conclusion(&report.found);
+    let words = conclusion(&report);
     match &mut json {
         Some(json @ Json::Stdout) => {
             writeln!(stderr(), "{words}").ok();
@@ -99,10 +99,13 @@ async fn all_probes(args: &SearchArgs, plan: &Plan, pace: Pace) -> anyhow::Resul
             let next = probe(args, plan, Pace { rate, ..pace }, probes.len() as u64);
             let probe = Box::pin(next).await?;
             tell(&probe);
-            let client_bound = probe.client_bound && probe.met;
-            search.tell(probe.met);
+            let client_bound = probe.client_bound;
+            if !client_bound {
+                search.tell(probe.met);
+            }
             probes.push(probe);
             if client_bound {
+                // Whether it was met or missed says nothing of the server, and no other rate can follow from it.
                 break;
             }
         }
@@ -187,7 +190,8 @@ fn tell(probe: &Probe) {
     .ok();
 }
 
-fn conclusion(found: &Found) -> String {
+fn conclusion(report: &Report) -> String {
+    let found = &report.found;
     let words = match (found.rate, found.missed) {
         (Some(rate), Some(missed)) => {
             let times = found.times_met;
@@ -197,10 +201,14 @@ fn conclusion(found: &Found) -> String {
         (None, Some(missed)) => format!("no rate was met; the lowest missed is {missed:.3}/s"),
         (None, None) => "nothing was measured".to_owned(),
     };
-    if found.complete {
-        words
-    } else {
-        words + "\nthe search did not come to its end"
+    let bound = report.probes.iter().find(|probe| probe.client_bound);
+    match bound {
+        Some(Probe { rate, .. }) => format!(
+            "{words}\nat {rate:.3}/s the client was the bottleneck, which is no verdict on the server: try --threads, or a machine of \
+             its own"
+        ),
+        None if found.complete => words,
+        None => words + "\nthe search did not come to its end",
     }
 }
 
@@ -208,7 +216,7 @@ fn exit_code(report: &Report) -> u8 {
     let mut probes = report.probes.iter();
     if probes.clone().all(|probe| probe.good == 0) {
         exit::ALL_FAILED
-    } else if probes.any(|probe| probe.client_bound && probe.met) {
+    } else if probes.any(|probe| probe.client_bound) {
         exit::CLIENT_BOUND
     } else if report.found.complete {
         exit::GOOD

@@ -74,10 +74,12 @@ pub enum ScheduleError {
     #[error("shape {0} is not between 0.01 and 10000")]
     Shape(f64),
     /// Neither end is set, or the duration is too long.
-    #[error("a run needs --duration (at most 24h) or --requests")]
+    #[error("a run needs a duration (at most 24h) or a number of requests")]
     Endless,
     /// The schedule would not fit its bound.
-    #[error("more than {MAX_ARRIVALS} arrivals; lower --rate, --duration or --requests")]
+    #[error(
+        "more than {MAX_ARRIVALS} arrivals; lower the rate, the duration or the number of requests"
+    )]
     TooMany,
 }
 
@@ -330,39 +332,15 @@ mod tests {
 
     #[test]
     fn the_earlier_end_counts() {
-        let both = Until {
-            duration: Some(Duration::from_secs(10)),
-            requests: Some(7),
+        let arrivals = |arrival, seconds: Option<u64>, requests| {
+            let duration = seconds.map(Duration::from_secs);
+            let until = Until { duration, requests };
+            let schedule = Schedule::build(arrival, 1.0, until, 1).unwrap();
+            schedule.due().len()
         };
-        assert_eq!(
-            Schedule::build(Arrival::Constant, 1.0, both, 1)
-                .unwrap()
-                .due()
-                .len(),
-            7
-        );
-        let both = Until {
-            duration: Some(Duration::from_secs(5)),
-            requests: Some(7),
-        };
-        assert_eq!(
-            Schedule::build(Arrival::Constant, 1.0, both, 1)
-                .unwrap()
-                .due()
-                .len(),
-            5
-        );
-        let count = Until {
-            duration: None,
-            requests: Some(9),
-        };
-        assert_eq!(
-            Schedule::build(Arrival::Poisson, 1.0, count, 1)
-                .unwrap()
-                .due()
-                .len(),
-            9
-        );
+        assert_eq!(arrivals(Arrival::Constant, Some(10), Some(7)), 7);
+        assert_eq!(arrivals(Arrival::Constant, Some(5), Some(7)), 5);
+        assert_eq!(arrivals(Arrival::Poisson, None, Some(9)), 9);
     }
 
     #[test]

@@ -229,7 +229,7 @@ impl<'a> Attempt<'a> {
         self.stamps.connected = None;
         let link = self
             .link
-            .insert(Link::connect(&self.client.addresses).await?);
+            .insert(Link::connect(&self.client.addresses, self.client.target.tls()).await?);
         self.stamps.connected = Some(self.client.clock.now());
         match link.send(request).await {
             Ok(response) => Ok(response),

@@ -14,6 +14,7 @@ use hyper::client::conn::http1::{self, Connection, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
+use super::tls::{Tls, Wire};
 use super::verdict::{Class, Failure};
 
 /// A connection, idle or in the hands of one request.
@@ -25,7 +26,7 @@ pub struct Link {
 }
 
 /// A connection until it is over.
-type Driven = Option<Pin<Box<Connection<TokioIo<TcpStream>, Full<Bytes>>>>>;
+type Driven = Option<Pin<Box<Connection<TokioIo<Wire>, Full<Bytes>>>>>;
 
 /// Why a request got no response headers.
 #[derive(Debug)]
@@ -39,17 +40,24 @@ pub enum SendError {
 }
 
 impl Link {
-    /// Opens a connection to the first address that accepts one.
+    /// Opens a connection to the first address that accepts one, in TLS where it is given.
     ///
     /// # Errors
     /// Class `connect`, or `not_sent` where the client ran out of files or ports.
-    pub async fn connect(addresses: &[SocketAddr]) -> Result<Self, Failure> {
+    pub async fn connect(addresses: &[SocketAddr], tls: Option<&Tls>) -> Result<Self, Failure> {
         let stream = TcpStream::connect(addresses)
             .await
             .map_err(|error| refusal(&error))?;
         // Without it the kernel may hold back a small request; where it cannot be set, the numbers show it.
         stream.set_nodelay(true).ok();
-        let (sender, connection) = http1::handshake(TokioIo::new(stream))
+        let wire = match tls {
+            None => Wire::Plain(stream),
+            Some(tls) => {
+                let shaken = tls.shake_hands(stream).await;
+                shaken.map_err(|error| Class::Connect.because(format!("TLS: {error}")))?
+            }
+        };
+        let (sender, connection) = http1::handshake(TokioIo::new(wire))
             .await
             .map_err(|_| Class::Connect.because("lost at once"))?;
         Ok(Self {

@@ -21,6 +21,7 @@ pub mod record;
 pub mod sim_tokens;
 pub mod sse;
 pub mod target;
+pub mod tls;
 pub mod verdict;
 
 use std::sync::Arc;
@@ -169,7 +170,7 @@ pub enum RunError {
     #[error(transparent)]
     Schedule(#[from] ScheduleError),
     /// No thread for the dispatcher.
-    #[error("cannot start the thread that keeps the schedule: {0}")]
+    #[error("cannot start the thread that keeps the schedule")]
     Thread(#[from] std::io::Error),
 }
 

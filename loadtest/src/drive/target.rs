@@ -1,11 +1,13 @@
 //! Where requests go: the URL of the server, resolved once, and the headers that every request carries.
 
 use std::net::SocketAddr;
+use std::path::Path;
 
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue};
 use http::{Uri, uri::PathAndQuery};
 
 use super::prompt::Endpoint;
+use super::tls::{Tls, TlsError};
 use crate::limits::MAX_HEADERS;
 
 /// The endpoint under test.
@@ -17,19 +19,19 @@ pub struct Target {
     port: u16,
     path: PathAndQuery,
     headers: HeaderMap,
+    /// For https.
+    tls: Option<Tls>,
 }
 
 /// Why a target cannot be driven. Never shows a header's value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TargetError {
     /// Not a URL, or one without a host.
-    #[error("--url {0:?} is no URL of the form http://host:port[/v1]")]
+    #[error("--url {0:?} is no URL of the form http[s]://host[:port][/v1]")]
     Url(String),
-    /// TLS is not spoken yet.
-    #[error(
-        "--url: https is not supported yet; use http, or put a TLS-terminating proxy in between"
-    )]
-    Https,
+    /// Its TLS, or the file of authorities.
+    #[error("TLS: {0}")]
+    Tls(TlsError),
     /// Secrets do not belong into a URL.
     #[error("--url holds a user name or password; use --api-key or --header instead")]
     UserInfo,
@@ -51,22 +53,23 @@ impl Target {
     /// Reads a base URL; `/v1` is added where it does not end with it.
     ///
     /// # Errors
-    /// No http URL with a host, or one that holds credentials.
+    /// No http or https URL with a host, or one that holds credentials.
     pub fn parse(url: &str, endpoint: Endpoint) -> Result<Self, TargetError> {
         let unusable = || TargetError::Url(url.chars().take(200).collect());
         if url.contains('@') {
             return Err(TargetError::UserInfo);
         }
         let uri: Uri = url.parse().map_err(|_| unusable())?;
-        match uri.scheme_str() {
-            Some("http") => {}
-            Some("https") => return Err(TargetError::Https),
-            _ => return Err(unusable()),
-        }
         let host = uri
             .host()
             .filter(|host| !host.is_empty())
             .ok_or_else(unusable)?;
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        let (tls, port) = match uri.scheme_str() {
+            Some("http") => (None, 80),
+            Some("https") => (Some(Tls::with(host).map_err(TargetError::Tls)?), 443),
+            _ => return Err(unusable()),
+        };
         let base = uri.path().trim_end_matches('/').trim_end_matches("/v1");
         let path = format!("{base}/v1{}", endpoint.path());
         let authority = uri.authority().ok_or_else(unusable)?.to_string();
@@ -82,13 +85,11 @@ impl Target {
         headers.insert(ACCEPT, HeaderValue::from_static(accept));
         Ok(Self {
             authority,
-            host: host
-                .trim_start_matches('[')
-                .trim_end_matches(']')
-                .to_owned(),
-            port: uri.port_u16().unwrap_or(80),
+            host: host.to_owned(),
+            port: uri.port_u16().unwrap_or(port),
             path: path.parse().map_err(|_| unusable())?,
             headers,
+            tls,
         })
     }
 
@@ -111,6 +112,18 @@ impl Target {
             headers,
             ..target
         })
+    }
+
+    /// Trusts only the authorities of a PEM file; says whether it is asked at all, which plain http never does.
+    ///
+    /// # Errors
+    /// The file cannot be read or holds none.
+    pub fn trust(&mut self, authorities: &Path) -> Result<bool, TargetError> {
+        let Some(tls) = self.tls.take() else {
+            return Ok(false);
+        };
+        self.tls = Some(tls.trusting(authorities).map_err(TargetError::Tls)?);
+        Ok(true)
     }
 
     /// Adds `authorization: Bearer KEY`.
@@ -162,7 +175,13 @@ impl Target {
 
     /// The full URL of the endpoint, for reports.
     pub fn url(&self) -> String {
-        format!("http://{}{}", self.authority, self.path)
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}{}", self.authority, self.path)
+    }
+
+    /// How TLS is spoken with it; none for plain http.
+    pub fn tls(&self) -> Option<&Tls> {
+        self.tls.as_ref()
     }
 
     /// Path of the endpoint.
@@ -217,12 +236,24 @@ mod tests {
         let page = |url: &str| Target::page(url).unwrap().url();
         assert_eq!(page("http://h:9900"), "http://h:9900/metrics");
         assert_eq!(page("http://h:9900/a/b?c=d"), "http://h:9900/a/b?c=d");
-        assert!(Target::page("https://h").is_err());
+        assert_eq!(page("https://h"), "https://h/metrics");
+    }
+
+    #[test]
+    fn https_has_its_own_port_and_trusts_whom_it_is_told_to() {
+        let mut target = Target::parse("https://[::1]/x", Endpoint::Chat).unwrap();
+        assert_eq!(target.url(), "https://[::1]/x/v1/chat/completions");
+        assert_eq!((target.port, target.host.as_str()), (443, "::1"));
+        let nobody = tempfile::NamedTempFile::new().unwrap();
+        let refused = target.clone().trust(nobody.path()).unwrap_err();
+        assert!(refused.to_string().contains("name a PEM file"), "{refused}");
+        assert!(target.trust(Path::new("/nowhere/ca.pem")).is_err());
+        let mut plain = Target::parse("http://h", Endpoint::Chat).unwrap();
+        assert_eq!(plain.trust(Path::new("/nowhere/ca.pem")), Ok(false));
     }
 
     #[test]
     fn unusable_urls_are_refused_by_name() {
-        assert_eq!(url("https://h"), Err(TargetError::Https));
         assert_eq!(url("http://u:p@h"), Err(TargetError::UserInfo));
         for bad in ["", "h:80", "/v1", "ftp://h", "http://", "http:// h"] {
             assert!(matches!(url(bad), Err(TargetError::Url(_))), "{bad}");

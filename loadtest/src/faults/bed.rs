@@ -49,7 +49,7 @@ pub enum BedError {
         error: io::Error,
     },
     /// No thread, or no event loop for it.
-    #[error("cannot start the thread of mock sites and proxies: {0}")]
+    #[error("cannot start the thread of mock sites and proxies")]
     Thread(#[from] io::Error),
 }
 

@@ -93,6 +93,12 @@ impl Run {
         Ok(run)
     }
 
+    /// Whether requests of the run are missing here.
+    #[must_use]
+    pub fn is_sample(&self) -> bool {
+        self.weight > 1.0
+    }
+
     /// Takes a request in.
     ///
     /// # Errors

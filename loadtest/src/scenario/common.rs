@@ -27,7 +27,7 @@ pub(crate) fn text(path: &Path) -> Result<String, Problems> {
 /// What `read` makes of the text; it is given the document, and the folder in which the document's files are looked for.
 ///
 /// # Errors
-/// Every problem of the text at once, or those of a file that it names, which are the errors of `read`.
+/// Every problem of the text at once, and those of a file that it names, which are the errors of `read`.
 pub(crate) fn parse<T>(
     path: &Path,
     text: &str,
@@ -43,10 +43,12 @@ pub(crate) fn parse<T>(
     let root = document.root(table.get_ref());
     let made = read(&root, path.parent().unwrap_or(Path::new("")));
     root.finish();
-    match document.into_problems().or(made)? {
-        Ok(Some(made)) => Ok(made),
-        Ok(None) => Err(Problems::one(path, "cannot be followed")),
-        Err(in_file) => Err(in_file),
+    match (document.into_problems().or(()), made) {
+        (Ok(()), Ok(Some(made))) => Ok(made),
+        (Ok(()), Ok(None)) => Err(Problems::one(path, "cannot be followed")),
+        (Ok(()), Err(in_file)) => Err(in_file),
+        (Err(own), Ok(_)) => Err(own),
+        (Err(own), Err(in_file)) => Err(own.with(in_file)),
     }
 }
 

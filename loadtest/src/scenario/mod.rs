@@ -9,7 +9,7 @@ mod forms;
 mod load;
 pub(crate) mod read;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,6 +38,8 @@ use crate::workload::{Abort, Source, Synthetic, Tenant, Workload};
 pub struct Scenario {
     /// Base URL, where the file names one.
     pub url: Option<String>,
+    /// PEM file with the authorities to be trusted for https.
+    pub authorities: Option<PathBuf>,
     /// What is asked.
     pub workload: Workload,
     /// When.
@@ -66,7 +68,7 @@ impl Scenario {
     /// Reads a file and everything that it names.
     ///
     /// # Errors
-    /// Every problem of the file at once, or of the recorded load that it names.
+    /// Every problem of the file at once, and of the recorded load that it names.
     pub fn load(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Self, Problems> {
         Self::parse(path, &common::text(path)?, env)
     }
@@ -105,17 +107,16 @@ struct Run {
 impl Draft<'_> {
     /// All sections are read before any fault ends it. The inner error is that of a recorded load's own file.
     fn scenario(&self, root: &Section<'_, '_>) -> Result<Option<Scenario>, Problems> {
-        let (url, endpoint) = target(root);
+        let (url, authorities, endpoint) = self.target(root);
         let run = run(root);
         let trace = trace(root, self.folder);
         let synthetic = synthetic(root);
         let workload = self.workload(root, endpoint, &run);
-        let recorded = matches!(trace, Ok(Some(_)));
         let load = load(root, &run, trace.as_ref().map(Option::as_ref).map_err(drop));
         let objectives = objectives(root);
         let faults = faults::plan(root);
         let (metrics, probe_rate) = (metrics(root), probe_rate(root));
-        if recorded {
+        if root.peek("trace") {
             for name in ["prompt", "output", "prefix", "session"] {
                 if root.peek(name) {
                     root.fault_of(
@@ -137,6 +138,7 @@ impl Draft<'_> {
         fits(root, &workload, &load);
         Ok(Some(Scenario {
             url,
+            authorities,
             workload,
             load,
             load_words: words,
@@ -151,6 +153,18 @@ impl Draft<'_> {
         }))
     }
 
+    /// `[target]`: the URL, the file of authorities, the endpoint.
+    fn target(&self, root: &Section<'_, '_>) -> (Option<String>, Option<PathBuf>, Endpoint) {
+        let section = root.section("target");
+        let target = (
+            section.text("url"),
+            section.text("ca").map(|file| self.folder.join(file)),
+            section.choice("endpoint").unwrap_or(Endpoint::Chat),
+        );
+        section.finish();
+        target
+    }
+
     /// Everything but the source of prompts; None if there is no model.
     fn workload(&self, root: &Section<'_, '_>, endpoint: Endpoint, run: &Run) -> Option<Workload> {
         let models = mix(root.sections("model"), |section| {
@@ -161,6 +175,7 @@ impl Draft<'_> {
             let value = section.whole("value", i64::from(i32::MIN)..=i64::from(i32::MAX))?;
             i32::try_from(value).ok()
         });
+        let (forms, abort) = (forms(root, self.folder), abort(root));
         if models.items().is_empty() {
             root.fault("needs a [[model]] with a name");
             return None;
@@ -174,8 +189,8 @@ impl Draft<'_> {
             models,
             tenants,
             priorities,
-            forms: forms(root, self.folder),
-            abort: abort(root),
+            forms,
+            abort,
         })
     }
 
@@ -244,16 +259,6 @@ fn fits(root: &Section<'_, '_>, workload: &Workload, load: &Load) {
             root.fault_of(key, format!("needs {needs}"));
         }
     }
-}
-
-fn target(root: &Section<'_, '_>) -> (Option<String>, Endpoint) {
-    let section = root.section("target");
-    let target = (
-        section.text("url"),
-        section.choice("endpoint").unwrap_or(Endpoint::Chat),
-    );
-    section.finish();
-    target
 }
 
 fn run(root: &Section<'_, '_>) -> Run {

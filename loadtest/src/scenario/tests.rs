@@ -133,7 +133,7 @@ fn all_problems_are_told_at_once_with_their_lines() {
     let problems = parse(
         "[load]\nkind = \"poisson\"\nusers = 3\nrat = 5\n[prompt]\ntokens = { dist = \"normal\", mean = 5 }\n\
          [[model]]\nname = 5\n[[tenant]]\nname = \"t\"\nkey_env = \"NO_SUCH\"\n[slo]\nobjectives = [\"ttft.p99 < 5\"]\n\
-         [session]\nturns = 0\n[surprise]\n",
+         [session]\nturns = 0\n[surprise]\n[[form]]\nkind = \"shape\"\n[abort]\nshare = 2\n",
     )
     .unwrap_err();
     for expected in [
@@ -146,6 +146,8 @@ fn all_problems_are_told_at_once_with_their_lines() {
         "s.toml:13: slo: \"ttft.p99 < 5\" is no objective",
         "s.toml:15: session.turns: expected a number from 1 to 1000",
         "surprise: unknown key",
+        "s.toml:18: form[0].kind: expected one of",
+        "s.toml:20: abort.share: expected a number from 0 to 1",
         "needs a [[model]] with a name",
     ] {
         assert!(
@@ -160,7 +162,7 @@ fn what_does_not_go_together_is_refused() {
     let base = "[[model]]\nname = \"m\"\n";
     let problem = |text: &str| parse(&format!("{base}{text}")).unwrap_err();
     assert!(problem("").contains("needs a kind"));
-    assert!(problem("[load]\nkind = \"constant\"\nrate = 1\n").contains("needs --duration"));
+    assert!(problem("[load]\nkind = \"constant\"\nrate = 1\n").contains("needs a duration"));
     let turns =
         "[run]\nrequests = 5\n[load]\nkind = \"constant\"\nrate = 1\n[session]\nturns = 2\n";
     assert!(problem(turns).contains("turns need a closed loop"));

@@ -124,7 +124,7 @@ async fn watch(
 /// The text of the page, if there is one.
 async fn page(target: &Target) -> Option<String> {
     let addresses = target.resolve().await.ok()?;
-    let mut link = Link::connect(&addresses).await.ok()?;
+    let mut link = Link::connect(&addresses, target.tls()).await.ok()?;
     let mut request = Request::new(Full::new(Bytes::new()));
     *request.method_mut() = Method::GET;
     *request.uri_mut() = Uri::from(target.path().clone());

@@ -17,6 +17,7 @@ pub struct Measured {
     trace: Arc<Trace>,
     e2e_mean_ms: f64,
     ttft_p99_ms: f64,
+    client_bound: bool,
 }
 
 /// Predicted and measured figures.
@@ -26,6 +27,8 @@ pub struct Against {
     pub e2e_mean: Pair,
     /// 99th percentile of the time to first token.
     pub ttft_p99: Pair,
+    /// The run's client was its bottleneck: what was measured is no verdict on anything else.
+    pub client_bound: bool,
 }
 
 /// One figure twice, in milliseconds.
@@ -45,17 +48,26 @@ impl Pair {
     }
 }
 
-/// The run holds nothing to compare with.
+/// Why a run cannot be played.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("no good request with known lengths in the run")]
-pub struct Nothing;
+pub enum Unplayable {
+    /// It holds nothing to compare with.
+    #[error("no good request with known lengths in the run")]
+    Nothing,
+    /// The load that was measured is not all there.
+    #[error("the file holds a sample of the run's requests: drive without --raw-sample")]
+    Sample,
+}
 
 impl Measured {
     /// What `run` measured, as users felt it: from when requests were due.
     ///
     /// # Errors
-    /// [`Nothing`].
-    pub fn of(run: &Run) -> Result<Self, Nothing> {
+    /// [`Unplayable`].
+    pub fn of(run: &Run) -> Result<Self, Unplayable> {
+        if run.is_sample() {
+            return Err(Unplayable::Sample);
+        }
         let mut entries: Vec<Entry> = Vec::new();
         let (mut e2e, mut ttft): (Vec<Nanos>, Vec<Nanos>) = Default::default();
         for request in run.requests.iter().filter(|request| request.good) {
@@ -80,12 +92,13 @@ impl Measured {
         }
         ttft.sort_unstable();
         let rank = (ttft.len() * 99).div_ceil(100).saturating_sub(1);
-        let p99 = ttft.get(rank).ok_or(Nothing)?;
+        let p99 = ttft.get(rank).ok_or(Unplayable::Nothing)?;
         let sum: u128 = e2e.iter().map(|nanos| u128::from(*nanos)).sum();
         Ok(Self {
             trace: Arc::new(Trace::timed(entries)),
             e2e_mean_ms: sum as f64 / e2e.len() as f64 / 1e6,
             ttft_p99_ms: *p99 as f64 / 1e6,
+            client_bound: run.client_bound,
         })
     }
 
@@ -114,6 +127,7 @@ impl Measured {
                 predicted: policy.ttft_ms.p99,
                 measured: self.ttft_p99_ms,
             },
+            client_bound: self.client_bound,
         })
     }
 }
@@ -130,6 +144,10 @@ impl fmt::Display for Against {
                 pair.measured,
                 pair.error_percent()
             )?;
+        }
+        if self.client_bound {
+            let words = "the run was client-bound: these figures are no verdict on the prediction";
+            write!(f, "\n{words}")?;
         }
         Ok(())
     }

@@ -40,6 +40,12 @@ pub enum Unfit {
         "{0} good requests with known lengths and at least two tokens; {MIN_FITTED} are needed: drive for longer"
     )]
     TooFew(usize),
+    /// Who was beside whom is not known.
+    #[error("the file holds a sample of the run's requests: drive without --raw-sample")]
+    Sample,
+    /// The times are the client's own.
+    #[error("the run was client-bound: its times say nothing of the server's steps")]
+    ClientBound,
 }
 
 const FIGURES: usize = 4;
@@ -62,6 +68,12 @@ type Row = ([f64; FIGURES], f64);
 /// # Errors
 /// [`Unfit`].
 pub fn fit(run: &Run) -> Result<Fitted, Unfit> {
+    if run.is_sample() {
+        return Err(Unfit::Sample);
+    }
+    if run.client_bound {
+        return Err(Unfit::ClientBound);
+    }
     let mut seen: Vec<Seen> = run.requests.iter().filter_map(seen).collect();
     seen.sort_by(|a, b| a.first.total_cmp(&b.first));
     if seen.len() < MIN_FITTED {

@@ -30,19 +30,54 @@ mod tests;
 pub use self::tally::Herding;
 pub use self::world::Broken;
 
+use std::ops::ControlFlow;
+
 use self::plan::Plan;
 use self::report::{PolicyReport, Report};
+use crate::clock::Nanos;
 
-/// Simulates `plan` under each of its policies. `told` hears of each that is done.
+/// How far a policy has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// Its name.
+    pub policy: &'static str,
+    /// Requests that came so far.
+    pub arrived: u64,
+    /// Virtual time.
+    pub at: Nanos,
+}
+
+/// Someone who looks on while a simulation goes on, and may end it. Nothing that they do changes what is simulated.
+pub trait Onlooker {
+    /// A policy has come so far; told every few thousand events. `Break` ends the simulation: the report then holds the
+    /// policies that are done.
+    fn look(&mut self, progress: Progress) -> ControlFlow<()>;
+
+    /// A policy is done.
+    fn done(&mut self, report: &PolicyReport);
+}
+
+/// Nobody.
+impl Onlooker for () {
+    fn look(&mut self, _: Progress) -> ControlFlow<()> {
+        ControlFlow::Continue(())
+    }
+
+    fn done(&mut self, _: &PolicyReport) {}
+}
+
+/// Simulates `plan` under each of its policies.
 ///
 /// # Errors
 /// [`Broken`] where the books do not add up: a bug.
-pub fn simulate(plan: &Plan, mut told: impl FnMut(&PolicyReport)) -> Result<Report, Broken> {
+pub fn simulate(plan: &Plan, onlooker: &mut dyn Onlooker) -> Result<Report, Broken> {
     let mut policies = Vec::new();
     for policy in &plan.policies {
-        let (tally, sites) = world::run(plan, *policy)?;
+        let Some((tally, sites)) = world::run(plan, *policy, onlooker)? else {
+            break;
+        };
         let report = PolicyReport::of(policy.name(), tally, &sites);
-        told(&report);
+        onlooker.done(&report);
         policies.push(report);
     }
     Ok(Report::of(plan, policies))

@@ -9,9 +9,8 @@ use std::fmt::{self, Write as _};
 
 use self::curves::curves;
 use self::map::{map, slowest};
-use super::report::{PolicyReport, Report};
+use super::report::{NOTHING_COUNTED, PolicyReport, Report, STOPPED_EARLY, figure};
 use crate::report::markup::{escaped, table};
-use crate::stats::Summary;
 
 const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;max-width:1080px;margin:2em auto;padding:0 1em;color:#222}\
 h1{font-size:1.5em}h2{font-size:1.1em;margin-top:1.8em;border-bottom:1px solid #ccc}\
@@ -51,6 +50,9 @@ fn write(report: &Report, page: &mut String) -> fmt::Result {
             n => format!("; one of {n} requests and nodes"),
         }
     )?;
+    if report.interrupted {
+        writeln!(page, "<p><b>{STOPPED_EARLY}</b></p>")?;
+    }
     policies(report, page)?;
     page.push_str("<h2>Where requests went</h2>\n<div class=\"maps\">\n");
     let slowest = slowest(report);
@@ -64,14 +66,6 @@ fn write(report: &Report, page: &mut String) -> fmt::Result {
     }
     page.push_str("</body></html>\n");
     Ok(())
-}
-
-/// A time in milliseconds; a dash where no request was counted.
-fn time(of: &Summary, ms: f64) -> String {
-    match of.count {
-        0 => "-".to_owned(),
-        _ => format!("{ms:.0}"),
-    }
 }
 
 fn policies(report: &Report, page: &mut String) -> fmt::Result {
@@ -94,24 +88,20 @@ fn policies(report: &Report, page: &mut String) -> fmt::Result {
             policy.policy.to_owned(),
             policy.done.to_string(),
             policy.failed.values().sum::<u64>().to_string(),
-            time(&policy.ttft_ms, policy.ttft_ms.p50),
-            time(&policy.ttft_ms, policy.ttft_ms.p95),
-            time(&policy.ttft_ms, policy.ttft_ms.p99),
-            time(&policy.e2e_ms, policy.e2e_ms.mean),
-            format!("{:.1}", policy.tpot_ms.p50),
+            figure(&policy.ttft_ms, policy.ttft_ms.p50, 0),
+            figure(&policy.ttft_ms, policy.ttft_ms.p95, 0),
+            figure(&policy.ttft_ms, policy.ttft_ms.p99, 0),
+            figure(&policy.e2e_ms, policy.e2e_ms.mean, 0),
+            figure(&policy.tpot_ms, policy.tpot_ms.p50, 1),
             format!("{:.0} %", 100.0 * policy.utilisation),
             format!("{:.1} %", 100.0 * policy.cached_share),
             format!("{:.0}", policy.grams),
-            format!("{:.2}", policy.herding.peak_over_mean),
+            policy.herding.worst(),
         ]
     });
     table(page, &heads, rows)?;
-    if report
-        .policies
-        .iter()
-        .all(|policy| policy.ttft_ms.count == 0)
-    {
-        page.push_str("<p>All requests came during the warm-up; none is counted.</p>\n");
+    if report.counts_nothing() {
+        writeln!(page, "<p>{NOTHING_COUNTED}</p>")?;
     }
     writeln!(
         page,
@@ -142,12 +132,12 @@ fn sites(policy: &PolicyReport, page: &mut String) -> fmt::Result {
             site.done.to_string(),
             format!("{:.1} %", 100.0 * site.share),
             format!("{:.0} %", 100.0 * site.utilisation),
-            time(&site.ttft_ms, site.ttft_ms.p50),
-            time(&site.ttft_ms, site.ttft_ms.p95),
-            time(&site.ttft_ms, site.ttft_ms.p99),
+            figure(&site.ttft_ms, site.ttft_ms.p50, 0),
+            figure(&site.ttft_ms, site.ttft_ms.p95, 0),
+            figure(&site.ttft_ms, site.ttft_ms.p99, 0),
             site.output_tokens.to_string(),
             format!("{:.0}", site.grams),
-            format!("{:.2}", site.herding.peak_over_mean),
+            site.herding.worst(),
         ]
     });
     table(page, &heads, rows)?;

@@ -14,6 +14,11 @@ use crate::stats::Summary;
 
 /// Name and version of the JSON shape.
 pub const SCHEMA: &str = "hansa-loadtest/sim/1";
+/// What reports say of a simulation that was ended.
+pub(super) const STOPPED_EARLY: &str = "stopped early: policies that were not done are left out";
+/// What they say where no latency was counted.
+pub(super) const NOTHING_COUNTED: &str =
+    "no request was done that came after the warm-up; no latency is counted";
 /// Points of a curve.
 const CURVE_STEPS: u32 = 200;
 
@@ -42,7 +47,9 @@ pub struct Report {
     pub gateways: usize,
     /// Nodes of all sites.
     pub nodes: usize,
-    /// One for each policy.
+    /// It was ended before all policies were done.
+    pub interrupted: bool,
+    /// One for each policy that is done.
     pub policies: Vec<PolicyReport>,
 }
 
@@ -133,6 +140,7 @@ impl Report {
             status_delay_ms: ms(plan.network.status_delay),
             gateways: plan.gateways.len(),
             nodes: plan.nodes(),
+            interrupted: policies.len() < plan.policies.len(),
             policies,
         }
     }
@@ -144,6 +152,12 @@ impl Report {
         // Writing to a string cannot fail.
         let _ = self.write(&mut out);
         out
+    }
+
+    /// Whether nothing that was done counts in a latency.
+    pub(super) fn counts_nothing(&self) -> bool {
+        let mut policies = self.policies.iter();
+        policies.all(|policy| policy.ttft_ms.count == 0)
     }
 
     fn write(&self, out: &mut String) -> std::fmt::Result {
@@ -166,10 +180,16 @@ impl Report {
                 self.thinning
             )?;
         }
+        if self.interrupted {
+            writeln!(out, "{STOPPED_EARLY}")?;
+        }
         let heads = "policy            done  failed  ttft p50     p95      p99  e2e mean  tpot p50  busy  cached  grams  herding";
         writeln!(out, "\n{heads}")?;
         for policy in &self.policies {
             policy.line(out)?;
+        }
+        if self.counts_nothing() {
+            writeln!(out, "{NOTHING_COUNTED}")?;
         }
         for policy in &self.policies {
             policy.details(out)?;
@@ -221,19 +241,19 @@ impl PolicyReport {
         let (ttft, failed) = (&self.ttft_ms, self.failed.values().sum::<u64>());
         writeln!(
             out,
-            "{:<12} {:>9} {:>7} {:>9.0} {:>7.0} {:>8.0} {:>9.0} {:>9.1} {:>4.0}% {:>6.1}% {:>6.0} {:>8.2}",
+            "{:<12} {:>9} {:>7} {:>9} {:>7} {:>8} {:>9} {:>9} {:>4.0}% {:>6.1}% {:>6.0} {:>8}",
             self.policy,
             self.done,
             failed,
-            ttft.p50,
-            ttft.p95,
-            ttft.p99,
-            self.e2e_ms.mean,
-            self.tpot_ms.p50,
+            figure(ttft, ttft.p50, 0),
+            figure(ttft, ttft.p95, 0),
+            figure(ttft, ttft.p99, 0),
+            figure(&self.e2e_ms, self.e2e_ms.mean, 0),
+            figure(&self.tpot_ms, self.tpot_ms.p50, 1),
             100.0 * self.utilisation,
             100.0 * self.cached_share,
             self.grams,
-            self.herding.peak_over_mean
+            self.herding.worst()
         )
     }
 
@@ -253,14 +273,14 @@ impl PolicyReport {
         for site in &self.sites {
             writeln!(
                 out,
-                "  {:<12} {:>6} {:>7} {:>5.1}% {:>4.0}% {:>9.0} {:>10.2} {:>11.2}",
+                "  {:<12} {:>6} {:>7} {:>5.1}% {:>4.0}% {:>9} {:>10} {:>11.2}",
                 site.name,
                 site.nodes,
                 site.done,
                 100.0 * site.share,
                 100.0 * site.utilisation,
-                site.ttft_ms.p95,
-                site.herding.peak_over_mean,
+                figure(&site.ttft_ms, site.ttft_ms.p95, 0),
+                site.herding.worst(),
                 site.herding.dispersion
             )?;
         }
@@ -284,6 +304,14 @@ impl SiteReport {
             grams: tally.grams,
             herding: tally.dispatches.herding(tally.last_dispatch),
         }
+    }
+}
+
+/// One figure of a summary; a dash where it is of nothing.
+pub(super) fn figure(of: &Summary, value: f64, digits: usize) -> String {
+    match of.count {
+        0 => "-".to_owned(),
+        _ => format!("{value:.digits$}"),
     }
 }
 

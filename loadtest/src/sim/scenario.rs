@@ -24,10 +24,19 @@ use crate::trace::Trace;
 /// Longest status period and delay, in seconds.
 const STATUS_SECONDS_MAX: f64 = 60.0;
 
+/// Every policy that can be simulated.
+const POLICIES: [Policy; 5] = [
+    Policy::Cost,
+    Policy::RoundRobin,
+    Policy::LeastLoad,
+    Policy::Prefix,
+    Policy::Weighted,
+];
+
 /// Reads a scenario and everything that it names.
 ///
 /// # Errors
-/// Every problem of the file at once, or of the recorded load that it names.
+/// Every problem of the file at once, and of the recorded load that it names.
 pub fn load(path: &Path) -> Result<Plan, Problems> {
     parse(path, &common::text(path)?)
 }
@@ -82,10 +91,11 @@ fn read(root: &Section<'_, '_>, folder: &Path) -> Result<Option<Plan>, Problems>
     let gateways = gateways(root, &sites);
     let tenants = tenants(root, &sites);
     let outages = outages(root, &sites);
-    let trace = trace?;
-    if kind == Some(Kind::Trace) && trace.is_none() {
-        root.fault("load.kind = \"trace\" needs a [trace]");
-    }
+    let trace = trace?.map(|trace| match run.thinning {
+        1 => trace,
+        by => Arc::new(trace.thinned(by, run.seed)),
+    });
+    recorded(root, kind == Some(Kind::Trace), trace.as_deref());
     if run.duration.is_none() && kind != Some(Kind::Trace) {
         root.fault("[run] needs a duration");
     }
@@ -161,6 +171,23 @@ fn arrange(
     };
 }
 
+/// Faults what does not go together with a recorded load, or with none.
+fn recorded(root: &Section<'_, '_>, is_asked_for: bool, trace: Option<&Trace>) {
+    match (is_asked_for, trace) {
+        (true, None) => root.fault("load.kind = \"trace\" needs a [trace]"),
+        (true, Some(trace)) if trace.entries().is_empty() => {
+            root.fault("run.thinning leaves nothing of the recorded load");
+        }
+        (false, Some(_)) => root.fault_of("trace", "needs load.kind = \"trace\""),
+        _ => {}
+    }
+    for name in ["prompt", "prefix"] {
+        if is_asked_for && root.peek(name) {
+            root.fault_of(name, "a recorded load brings its own; remove it");
+        }
+    }
+}
+
 /// Mean rate of a recorded load.
 fn recorded_rate(trace: &Trace) -> f64 {
     let entries = trace.entries();
@@ -168,7 +195,7 @@ fn recorded_rate(trace: &Trace) -> f64 {
     entries.len() as f64 / (last as f64 / 1e9).max(1e-9)
 }
 
-/// One of so many nodes stays, at least one.
+/// One of so many nodes stays, at least one of a site.
 fn thin(sites: &mut [Site], thinning: u32) {
     for site in sites {
         site.nodes = site.nodes.div_ceil(thinning as usize).max(1);
@@ -203,29 +230,32 @@ fn run(root: &Section<'_, '_>) -> Run {
 }
 
 fn policies(section: &Section<'_, '_>) -> Vec<Policy> {
-    let all = [
-        Policy::Cost,
-        Policy::RoundRobin,
-        Policy::LeastLoad,
-        Policy::Prefix,
-        Policy::Weighted,
-    ];
     let mut policies = Vec::new();
     for (offset, name) in section.texts("policies") {
-        match all.iter().find(|policy| policy.name() == name) {
-            Some(policy) if !policies.contains(policy) => policies.push(*policy),
-            Some(_) => section.fault_at(offset, format!("policy {name:?} is there twice")),
-            None => {
-                let names: Vec<&str> = all.iter().map(|policy| policy.name()).collect();
-                let what = format!("no policy {name:?}; there are {}", names.join(", "));
-                section.fault_at(offset, what);
-            }
+        match policy(&name) {
+            Ok(policy) if !policies.contains(&policy) => policies.push(policy),
+            Ok(_) => section.fault_at(offset, format!("policy {name:?} is there twice")),
+            Err(what) => section.fault_at(offset, what),
         }
     }
     if policies.is_empty() {
         policies.extend([Policy::Cost, Policy::RoundRobin, Policy::LeastLoad]);
     }
     policies
+}
+
+/// The policy of this name.
+///
+/// # Errors
+/// There is none; the text says which there are.
+pub fn policy(name: &str) -> Result<Policy, String> {
+    let mut all = POLICIES.iter();
+    all.find(|policy| policy.name() == name)
+        .copied()
+        .ok_or_else(|| {
+            let names = POLICIES.map(Policy::name).join(", ");
+            format!("no policy {name:?}; there are {names}")
+        })
 }
 
 /// `[trace]`, which must say when requests came.
@@ -245,6 +275,11 @@ fn amount(root: &Section<'_, '_>) -> (Option<Kind>, Option<Amount>, Option<Daily
     }
     let rate = section.number("rate", 1e-6..=MAX_RATE);
     let part = section.number("utilisation", 0.001..=10.0);
+    for key in ["swing", "peak_hour", "waves"] {
+        if kind.is_some_and(|kind| kind != Kind::Daily) && section.peek(key) {
+            section.fault_of(key, "needs kind = \"daily\"");
+        }
+    }
     let daily = Daily {
         rate: 0.0,
         swing: section.number("swing", 0.0..=1.0).unwrap_or(0.6),

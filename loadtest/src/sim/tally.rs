@@ -70,6 +70,16 @@ pub struct Herding {
     pub dispersion: f64,
 }
 
+impl Herding {
+    /// The peak over the mean; a dash where no window was looked at.
+    pub(super) fn worst(&self) -> String {
+        match self.mean > 0.0 {
+            true => format!("{:.2}", self.peak_over_mean),
+            false => "-".to_owned(),
+        }
+    }
+}
+
 impl Tally {
     /// Nothing yet, of so many sites and tenants.
     pub(super) fn new(sites: usize, tenants: usize, window: Nanos, warmup: Nanos) -> Self {

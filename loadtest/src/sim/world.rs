@@ -22,10 +22,11 @@ use super::plan::Plan;
 use super::quota::{Account, Hold};
 use super::site::Site;
 use super::tally::Tally;
+use super::{Onlooker, Progress};
 use crate::clock::Nanos;
 use crate::rng::mix;
 
-/// Events between two looks at a node's books.
+/// Events between two looks at a node's books, and two words to who looks on.
 const AUDIT_PERIOD: u64 = 1 << 12;
 
 /// What went wrong in a simulation is a bug of the simulator or of what it drives.
@@ -157,11 +158,15 @@ pub(super) struct World<'p> {
     tally: Tally,
 }
 
-/// Runs `plan` under a policy.
+/// Runs `plan` under a policy; `None` where the onlooker ended it.
 ///
 /// # Errors
 /// [`Broken`] where the books do not add up.
-pub(super) fn run(plan: &Plan, policy: Policy) -> Result<(Tally, Vec<Site>), Broken> {
+pub(super) fn run(
+    plan: &Plan,
+    policy: Policy,
+    onlooker: &mut dyn Onlooker,
+) -> Result<Option<(Tally, Vec<Site>)>, Broken> {
     let mut world = World::new(plan, policy);
     world.begin();
     while let Some(Reverse((now, _, what))) = world.events.pop() {
@@ -169,6 +174,14 @@ pub(super) fn run(plan: &Plan, policy: Policy) -> Result<(Tally, Vec<Site>), Bro
         world.happen(what, now);
         if world.tally.events.is_multiple_of(AUDIT_PERIOD) {
             world.audit(what)?;
+            let progress = Progress {
+                policy: policy.name(),
+                arrived: world.tally.arrived,
+                at: now,
+            };
+            if onlooker.look(progress).is_break() {
+                return Ok(None);
+            }
         }
         if world.is_over() {
             break;
@@ -176,7 +189,7 @@ pub(super) fn run(plan: &Plan, policy: Policy) -> Result<(Tally, Vec<Site>), Bro
     }
     world.check_end()?;
     world.sum_up();
-    Ok((world.tally, world.sites))
+    Ok(Some((world.tally, world.sites)))
 }
 
 impl<'p> World<'p> {

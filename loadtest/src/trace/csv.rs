@@ -2,10 +2,10 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, BufReader, Read, Seek as _, SeekFrom};
 use std::path::Path;
 
-use csv::{ReaderBuilder, StringRecord};
+use csv::{Position, ReaderBuilder, StringRecord};
 
 use super::{Entry, Prompt, Raw, timestamp, tokens};
 use crate::limits::{MAX_TRACE_BYTES, MAX_TRACE_SECONDS};
@@ -118,10 +118,9 @@ fn rows(
                     at: columns,
                     record: &record,
                 };
-                let line = record.position().map_or(line, csv::Position::line);
                 match read(&row) {
                     Ok(raw) => rows.push(raw),
-                    Err(what) => problems.add(usize::try_from(line).unwrap_or(0), what),
+                    Err(what) => problems.add(line_of(path, record.position())?, what),
                 }
                 columns = row.at;
             }
@@ -130,6 +129,24 @@ fn rows(
         }
     }
     Ok(rows)
+}
+
+/// The line of a row, from 1. The reader says where it began to look for the row, and passes over empty lines.
+fn line_of(path: &Path, position: Option<&Position>) -> io::Result<usize> {
+    let Some(position) = position else {
+        return Ok(0);
+    };
+    let mut file = BufReader::new(File::open(path)?);
+    file.seek(SeekFrom::Start(position.byte()))?;
+    let mut line = usize::try_from(position.line()).unwrap_or(0);
+    for byte in file.bytes() {
+        match byte? {
+            b'\n' => line += 1,
+            b'\r' => {}
+            _ => break,
+        }
+    }
+    Ok(line)
 }
 
 impl Columns<'_> {

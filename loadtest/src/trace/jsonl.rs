@@ -105,7 +105,7 @@ fn milliseconds(at: f64, field: &str) -> Result<i128, String> {
     if at.abs() <= MAX_TRACE_SECONDS * 1e3 {
         Ok((at * 1e6).round() as i128)
     } else {
-        Err(format!("{field} {at} is no time in milliseconds"))
+        Err(format!("{field} {at:?} is no time in milliseconds"))
     }
 }
 

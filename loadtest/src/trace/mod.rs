@@ -97,6 +97,9 @@ pub struct Cut {
 /// Tokens of a block of Mooncake's traces.
 pub const BLOCK_TOKENS: u32 = 512;
 
+/// Family of draws.
+const THINNING: u64 = 0x7468_696e;
+
 /// An entry as a format gives it: its time is not yet relative to the first.
 struct Raw {
     /// Nanoseconds from any moment.
@@ -113,12 +116,14 @@ impl Trace {
     /// Every line that cannot be read, or the one reason why the file cannot.
     pub fn load(path: &Path, format: Format, cut: Cut) -> Result<Self, Problems> {
         let mut problems = Problems::new(path);
+        // One more than may be, so that a longer file is told and not cut off in silence.
+        let limit = cut.limit.min(MAX_ARRIVALS as usize + 1);
         let raw = match format {
-            Format::Azure => csv::azure(path, cut.limit, &mut problems),
-            Format::Burstgpt => csv::burstgpt(path, cut.limit, &mut problems),
-            Format::Mooncake => jsonl::mooncake(path, cut.limit, &mut problems),
-            Format::Jsonl => jsonl::own(path, cut.limit, &mut problems),
-            Format::Sharegpt => sharegpt::read(path, cut.limit, &mut problems),
+            Format::Azure => csv::azure(path, limit, &mut problems),
+            Format::Burstgpt => csv::burstgpt(path, limit, &mut problems),
+            Format::Mooncake => jsonl::mooncake(path, limit, &mut problems),
+            Format::Jsonl => jsonl::own(path, limit, &mut problems),
+            Format::Sharegpt => sharegpt::read(path, limit, &mut problems),
         };
         let raw = raw.map_err(|error| Problems::one(path, format!("cannot be read: {error}")))?;
         let trace = Self::of(raw, cut.time_scale, &mut problems);
@@ -182,6 +187,28 @@ impl Trace {
             entries,
             timed: true,
         }
+    }
+
+    /// One of so many requests, drawn from a seed, at their times. Requests of one session, or whose prompts grow from the same
+    /// words, stay or go together, so that caches find as much as before.
+    #[must_use]
+    pub fn thinned(&self, by: u32, seed: u64) -> Self {
+        let mut kept = Self {
+            entries: Vec::new(),
+            starts: Vec::new(),
+            timed: self.timed,
+        };
+        for (session, &start) in self.starts.iter().enumerate() {
+            let end = self.starts.get(session + 1).copied();
+            let turns = &self.entries[start..end.unwrap_or(self.entries.len())];
+            let stream = turns.first().and_then(|entry| entry.prompt.stream());
+            let name = stream.unwrap_or(session as u64);
+            if SplitMix64::for_item(seed ^ THINNING, name).next_unit() * f64::from(by) < 1.0 {
+                kept.starts.push(kept.entries.len());
+                kept.entries.extend_from_slice(turns);
+            }
+        }
+        kept
     }
 
     /// All requests, in order.

@@ -164,6 +164,12 @@ fn every_malformed_line_is_named_with_its_number() {
     let expected = "F:2: TIMESTAMP \"now\" is no date and time\nF:3: ContextTokens \"x\" is no whole number\n\
         F:4: has no GeneratedTokens\nF:5: GeneratedTokens is 99999999, more than 1000000";
     assert_eq!(problems, expected);
+    let empty_lines =
+        "TIMESTAMP,ContextTokens,GeneratedTokens\n\n2023-11-16 18:17:03,5,5\r\n\r\n\nnow,1,1\n";
+    assert_eq!(
+        load(Format::Azure, empty_lines).unwrap_err(),
+        "F:6: TIMESTAMP \"now\" is no date and time"
+    );
     let headless = load(Format::Burstgpt, "Timestamp,Model\n1,GPT-4\n").unwrap_err();
     assert!(
         headless.contains("F:1: the header has no column \"Request tokens\""),
@@ -216,4 +222,23 @@ proptest::proptest! {
             let _ = load(format, &text);
         }
     }
+}
+
+#[test]
+fn a_thinned_load_keeps_its_times_and_whole_sessions() {
+    let mut text = "Timestamp,Session ID,Request tokens,Response tokens\n".to_owned();
+    for second in 0..9_000 {
+        text += &format!("{second},{},10,9\n", second % 3_000);
+    }
+    let whole = load(Format::Burstgpt, &text).unwrap();
+    assert_eq!(whole.thinned(1, 7), whole);
+    let tenth = whole.thinned(10, 7);
+    let kept = tenth.entries().len();
+    // Three standard deviations of 3,000 sessions.
+    assert!((750..=1_050).contains(&kept), "{kept}");
+    let seconds: Vec<u64> = due_ms(&tenth).iter().map(|ms| ms / 1_000).collect();
+    let first: Vec<u64> = seconds.iter().copied().filter(|at| *at < 3_000).collect();
+    let again = |turn: u64| first.iter().map(move |at| at + turn * 3_000);
+    assert_eq!(seconds, (0..3).flat_map(again).collect::<Vec<_>>());
+    assert_ne!(whole.thinned(10, 8), tenth, "another seed, others");
 }

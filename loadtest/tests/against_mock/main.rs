@@ -11,4 +11,5 @@ mod forms;
 mod harness;
 mod mock;
 mod program;
+mod secured;
 mod workloads;

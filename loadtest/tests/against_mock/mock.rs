@@ -24,22 +24,22 @@ pub(crate) enum Step {
 /// Answers request number `n` (from 0), whose body is given.
 pub(crate) type Script = Arc<dyn Fn(usize, &str) -> Vec<Step> + Send + Sync>;
 
-/// The running server; ends when dropped.
-pub(crate) struct Mock {
-    pub(crate) url: String,
-    accepted: Arc<AtomicUsize>,
+/// What serves at a port and on a thread of its own; ends when dropped.
+pub(crate) struct Served {
+    pub(crate) address: SocketAddr,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
-impl Mock {
-    pub(crate) fn start(script: impl Fn(usize, &str) -> Vec<Step> + Send + Sync + 'static) -> Self {
+impl Served {
+    pub(crate) fn start<F>(serve: impl FnOnce(TcpListener) -> F + Send + 'static) -> Self
+    where
+        F: Future<Output = ()>,
+    {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
-        let address: SocketAddr = listener.local_addr().unwrap();
-        let accepted = Arc::new(AtomicUsize::new(0));
+        let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel();
-        let (script, count): (Script, _) = (Arc::new(script), accepted.clone());
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
@@ -47,32 +47,55 @@ impl Mock {
                 .unwrap();
             runtime.block_on(async move {
                 tokio::select! {
-                    () = accept(TcpListener::from_std(listener).unwrap(), script, count) => {}
+                    () = serve(TcpListener::from_std(listener).unwrap()) => {}
                     _ = stopped => {}
                 }
             });
         });
-        let url = format!("http://{address}");
         Self {
-            url,
-            accepted,
+            address,
             stop: Some(stop),
             thread: Some(thread),
         }
     }
-
-    /// Connections accepted so far.
-    pub(crate) fn accepted(&self) -> usize {
-        self.accepted.load(Ordering::SeqCst)
-    }
 }
 
-impl Drop for Mock {
+impl Drop for Served {
     fn drop(&mut self) {
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {
             thread.join().unwrap();
         }
+    }
+}
+
+/// The running server; ends when dropped.
+pub(crate) struct Mock {
+    pub(crate) url: String,
+    accepted: Arc<AtomicUsize>,
+    served: Served,
+}
+
+impl Mock {
+    pub(crate) fn start(script: impl Fn(usize, &str) -> Vec<Step> + Send + Sync + 'static) -> Self {
+        let accepted = Arc::new(AtomicUsize::new(0));
+        let (script, count): (Script, _) = (Arc::new(script), accepted.clone());
+        let served = Served::start(|listener| accept(listener, script, count));
+        Self {
+            url: format!("http://{}", served.address),
+            accepted,
+            served,
+        }
+    }
+
+    /// Where it listens.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.served.address
+    }
+
+    /// Connections accepted so far.
+    pub(crate) fn accepted(&self) -> usize {
+        self.accepted.load(Ordering::SeqCst)
     }
 }
 

@@ -10,7 +10,7 @@ use hansa_loadtest::spread::Spread;
 use hansa_loadtest::workload::{Abort, Source, Synthetic, Workload};
 use serde_json::Value;
 
-use crate::harness::{Setup, workload};
+use crate::harness::{Ran, Setup, workload};
 use crate::mock::Step::{Close, Pause, Write};
 use crate::mock::{self, Mock};
 
@@ -121,6 +121,22 @@ fn users_think_between_their_requests() {
     );
 }
 
+/// Users who all go away after two content events.
+fn impatient(mock: &Mock, users: usize, requests: u64) -> Ran {
+    let abort = Some(Abort {
+        share: 1.0,
+        after: Spread::Fixed(2.0),
+    });
+    let setup = Setup {
+        workload: Workload {
+            abort,
+            ..workload()
+        },
+        ..Setup::closed(&mock.url, users, requests)
+    };
+    setup.run()
+}
+
 #[test]
 fn clients_that_go_away_are_neither_good_nor_failed() {
     let mut steps = vec![Write(mock::stream_head())];
@@ -128,18 +144,7 @@ fn clients_that_go_away_are_neither_good_nor_failed() {
     // Whoever does not go away waits for ever.
     steps.push(Pause(Duration::from_secs(600)));
     let mock = Mock::start(move |_, _| steps.clone());
-    let abort = Some(Abort {
-        share: 1.0,
-        after: Spread::Fixed(2.0),
-    });
-    let ran = Setup {
-        workload: Workload {
-            abort,
-            ..workload()
-        },
-        ..Setup::closed(&mock.url, 2, 8)
-    }
-    .run();
+    let ran = impatient(&mock, 2, 8);
     assert_eq!(
         (ran.records.len(), ran.good(), ran.failures()),
         (8, 0, vec![])
@@ -161,18 +166,7 @@ fn a_failure_before_the_client_goes_away_is_a_failure() {
         let word = mock::event(&mock::content("a"));
         vec![Write(mock::stream_head()), Write(word), Close]
     });
-    let abort = Some(Abort {
-        share: 1.0,
-        after: Spread::Fixed(2.0),
-    });
-    let ran = Setup {
-        workload: Workload {
-            abort,
-            ..workload()
-        },
-        ..Setup::closed(&mock.url, 1, 3)
-    }
-    .run();
+    let ran = impatient(&mock, 1, 3);
     assert_eq!(ran.failures(), ["truncated: connection lost mid-stream"]);
 }
 

@@ -1,5 +1,7 @@
 //! `/admin/v1/keys`: a key's secret is in the answer to its making and nowhere else.
 
+use std::sync::Arc;
+
 use axum::extract::{Path, Request, State};
 use axum::response::Response;
 use serde::Deserialize;
@@ -33,7 +35,7 @@ pub(super) async fn make(
     let mut key: KeyDocument = read(request).await?;
     caller.must_hold(&key)?;
     if key.id.is_empty() {
-        key.id = Uuid::new_v4().to_string();
+        key.id = Uuid::new_v4().to_string().into();
     }
     refuse_taken(&gate, &key.id)?;
     show_new(&gate, caller.id(), key).await
@@ -93,14 +95,22 @@ pub(super) async fn rotate(
     };
     // First what can be refused: a key of the config cannot be given an end here.
     put(&gate, caller.id(), Kind::Key, &id, &ending).await?;
-    show_new(&gate, caller.id(), KeyDocument { id: new_id, ..old }).await
+    show_new(
+        &gate,
+        caller.id(),
+        KeyDocument {
+            id: new_id.into(),
+            ..old
+        },
+    )
+    .await
 }
 
 /// Gives `key` a new secret and shows it.
 async fn show_new(gate: &Gate, by: String, mut key: KeyDocument) -> Result<Response, ApiError> {
     let secret = Secret::new();
     key.sha256 = secret.digest().to_string();
-    let id = key.id.clone();
+    let id = Arc::clone(&key.id);
     put(gate, by, Kind::Key, &id, &key).await?;
     let mut shown = json!(key);
     shown["key"] = secret.reveal().into();

@@ -35,8 +35,8 @@ impl Allocation {
     }
 
     /// Its slice, where it is shared.
-    pub const fn slice_mut(&mut self) -> Option<&mut Slice> {
-        self.slice.as_mut()
+    pub fn slice_mut(&mut self) -> Option<&mut Slice> {
+        self.slice.as_deref_mut()
     }
 
     /// Whether `amount` more is not at hand, and the store may have it.
@@ -107,7 +107,9 @@ impl Allocation {
     /// Whether nothing is left to tell the store.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.past.is_none() && self.reserved == 0 && self.slice.as_ref().is_none_or(Slice::is_idle)
+        self.past.is_none()
+            && self.reserved == 0
+            && self.slice.as_deref().is_none_or(Slice::is_idle)
     }
 
     fn subject(&self) -> Subject {

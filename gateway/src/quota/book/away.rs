@@ -41,6 +41,7 @@ impl Book {
             (Err(_), Some((per_minute, scope))) => {
                 self.reserve_beyond(id, claim, at, (per_minute, &scope))
             }
+            (Err(refusal), None) if is_away => Err(refusal.unheard()),
             (Err(refusal), None) => Err(refusal),
         }
     }

@@ -104,8 +104,12 @@ impl Book {
         let Some(sharing) = &mut self.sharing else {
             return false;
         };
+        if sharing.term.is_away() {
+            // There is nobody to ask.
+            return false;
+        }
         if !sharing.term.holds(at.now) {
-            return !sharing.term.is_away();
+            return true;
         }
         self.activate(&wish.claim);
         let mut short = false;

@@ -28,6 +28,17 @@ pub struct Rounds {
     waits: AtomicU64,
 }
 
+/// What came of asking the store for what is not at hand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    /// It may be there now, or there is nobody to ask.
+    AtHand,
+    /// Others have it, or nobody.
+    Lacking,
+    /// The store did not say in time.
+    Unheard,
+}
+
 impl Rounds {
     pub(in crate::quota) fn new(lessor: Arc<dyn Lessor>) -> Self {
         Self {
@@ -54,10 +65,11 @@ impl Rounds {
         self.wake.notify_one();
     }
 
-    /// Gets what `claim` needs on lease, if the store has it. Costs nothing where it is at hand.
-    pub(in crate::quota) async fn prepare(&self, quota: &Quota, claim: &Claim) {
+    /// Gets what `claim` needs on lease, if the store has it; false where the store did not say in time. Costs nothing where
+    /// it is at hand.
+    pub(in crate::quota) async fn prepare(&self, quota: &Quota, claim: &Claim) -> bool {
         let wish = quota.with_book(|book, _| book.whole(claim));
-        self.get(quota, &wish).await;
+        self.get(quota, &wish).await != Asked::Unheard
     }
 
     /// Gets what an open charge found missing at `site`; whether it may be there now.
@@ -68,29 +80,31 @@ impl Rounds {
         site: &Arc<str>,
     ) -> bool {
         match quota.with_book(|book, _| book.elsewhere(charge, site)) {
-            Some(wish) => self.get(quota, &wish).await,
+            Some(wish) => self.get(quota, &wish).await == Asked::AtHand,
             None => false,
         }
     }
 
-    async fn get(&self, quota: &Quota, wish: &Wish) -> bool {
+    async fn get(&self, quota: &Quota, wish: &Wish) -> Asked {
         for pause in LEASE_ASKS {
             if !pause.is_zero() {
                 sleep(pause).await;
             }
             let wanted = quota.with_book(|book, at| book.want(wish, at).then(|| self.next()));
-            let Some(next) = wanted else { return true };
+            let Some(next) = wanted else {
+                return Asked::AtHand;
+            };
             self.waits.fetch_add(1, Ordering::Relaxed);
             // What was lent is taken at once: whoever sleeps on it might find that another gateway called for it.
             if !self.wait(next).await {
-                return false;
+                return Asked::Unheard;
             }
             if !quota.with_book(|book, at| book.lacks(wish, at)) {
-                return true;
+                return Asked::AtHand;
             }
         }
         quota.with_book(|book, at| book.dry(wish, at));
-        false
+        Asked::Lacking
     }
 
     /// Asks the store how the allocations of an account are, or all.

@@ -13,7 +13,10 @@ use crate::quota::rate::{Rate, Refused};
 impl Meter {
     /// Shares its bounds with other gateways, but for that of waiting requests.
     pub fn share(&mut self) {
-        self.rates.iter_mut().flatten().for_each(Rate::share);
+        self.rates
+            .iter_mut()
+            .flatten()
+            .for_each(|rate| rate.share());
         let slots = self.concurrent.max.map(|_| self.slots.take());
         self.slots = slots.map(Option::unwrap_or_default);
     }
@@ -34,7 +37,9 @@ impl Meter {
         tokens: u64,
         now: Duration,
     ) -> Result<(), Refused> {
-        let beyond = self.beyond.get_or_insert_with(|| Rate::new(per_minute));
+        let beyond = self
+            .beyond
+            .get_or_insert_with(|| Box::new(Rate::new(per_minute)));
         if beyond.per_minute() != per_minute {
             beyond.change(per_minute, now);
         }
@@ -84,7 +89,7 @@ impl Meter {
     /// Whoever waited got nothing: for a while nobody needs to ask.
     pub fn dry(&mut self, tokens: Tokens, now: Duration) {
         for (bound, rate) in Bound::RATES.into_iter().zip(&mut self.rates) {
-            let slice = rate.as_mut().and_then(Rate::slice_mut);
+            let slice = rate.as_mut().and_then(|rate| rate.slice_mut());
             if let Some(slice) = slice.filter(|slice| slice.free(0) < bound.units(tokens)) {
                 slice.dry(now);
             }
@@ -132,7 +137,7 @@ impl Meter {
     #[must_use]
     pub fn limits(&self) -> Limits {
         let [requests, input, output, both] = self.rates.each_ref();
-        let per_minute = |rate: &Option<Rate>| rate.as_ref().map(Rate::per_minute);
+        let per_minute = |rate: &Option<Box<Rate>>| rate.as_ref().map(|rate| rate.per_minute());
         Limits {
             requests_per_minute: per_minute(requests),
             input_tokens_per_minute: per_minute(input),
@@ -200,7 +205,7 @@ impl Meter {
         let mut slices = self.rates().filter_map(|(_, rate)| rate.slice());
         self.concurrent.now == 0
             && slices.all(Slice::is_idle)
-            && self.slots.as_ref().is_none_or(Slice::is_idle)
+            && self.slots.as_deref().is_none_or(Slice::is_idle)
     }
 
     /// Whether a bound of requests at once has no slot on lease.
@@ -210,7 +215,7 @@ impl Meter {
         bound == Bound::Concurrent && slots.is_some_and(|slots| slots.free(running) == 0)
     }
 
-    pub(super) const fn take_slot(&mut self) {
+    pub(super) fn take_slot(&mut self) {
         if let Some(slots) = &mut self.slots {
             slots.take(1);
         }

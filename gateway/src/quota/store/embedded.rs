@@ -1,11 +1,10 @@
 //! A ledger in a file of this process, through redb: transactions that survive a kill, one sync for many records.
 //!
-//! One thread writes. What came while it waited for the disk is its next batch, so the disk decides how many records
-//! share a sync and nobody waits for a timer. A record and its sums are one transaction, and a record that is there
-//! already is not written again. A commit that fails ends the ledger: what the disk holds after a failed sync is not
-//! known, so nothing more is promised.
+//! One thread writes (`writer.rs`); whoever reads does it beside. A commit that fails ends the ledger: what the disk
+//! holds after a failed sync is not known, so nothing more is promised.
 
 mod growth;
+mod writer;
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -19,15 +18,15 @@ use futures::future::BoxFuture;
 use redb::backends::FileBackend;
 use redb::{
     Database, DatabaseError, ReadableDatabase, ReadableTable, StorageBackend, StorageError,
-    TableDefinition, WriteTransaction,
+    TableDefinition,
 };
 use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
 
 use self::growth::GrowthFirst;
-use super::memory::audit_line;
+use self::writer::Writer;
 use super::once;
-use crate::limits::{AUDIT_LINES_MAX, COMMIT_RECORDS_MAX, LEDGER_CACHE_BYTES, RESERVATIONS_MAX};
+use crate::limits::{LEDGER_CACHE_BYTES, RESERVATIONS_MAX};
 use crate::quota::allocation::Total;
 use crate::quota::charge::ChargeId;
 use crate::quota::ledger::{
@@ -145,6 +144,10 @@ impl EmbeddedLedger {
         let queue = self.work.as_ref().ok_or(LedgerError::Failed)?;
         let sent = queue.blocking_send(work(done));
         sent.map_err(|_closed| LedgerError::Failed)?;
+        if let Some(writer) = &self.writer {
+            // It gathers no longer: somebody waits.
+            writer.thread().unpark();
+        }
         waiting.recv().map_err(|_failed| LedgerError::Failed)
     }
 
@@ -270,131 +273,6 @@ impl Drop for EmbeddedLedger {
             let _ = writer.join();
         }
     }
-}
-
-/// The thread that writes.
-struct Writer {
-    database: Arc<Database>,
-    shared: Arc<Shared>,
-    file: String,
-}
-
-impl Writer {
-    fn run(self, mut queue: mpsc::Receiver<Work>) {
-        // Also where the thread ends by a panic: nothing is promised without a writer.
-        let _failing = FailOnPanic(&self.shared);
-        let mut batch = Vec::with_capacity(COMMIT_RECORDS_MAX);
-        while queue.blocking_recv_many(&mut batch, COMMIT_RECORDS_MAX) > 0 {
-            if let Err(error) = self.commit(&batch) {
-                self.shared.failed.send_replace(true);
-                let file = &self.file;
-                tracing::error!(%error, file, "the ledger cannot be written; the server must stop");
-                return;
-            }
-            self.settle(&mut batch);
-        }
-    }
-
-    /// Writes a batch; when this returns well, it is on the disk.
-    fn commit(&self, batch: &[Work]) -> Result<(), redb::Error> {
-        let transaction = self.database.begin_write()?;
-        for work in batch {
-            match work {
-                Work::Append(record) => insert(&transaction, record)?,
-                Work::Change(change, _) => set(&transaction, change)?,
-                Work::Revise(revisions, _) => revise(&transaction, revisions)?,
-                Work::Note(line, _) => note(&transaction, line)?,
-                Work::Flush(_) => {}
-            }
-        }
-        Ok(transaction.commit()?)
-    }
-
-    /// Tells those who wait.
-    fn settle(&self, batch: &mut Vec<Work>) {
-        for work in batch.drain(..) {
-            match work {
-                Work::Append(_) => {
-                    self.shared.unsettled.fetch_sub(1, Ordering::AcqRel);
-                }
-                Work::Change(_, done)
-                | Work::Revise(_, done)
-                | Work::Note(_, done)
-                | Work::Flush(done) => {
-                    // One who no longer waits needs no word.
-                    let _ = done.try_send(());
-                }
-            }
-        }
-    }
-}
-
-struct FailOnPanic<'a>(&'a Shared);
-
-impl Drop for FailOnPanic<'_> {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.0.failed.send_replace(true);
-        }
-    }
-}
-
-/// Writes a record and its sums, unless it is there.
-fn insert(transaction: &WriteTransaction, record: &Record) -> Result<(), redb::Error> {
-    // A record is strings and numbers: it always serialises.
-    let json = serde_json::to_vec(record).unwrap_or_default();
-    let mut records = transaction.open_table(RECORDS)?;
-    let charge = record.charge.as_u128();
-    if records.get(charge)?.is_some() {
-        return Ok(());
-    }
-    records.insert(charge, json.as_slice())?;
-    let mut totals = transaction.open_table(TOTALS)?;
-    for drawn in &record.drawn {
-        let key = (&*drawn.allocation, drawn.period);
-        let (posted, excess) = totals.get(key)?.map(|row| row.value()).unwrap_or_default();
-        let sums = (
-            posted.saturating_add(drawn.total.posted),
-            excess.saturating_add(drawn.total.excess),
-        );
-        totals.insert(key, sums)?;
-    }
-    Ok(())
-}
-
-/// Changes records and leaves their sums alone.
-fn revise(transaction: &WriteTransaction, revisions: &[Revision]) -> Result<(), redb::Error> {
-    let mut records = transaction.open_table(RECORDS)?;
-    for revision in revisions {
-        let charge = revision.charge().as_u128();
-        let is_there = records.remove(charge)?.is_some();
-        if let (Revision::Replace(record), true) = (revision, is_there) {
-            let json = serde_json::to_vec(record).unwrap_or_default();
-            records.insert(charge, json.as_slice())?;
-        }
-    }
-    Ok(())
-}
-
-fn set(transaction: &WriteTransaction, change: &Change) -> Result<(), redb::Error> {
-    let mut settings = transaction.open_table(SETTINGS)?;
-    let key = (change.kind.name(), change.id.as_str());
-    match &change.value {
-        Some(value) => settings.insert(key, value.as_str())?,
-        None => settings.remove(key)?,
-    };
-    note(transaction, &audit_line(change))
-}
-
-fn note(transaction: &WriteTransaction, line: &AuditLine) -> Result<(), redb::Error> {
-    let mut audit = transaction.open_table(AUDIT)?;
-    let number = audit.last()?.map_or(0, |(last, _)| last.value() + 1);
-    let line = serde_json::to_string(line).unwrap_or_default();
-    audit.insert(number, line.as_str())?;
-    if let Some(old) = number.checked_sub(AUDIT_LINES_MAX as u64) {
-        audit.remove(old)?;
-    }
-    Ok(())
 }
 
 /// Makes the tables of a new file; looks at the version of another one.

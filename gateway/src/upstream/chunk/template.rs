@@ -6,9 +6,7 @@
 
 use std::borrow::Cow;
 
-use serde::Deserialize;
-
-use super::wire::{Choice, Chunk};
+use super::wire::{Choice, Chunk, Text};
 use crate::limits::TEMPLATE_BYTES_MAX;
 use crate::upstream::Endpoint;
 
@@ -21,10 +19,6 @@ pub(super) struct Template {
     /// Everything behind its last one.
     behind: Box<[u8]>,
 }
-
-/// A string, borrowed unless it holds escapes.
-#[derive(Deserialize)]
-struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
 impl Template {
     /// The template of a chunk that was read from `data`; `None` where it says anything beside its text.

@@ -302,6 +302,21 @@ fn written(index: u32, content: &str, rest: &str) -> String {
     format!(r#"{{"id":"x","choices":[{{"index":{index},"delta":{{"content":{content}}}{rest}}}]}}"#)
 }
 
+#[test]
+fn a_chunk_like_the_one_before_is_not_read_anew() {
+    let mut decoder = decoder(1, None, false);
+    let mut events = VecDeque::new();
+    for text in [r#""one""#, r#"" t\u0077o""#] {
+        let chunk = written(0, text, r#","finish_reason":null"#);
+        assert_eq!(
+            decoder.as_before(chunk.as_bytes()).is_some(),
+            text != r#""one""#
+        );
+        decoder.chunk(chunk.as_bytes(), &mut events).unwrap();
+    }
+    assert_eq!(events.len(), 2);
+}
+
 proptest! {
     /// What a decoder makes of a chunk does not depend on whether it is like the one before.
     #[test]

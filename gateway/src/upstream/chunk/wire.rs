@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
 use crate::upstream::refusal::WireError;
@@ -17,6 +17,16 @@ pub(super) struct Chunk<'a> {
     #[serde(borrow)]
     pub(super) error: Option<WireError<'a>>,
     pub(super) hansa: Option<ChunkExtension>,
+}
+
+/// A string, borrowed where it holds no escapes.
+#[derive(Deserialize)]
+pub(super) struct Text<'a>(#[serde(borrow)] pub(super) Cow<'a, str>);
+
+/// A string that may be missing. By itself serde copies what is in an `Option<Cow<str>>`, whatever its attributes say.
+fn borrowed<'de: 'a, 'a, D: Deserializer<'de>>(from: D) -> Result<Option<Cow<'a, str>>, D::Error> {
+    let text: Option<Text<'a>> = Deserialize::deserialize(from)?;
+    Ok(text.map(|Text(text)| text))
 }
 
 /// What a server of ours adds to a chunk.
@@ -34,17 +44,17 @@ pub(super) struct Choice<'a> {
     /// What it goes on with, or in an answer in one piece all of it.
     #[serde(borrow, alias = "message")]
     pub(super) delta: Option<Delta<'a>>,
-    #[serde(borrow)]
+    #[serde(borrow, default, deserialize_with = "borrowed")]
     pub(super) text: Option<Cow<'a, str>>,
     pub(super) logprobs: Option<Box<Logprobs>>,
-    #[serde(borrow)]
+    #[serde(borrow, default, deserialize_with = "borrowed")]
     pub(super) finish_reason: Option<Cow<'a, str>>,
     pub(super) hansa: Option<Extension>,
 }
 
 #[derive(Debug, Deserialize)]
 pub(super) struct Delta<'a> {
-    #[serde(borrow)]
+    #[serde(borrow, default, deserialize_with = "borrowed")]
     pub(super) content: Option<Cow<'a, str>>,
     #[serde(borrow)]
     pub(super) tool_calls: Option<Vec<CallDelta<'a>>>,
@@ -55,7 +65,7 @@ pub(super) struct Delta<'a> {
 pub(super) struct CallDelta<'a> {
     /// Left out in an answer in one piece, where its place tells.
     pub(super) index: Option<u32>,
-    #[serde(borrow)]
+    #[serde(borrow, default, deserialize_with = "borrowed")]
     pub(super) id: Option<Cow<'a, str>>,
     #[serde(borrow)]
     pub(super) function: Option<FunctionDelta<'a>>,
@@ -63,9 +73,9 @@ pub(super) struct CallDelta<'a> {
 
 #[derive(Debug, Deserialize)]
 pub(super) struct FunctionDelta<'a> {
-    #[serde(borrow)]
+    #[serde(borrow, default, deserialize_with = "borrowed")]
     pub(super) name: Option<Cow<'a, str>>,
-    #[serde(borrow)]
+    #[serde(borrow, default, deserialize_with = "borrowed")]
     pub(super) arguments: Option<Cow<'a, str>>,
 }
 
@@ -103,7 +113,7 @@ struct WireLikely {
 }
 
 #[derive(Debug, Clone, Copy, Deserialize)]
-pub(super) struct WireUsage {
+pub(in crate::upstream) struct WireUsage {
     #[serde(default)]
     prompt_tokens: u64,
     #[serde(default)]
@@ -221,7 +231,7 @@ fn likely(bytes: Vec<u8>, logprob: Option<f32>) -> Result<Likely, &'static str> 
 
 impl WireUsage {
     /// As it was told, extensions those of servers of `ours` alone.
-    pub(super) fn read(&self, ours: bool) -> Usage {
+    pub(in crate::upstream) fn read(&self, ours: bool) -> Usage {
         let hansa = self.hansa.filter(|_| ours).unwrap_or_default();
         let small = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
         let details = self.prompt_tokens_details;

@@ -57,16 +57,15 @@ impl LocalEmbedder {
             .tokenising
             .run(move || tokenise(&*embedder, &request.inputs))
             .await??;
-        let tokens: usize = inputs.iter().map(|ids| ids.len()).sum();
         let vectors = self.handle.embed(inputs, deadline).map_err(told)?;
         let stopper = vectors.stopper();
         let _place = self.enter(&id, &stopper);
         match vectors.wait().await {
             Ok(vectors) => Ok(Embeddings {
                 vectors,
-                prompt_tokens: u32::try_from(tokens).unwrap_or(u32::MAX),
+                usage: used(&stopper),
             }),
-            Err(error) => Err(ended(&error, stopper.tokens())),
+            Err(error) => Err(ended(&error, &stopper)),
         }
     }
 
@@ -126,14 +125,21 @@ impl Drop for Place<'_> {
 }
 
 /// Why there are no vectors. What was computed all the same is told where that is not the engine's own fault.
-fn ended(error: &EngineError, tokens: u64) -> UpstreamError {
+fn ended(error: &EngineError, stopper: &Stopper) -> UpstreamError {
     let failed = failed(error);
     match error {
-        EngineError::Aborted | EngineError::DeadlineExceeded => failed.after(Usage {
-            prompt_tokens: u32::try_from(tokens).unwrap_or(u32::MAX),
-            ..Usage::default()
-        }),
+        EngineError::Aborted | EngineError::DeadlineExceeded => failed.after(used(stopper)),
         _ => failed,
+    }
+}
+
+/// What a request that is over took.
+fn used(stopper: &Stopper) -> Usage {
+    let small = |units: u128| u32::try_from(units).unwrap_or(u32::MAX);
+    Usage {
+        prompt_tokens: small(stopper.tokens().into()),
+        gpu_us: Some(small(stopper.device_time().as_micros())),
+        ..Usage::default()
     }
 }
 

@@ -62,7 +62,7 @@ pub(super) async fn embed(
                 leg.sent.first_content(&[], false);
                 leg.sent.end(End::Done(Served {
                     prompt_bytes,
-                    prompt_tokens: made.prompt_tokens,
+                    prompt_tokens: made.usage.prompt_tokens,
                     ..Served::default()
                 }));
                 return Ok(made);

@@ -18,6 +18,11 @@ use tokio::sync::watch;
 
 use self::stalls::{Claimed, Pace};
 use super::*;
+use crate::clock::Clock;
+use crate::route::facts::Facts;
+use crate::route::options::Options;
+use crate::route::residency::Rules;
+use crate::telemetry::Metrics;
 use crate::upstream::local::{Devices, LocalUpstream};
 use crate::upstream::{Endpoint, Event, Prompt, Sampling, Wishes};
 

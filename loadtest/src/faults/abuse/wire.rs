@@ -24,6 +24,8 @@ pub(super) enum End {
     Reset,
     /// Not at all, as long as anybody waited.
     Open,
+    /// It was still bringing its answer.
+    GoesOn,
     /// It could not be made.
     Refused,
 }
@@ -35,6 +37,7 @@ impl fmt::Display for End {
             Self::Closed => f.write_str("closed"),
             Self::Reset => f.write_str("reset"),
             Self::Open => f.write_str("left open"),
+            Self::GoesOn => f.write_str("going on"),
             Self::Refused => f.write_str("refused"),
         }
     }
@@ -76,13 +79,16 @@ pub(super) async fn answer(read: &mut (impl tokio::io::AsyncRead + Unpin)) -> En
     }
 }
 
-/// Reads to the end and keeps nothing.
-pub(super) async fn exhaust(read: &mut (impl tokio::io::AsyncRead + Unpin)) -> End {
+/// Reads to the end and keeps nothing; `on_bytes` hears whenever something came.
+pub(super) async fn exhaust(
+    read: &mut (impl tokio::io::AsyncRead + Unpin),
+    mut on_bytes: impl FnMut(),
+) -> End {
     let mut piece = vec![0; ABUSE_ANSWER_BYTES];
     loop {
         match read.read(&mut piece).await {
             Ok(0) => return End::Closed,
-            Ok(_) => {}
+            Ok(_) => on_bytes(),
             Err(error) => return of_error(&error),
         }
     }

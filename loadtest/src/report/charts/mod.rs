@@ -19,7 +19,7 @@ pub struct Chart {
     pub caption: &'static str,
     /// An `svg` element.
     pub svg: String,
-    /// Names of lines that have no room in it, each with its colour as CSS writes it.
+    /// What its colours stand for, each as CSS writes it.
     pub keys: Vec<(String, String)>,
     /// The plot as JSON, in the form of plotly.js.
     pub plot: String,
@@ -265,13 +265,11 @@ impl Figure {
     }
 
     fn keys(&self) -> Vec<(String, String)> {
-        match &self.shape {
-            Shape::Lines(curves) if self.is_crowded() => {
-                let names = curves.iter().map(|curve| curve.name.clone());
-                names.zip(plot::colours()).collect()
-            }
-            _ => Vec::new(),
-        }
+        let (Shape::Lines(curves)
+        | Shape::Stacked(curves, _)
+        | Shape::Heat(Heat { lines: curves, .. })) = &self.shape;
+        let names = curves.iter().map(|curve| curve.name.clone());
+        names.zip(plot::colours()).collect()
     }
 }
 
@@ -345,7 +343,9 @@ pub(super) mod tests {
                 "names of others cannot end the script"
             );
         }
-        assert!(charts[3].svg.contains("lumi") && charts[3].plot.contains("lumi"));
+        assert!(charts.iter().all(|chart| !chart.keys.is_empty()));
+        assert!(charts[3].keys[0].0.contains("lumi") || charts[3].keys[1].0.contains("lumi"));
+        assert!(charts[3].plot.contains("lumi"));
         assert!(charts[4].plot.contains("queue"));
     }
 }

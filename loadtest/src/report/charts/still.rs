@@ -1,4 +1,5 @@
-//! Figures as SVG text: no script, no font file, nothing fetched.
+//! Figures as SVG text: no script, no font file, nothing fetched. What each colour stands for is written below them, where it
+//! hides nothing.
 
 use std::error::Error;
 use std::ops::Range;
@@ -43,16 +44,6 @@ fn draw(area: &Area<'_>, figure: &Figure) -> Drawn {
             draw_lines(&mut plane, &heat.lines, &place)?;
         }
     }
-    if figure.is_crowded() {
-        return Ok(());
-    }
-    plane
-        .configure_series_labels()
-        .position(SeriesLabelPosition::UpperLeft)
-        .label_font(FONT)
-        .background_style(WHITE.mix(0.85))
-        .border_style(RGBColor(200, 200, 200))
-        .draw()?;
     Ok(())
 }
 
@@ -62,10 +53,7 @@ type Place<'p> = &'p dyn Fn((f64, f64)) -> (f64, f64);
 fn draw_lines<'a, 'b: 'a>(plane: &mut Plane<'a, 'b>, curves: &[Curve], place: Place<'_>) -> Drawn {
     for (curve, colour) in curves.iter().zip(colours()) {
         let points = curve.points.iter().map(|&point| place(point));
-        plane
-            .draw_series(LineSeries::new(points, colour.stroke_width(2)))?
-            .label(&curve.name)
-            .legend(move |at| key(at, colour));
+        plane.draw_series(LineSeries::new(points, colour.stroke_width(2)))?;
     }
     Ok(())
 }
@@ -84,10 +72,7 @@ fn draw_stack<'a, 'b: 'a>(plane: &mut Plane<'a, 'b>, curves: &[Curve], width: f6
                 Rectangle::new(corners, colour.mix(0.8).filled())
             });
         let boxes: Vec<_> = boxes.collect();
-        plane
-            .draw_series(boxes)?
-            .label(&curve.name)
-            .legend(move |at| key(at, colour));
+        plane.draw_series(boxes)?;
     }
     Ok(())
 }
@@ -192,8 +177,4 @@ fn colours() -> impl Iterator<Item = RGBColor> {
         .into_iter()
         .cycle()
         .map(|(red, green, blue)| RGBColor(red, green, blue))
-}
-
-fn key((x, y): (i32, i32), colour: RGBColor) -> PathElement<(i32, i32)> {
-    PathElement::new(vec![(x, y), (x + 16, y)], colour.stroke_width(3))
 }

@@ -121,3 +121,17 @@ fn what_is_fitted_can_be_simulated_and_too_little_is_refused() {
         Ok(1)
     );
 }
+
+#[test]
+fn a_run_whose_times_say_nothing_of_the_server_is_refused() {
+    let sample = Run {
+        weight: 2.0,
+        ..run(200, 0.1)
+    };
+    assert_eq!(fit(&sample).unwrap_err(), Unfit::Sample);
+    let bound = Run {
+        client_bound: true,
+        ..run(200, 0.1)
+    };
+    assert_eq!(fit(&bound).unwrap_err(), Unfit::ClientBound);
+}

@@ -88,3 +88,71 @@ at = "1m"
         assert!(problems.contains(line), "{line} is not in\n{problems}");
     }
 }
+
+const RECORDED: &str = r#"
+[trace]
+file = "a.csv"
+format = "azure"
+"#;
+
+/// A scenario beside a recorded load of `requests`, one a second.
+fn recorded(scenario: &str, requests: u32) -> Result<Plan, String> {
+    let folder = tempfile::tempdir().unwrap();
+    let line = |n: u32| format!("2024-05-10 00:{:02}:{:02}.000000,100,10\n", n / 60, n % 60);
+    let lines: String = (0..requests).map(line).collect();
+    let head = "TIMESTAMP,ContextTokens,GeneratedTokens\n";
+    std::fs::write(folder.path().join("a.csv"), head.to_owned() + &lines).unwrap();
+    let read = super::parse(&folder.path().join("s.toml"), scenario);
+    read.map_err(|problems| problems.to_string())
+}
+
+#[test]
+fn thinning_takes_requests_of_a_recorded_load_too() {
+    let kind = "kind = \"trace\"\n".to_owned() + RECORDED;
+    let text = SMALL.replace("kind = \"poisson\"\nutilisation = 0.5", &kind);
+    let entries = |text: &str| match recorded(text, 2_000).unwrap().arriving {
+        Arriving::Recorded(trace) => trace.entries().len(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(entries(&text), 2_000);
+    let thinned = entries(&text.replace("[run]", "[run]\nthinning = 4"));
+    assert!((440..=560).contains(&thinned), "{thinned}");
+    let nothing = recorded(&text.replace("[run]", "[run]\nthinning = 1000000"), 5);
+    let problem = "run.thinning leaves nothing of the recorded load";
+    assert!(nothing.unwrap_err().ends_with(problem));
+}
+
+#[test]
+fn a_recorded_load_is_used_or_refused_but_never_ignored() {
+    let ignored = recorded(&(SMALL.to_owned() + RECORDED), 5).unwrap_err();
+    assert!(
+        ignored.contains("trace: needs load.kind = \"trace\""),
+        "{ignored}"
+    );
+    let stray = SMALL.replace("utilisation = 0.5", "utilisation = 0.5\nswing = 0.2");
+    let stray = parse(&stray).unwrap_err();
+    assert_eq!(stray, "s.toml:7: load.swing: needs kind = \"daily\"");
+    let kind = "kind = \"trace\"\n[prefix]\ntokens = 256\n".to_owned() + RECORDED;
+    let text = SMALL.replace("kind = \"poisson\"\nutilisation = 0.5", &kind);
+    let own = recorded(&text, 5).unwrap_err();
+    assert!(
+        own.contains("prefix: a recorded load brings its own"),
+        "{own}"
+    );
+}
+
+#[test]
+fn what_is_wrong_in_a_recorded_load_is_told_beside_what_is_wrong_in_the_scenario() {
+    let folder = tempfile::tempdir().unwrap();
+    let lines = "TIMESTAMP,ContextTokens,GeneratedTokens\n2024-05-10 00:00:00,1,1\nyesterday,1,1\n";
+    std::fs::write(folder.path().join("a.csv"), lines).unwrap();
+    let text = SMALL.replace("nodes = 7", "nodes = 0") + RECORDED;
+    let problems = super::parse(&folder.path().join("s.toml"), &text).unwrap_err();
+    let problems = problems.to_string();
+    for line in [
+        "s.toml:16: site[0].nodes",
+        "a.csv:3: TIMESTAMP \"yesterday\"",
+    ] {
+        assert!(problems.contains(line), "{line} is not in\n{problems}");
+    }
+}
