@@ -22,6 +22,10 @@ enum Source {
         now_ns: AtomicU64,
         epoch_s: AtomicI64,
     },
+    #[cfg(test)]
+    Runtime {
+        start: tokio::time::Instant,
+    },
 }
 
 impl Clock {
@@ -42,12 +46,22 @@ impl Clock {
         Self { source }
     }
 
+    /// The clock of the test's runtime, which is that of its timers and may be paused.
+    #[cfg(test)]
+    pub(crate) fn of_runtime() -> Self {
+        let start = paused_now();
+        let source = Arc::new(Source::Runtime { start });
+        Self { source }
+    }
+
     /// Monotonic time since the clock was made.
     #[must_use]
     pub fn now(&self) -> Duration {
         match &*self.source {
             Source::System { start } => read_monotonic().saturating_duration_since(*start),
             Source::Manual { now_ns, .. } => Duration::from_nanos(now_ns.load(Ordering::Acquire)),
+            #[cfg(test)]
+            Source::Runtime { start } => paused_now().saturating_duration_since(*start),
         }
     }
 
@@ -56,6 +70,8 @@ impl Clock {
     pub fn unix_s(&self) -> i64 {
         match &*self.source {
             Source::System { .. } => read_wall_s(),
+            #[cfg(test)]
+            Source::Runtime { .. } => read_wall_s(),
             Source::Manual { epoch_s, .. } => {
                 let epoch_s = epoch_s.load(Ordering::Acquire);
                 epoch_s.saturating_add_unsigned(self.now().as_secs())

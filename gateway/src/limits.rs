@@ -377,6 +377,9 @@ pub const ENERGY_PERIOD: Duration = Duration::from_secs(1);
 /// Zones of a processor's counters that are looked at; the largest machines have some tens.
 pub const RAPL_ZONES_MAX: usize = 256;
 
+/// Accelerator cards whose energy is read; a machine has 16 at most today.
+pub const ENERGY_CARDS_MAX: u32 = 64;
+
 /// Bytes of a file that holds one number.
 pub const SMALL_FILE_BYTES_MAX: u64 = 4_096;
 

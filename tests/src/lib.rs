@@ -2,12 +2,14 @@
 //!
 //! A test asks for what it needs and gets it made: the binary is built before it is spawned, the virtual environment
 //! lies under `target/`, the model in the user's own cache. Nothing has to be prepared by hand. A [`federation`] of sites is
-//! such processes with fault proxies between them, and [`load`] is what its users do.
+//! such processes with fault proxies between them, [`load`] is what its users do and
+//! [`felt`] what they feel.
 #![forbid(unsafe_code)]
 
 mod build;
 pub mod client;
 pub mod federation;
+pub mod felt;
 pub mod load;
 mod python;
 mod server;

@@ -3,24 +3,33 @@
 use std::process::Stdio;
 
 use anyhow::{Context, Result, ensure};
+use hansa_loadtest::raw::Run;
 use serde_json::Value;
 use tokio::process::Command;
 
 use crate::build::loadtest_binary;
 
-/// The report of a run.
+/// What came of a run.
 #[derive(Debug)]
-pub struct Report(Value);
+pub struct Report {
+    figures: Value,
+    /// Every request of it.
+    pub run: Run,
+}
 
 /// Drives `url` with the model `sim`, all texts checked byte for byte, and `more` arguments of `hansa-loadtest drive`.
 ///
 /// # Errors
 /// Where the load tester could not run; that requests failed is for the report to tell.
 pub async fn drive(url: &str, more: &str) -> Result<Report> {
+    let folder = tempfile::tempdir()?;
+    let raw = folder.path().join("requests.jsonl");
     let mut command = Command::new(loadtest_binary());
     command
+        .arg("drive")
+        .arg("--raw")
+        .arg(&raw)
         .args([
-            "drive",
             "--url",
             url,
             "--model",
@@ -38,9 +47,10 @@ pub async fn drive(url: &str, more: &str) -> Result<Report> {
         .await
         .context("hansa-loadtest could not be started")?;
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    let report =
+    let figures =
         serde_json::from_slice(&output.stdout).with_context(|| format!("no report: {said}"))?;
-    Ok(Report(report))
+    let run = Run::load(&raw).map_err(|problems| anyhow::anyhow!("{problems}"))?;
+    Ok(Report { figures, run })
 }
 
 impl Report {
@@ -49,7 +59,7 @@ impl Report {
     /// # Errors
     /// What became of them.
     pub fn all_good(&self, requests: u64) -> Result<()> {
-        let counts = &self.0["requests"];
+        let counts = &self.figures["requests"];
         ensure!(
             counts["good"] == requests && counts["failed"] == 0,
             "{counts:#}"
@@ -60,25 +70,25 @@ impl Report {
     /// Good requests.
     #[must_use]
     pub fn good(&self) -> u64 {
-        self.0["requests"]["good"].as_u64().unwrap_or(0)
+        self.figures["requests"]["good"].as_u64().unwrap_or(0)
     }
 
     /// Good and failed ones.
     #[must_use]
     pub fn total(&self) -> u64 {
-        self.0["requests"]["total"].as_u64().unwrap_or(0)
+        self.figures["requests"]["total"].as_u64().unwrap_or(0)
     }
 
     /// What failed, and how often.
     #[must_use]
     pub fn failures(&self) -> String {
-        self.0["requests"]["failures"].to_string()
+        self.figures["requests"]["failures"].to_string()
     }
 
     /// A percentile of the time to first token from the due time, in milliseconds: `p50`, `p99`, `max`.
     #[must_use]
     pub fn ttft_ms(&self, percentile: &str) -> f64 {
-        self.0["response"]["ttft_ms"][percentile]
+        self.figures["response"]["ttft_ms"][percentile]
             .as_f64()
             .unwrap_or(f64::NAN)
     }
@@ -86,6 +96,6 @@ impl Report {
     /// The longest gap between two events of a stream, in milliseconds.
     #[must_use]
     pub fn longest_gap_ms(&self) -> f64 {
-        self.0["itl_ms"]["max"].as_f64().unwrap_or(f64::NAN)
+        self.figures["itl_ms"]["max"].as_f64().unwrap_or(f64::NAN)
     }
 }

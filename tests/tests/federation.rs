@@ -27,7 +27,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 async fn until(what: &str, mut done: impl AsyncFnMut() -> Result<bool>) -> Result<()> {
     let waiting = async {
         while !done().await? {
-            sleep(Duration::from_millis(20)).await;
+            sleep(Duration::from_millis(50)).await;
         }
         anyhow::Ok(())
     };

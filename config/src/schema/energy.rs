@@ -11,6 +11,10 @@ pub struct Energy {
     pub watts: Option<u64>,
     /// Whether to read what the processor measures of itself.
     pub rapl: bool,
+    /// Whether to read what NVIDIA cards measure of themselves.
+    pub nvml: bool,
+    /// Ids of the cards that count; empty for all.
+    pub cards: Vec<String>,
     /// Energy of the building for that of the machines.
     pub pue_percent: u64,
     /// Carbon of the grid's electricity.
@@ -27,6 +31,8 @@ impl Default for Energy {
             millijoules_per_token: None,
             watts: None,
             rapl: false,
+            nvml: false,
+            cards: Vec::new(),
             pue_percent: 100,
             grams_per_kwh: None,
             grid_file: None,

@@ -3,6 +3,7 @@
 //! All figures are estimates, and none is better than what the operator wrote or the machine measures: the energy of a
 //! moment is shared out over the work of that moment. An unknown figure is never taken for zero.
 
+mod cards;
 mod grid;
 mod rapl;
 mod watch;

@@ -1,12 +1,15 @@
 //! Keeps the figures of this process's own models true, for as long as it runs.
 
+use std::ffi::OsStr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use hansa_config::schema;
+use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
+use super::cards::{Cards, LIBRARY};
 use super::grid::{Grid, Standing};
 use super::rapl::{POWERCAP, Rapl, text};
 use super::work::{Share, Work};
@@ -18,15 +21,20 @@ use crate::upstream::registry::Models;
 /// Reads counters and the grid's file again and again, and writes what they say into `energy`. Resolves at once where
 /// there is nothing to read.
 pub async fn watch(energy: Energy, config: schema::Energy, models: Arc<Models>, clock: Clock) {
-    let mut power = Power::open(&config);
+    let wanted = config.clone();
+    // A driver may take seconds to answer for the first time.
+    let opening = spawn_blocking(move || Power::open(&wanted, LIBRARY.as_ref()));
+    let Ok(mut power) = opening.await else {
+        return;
+    };
     let mut grid = config.grid_file.clone().map(|file| (file, Grid::default()));
     if !power.tells() && grid.is_none() {
         return;
     }
     loop {
         let file = grid.as_ref().map(|(file, _)| file.clone());
-        // Of sysfs and a small file: short, but nothing for the event loop.
-        let reading = tokio::task::spawn_blocking(move || {
+        // Of sysfs, a driver and a small file: short, but nothing for the event loop.
+        let reading = spawn_blocking(move || {
             let joules = power.joules();
             let read = file.as_deref().and_then(text);
             (power, joules, read)
@@ -71,13 +79,15 @@ fn say(standing: Standing, file: &Path, grams_per_kwh: Option<f64>) {
 #[derive(Debug)]
 struct Power {
     rapl: Rapl,
+    cards: Option<Cards>,
+    /// Of accelerators that do not tell.
     watts: Option<f64>,
     share: Share,
 }
 
 impl Power {
-    /// As `config` says; nothing where it names the energy of a token itself.
-    fn open(config: &schema::Energy) -> Self {
+    /// As `config` says; nothing where it names the energy of a token itself. `library` is that of NVIDIA's driver.
+    fn open(config: &schema::Energy, library: &OsStr) -> Self {
         let wanted = config.millijoules_per_token.is_none();
         let rapl = match wanted && config.rapl {
             true => Rapl::open(Path::new(POWERCAP)),
@@ -88,24 +98,58 @@ impl Power {
                 "energy.rapl is on, but {POWERCAP} shows no counter that this process may read"
             );
         }
+        let cards = match wanted && config.nvml {
+            true => cards(library, &config.cards),
+            false => None,
+        };
+        let watts = config.watts.filter(|_| wanted && cards.is_none());
         Self {
             rapl,
-            watts: config.watts.filter(|_| wanted).map(|watts| watts as f64),
+            cards,
+            watts: watts.map(|watts| watts as f64),
             share: Share::default(),
         }
     }
 
     fn tells(&self) -> bool {
-        self.watts.is_some() || !self.rapl.is_empty()
+        self.watts.is_some() || self.cards.is_some() || !self.rapl.is_empty()
     }
 
-    /// Joules since the last look, a period ago.
+    /// Joules since the last look, a period ago; `None` where something that told does not.
     fn joules(&mut self) -> Option<f64> {
-        let accelerators = self.watts.map(|watts| watts * ENERGY_PERIOD.as_secs_f64());
-        if self.rapl.is_empty() {
-            return accelerators;
+        let none = Some(0.0);
+        // Both are read whatever becomes of one: their counters go on from here.
+        let of_cards = self
+            .cards
+            .as_mut()
+            .map_or(none, |c| c.joules(ENERGY_PERIOD));
+        let of_processor = match self.rapl.is_empty() {
+            true => none,
+            false => self.rapl.joules(),
+        };
+        let configured = self.watts.unwrap_or(0.0) * ENERGY_PERIOD.as_secs_f64();
+        let joules = of_cards? + of_processor? + configured;
+        self.tells().then_some(joules)
+    }
+}
+
+/// The cards that measure themselves, if there are any.
+fn cards(library: &OsStr, wanted: &[String]) -> Option<Cards> {
+    match Cards::open(library, wanted) {
+        Ok(cards) if cards.len() > 0 => {
+            tracing::info!(cards = cards.len(), "the energy of cards is read");
+            Some(cards)
         }
-        Some(self.rapl.joules()? + accelerators.unwrap_or(0.0))
+        Ok(_) => {
+            tracing::warn!(
+                "energy.nvml is on, but no card that it may read tells its energy; energy.watts counts, if it is set"
+            );
+            None
+        }
+        Err(error) => {
+            tracing::warn!(%error, "energy.nvml is on, but NVIDIA's driver cannot be asked; energy.watts counts, if it is set");
+            None
+        }
     }
 }
 
@@ -116,4 +160,27 @@ fn work(models: &Models) -> Work {
         prefill_tokens: sum.prefill_tokens + one.prefill_tokens,
         decode_tokens: sum.decode_tokens + one.decode_tokens,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_a_driver_the_configured_watts_count() {
+        let config = schema::Energy {
+            nvml: true,
+            watts: Some(500),
+            ..schema::Energy::default()
+        };
+        let mut power = Power::open(&config, OsStr::new("no-such-library.so"));
+        assert_eq!(power.joules(), Some(500.0));
+        let config = schema::Energy {
+            watts: None,
+            ..config
+        };
+        let mut dark = Power::open(&config, OsStr::new("no-such-library.so"));
+        assert!(!dark.tells());
+        assert_eq!(dark.joules(), None);
+    }
 }

@@ -51,6 +51,10 @@ pub const QUEUE_AGES: Duration = Duration::from_secs(30);
 /// Time between two looks whether a candidate has room for a request that waits here.
 pub const QUEUE_LOOK: Duration = FIGURES_KEPT;
 
+/// Looks in vain of one request, half a minute of them, after which it believes no figures and goes to who is best all the
+/// same: servers that say for ever that they have a long line would keep it here for ever.
+pub const QUEUE_LOOKS_MAX: u128 = QUEUE_AGES.as_millis() / QUEUE_LOOK.as_millis();
+
 /// Sequences in a candidate's own line up to which it gets more, however few run there: so many that it never runs dry
 /// between two looks.
 pub const CANDIDATE_LINE_MIN: u32 = 16;

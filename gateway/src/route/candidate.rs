@@ -16,6 +16,9 @@ const COMPANY: f64 = 8.0;
 /// Time before the end of a candidate's walltime by which answers should be over.
 const WALLTIME_MARGIN_S: f64 = 2.0;
 
+/// Joules of a kilowatt-hour.
+const JOULES_PER_KWH: f64 = 3.6e6;
+
 /// One model at one upstream.
 #[derive(Debug)]
 pub(super) struct Candidate {
@@ -38,7 +41,21 @@ pub(super) struct Candidate {
     pub(super) gone: bool,
 }
 
-/// What every decision would divide by for every candidate, as factors.
+/// A moment, as times are kept and as they are reckoned with: every decision asks each candidate for its age.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Moment {
+    pub(super) at: Duration,
+    pub(super) seconds: f64,
+}
+
+impl From<Duration> for Moment {
+    fn from(at: Duration) -> Self {
+        let seconds = at.as_secs_f64();
+        Self { at, seconds }
+    }
+}
+
+/// What every decision would divide by for every candidate, as factors, and times as seconds.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Per {
     /// Seconds of a prompt token of the whole candidate: one prompt is computed by one node, however many a site has; a
@@ -49,6 +66,15 @@ pub(super) struct Per {
     pub(super) runner: f64,
     /// Part of the KV cache; 0 where it is not known.
     pub(super) kv_token: f64,
+    /// KV tokens in use.
+    pub(super) kv_used: f64,
+    /// Sequences that the figures show.
+    pub(super) sequences: f64,
+    /// Seconds of a round trip, and of the clock when the figures were true.
+    pub(super) rtt_s: f64,
+    pub(super) true_at_s: f64,
+    /// Grams of carbon of a token, 0 where energy or grid are not known.
+    pub(super) token_grams: f64,
 }
 
 impl Candidate {
@@ -84,7 +110,21 @@ impl Candidate {
                 0 => 0.0,
                 total => 1.0 / total as f64,
             },
+            kv_used: figures
+                .kv_tokens_total
+                .saturating_sub(figures.kv_tokens_free) as f64,
+            sequences: f64::from(figures.running) + f64::from(figures.waiting),
+            token_grams: self.token_grams(),
+            rtt_s: self.rtt().as_secs_f64(),
+            true_at_s: self.observed_at.as_secs_f64() - figures.age.as_secs_f64(),
         };
+    }
+
+    fn token_grams(&self) -> f64 {
+        let (told, config) = (&self.figures, &self.facts);
+        let joules = told.joules_per_token.or(config.joules_per_token);
+        let grams = told.grams_per_kwh.or(config.grams_per_kwh);
+        joules.unwrap_or(0.0) / JOULES_PER_KWH * grams.unwrap_or(0.0)
     }
 
     /// Takes figures in, unless they are no news. What they must hold is no longer added to them.
@@ -107,9 +147,9 @@ impl Candidate {
         self.refresh();
     }
 
-    /// Time since the figures were true.
-    pub(super) fn age(&self, now: Duration) -> Duration {
-        self.figures.age + now.saturating_sub(self.observed_at)
+    /// Seconds since the figures were true.
+    pub(super) fn age_s(&self, now: Moment) -> f64 {
+        (now.seconds - self.per.true_at_s).max(0.0)
     }
 
     pub(super) fn rtt(&self) -> Duration {
@@ -118,15 +158,14 @@ impl Candidate {
 
     /// Sequences there, as far as we know.
     pub(super) fn company(&self) -> f64 {
-        let unseen = self.credits.unseen().sequences;
-        f64::from(self.figures.running) + f64::from(self.figures.waiting) + f64::from(unseen)
+        self.per.sequences + f64::from(self.credits.unseen().sequences)
     }
 
     /// Whether it has nothing to do, and what was learnt of it was learnt in company that is gone. That says nothing of it any more,
     /// and while it looks slower than those with a line nobody is sent there to learn better: in minutes of high load one
     /// after the other would idle while requests wait elsewhere.
     pub(super) fn idles_again(&self) -> bool {
-        self.company() == 0.0 && self.tpot_company.get() > COMPANY
+        self.tpot_company.get() > COMPANY && self.company() == 0.0
     }
 
     /// Whether as many wait there as run: more would only wait there rather than here, where they can be put in order.
@@ -137,6 +176,7 @@ impl Candidate {
     }
 
     /// Why it may not serve what is asked, if it may not, by rules that no score can outweigh.
+    #[inline]
     pub(super) fn barred(&self, ask: &Ask<'_>) -> Option<Reason> {
         if let Some(barred) = ask.rules.bar(&self.facts) {
             return Some(match barred {
@@ -160,12 +200,11 @@ impl Candidate {
         (!self.figures.ready).then_some(Reason::NotReady)
     }
 
-    /// Whether an answer that takes so many seconds would go on past its end.
-    pub(super) fn ends_before(&self, seconds: f64, now: Duration) -> bool {
-        let Some(told) = self.figures.walltime_left else {
-            return false;
-        };
-        let left = told.saturating_sub(self.age(now)).as_secs_f64();
-        seconds + WALLTIME_MARGIN_S > left
+    /// Whether it has an end that an answer of so many seconds would go on past.
+    pub(super) fn ends_before(&self, seconds: f64, now: Moment) -> bool {
+        self.figures.walltime_left.is_some_and(|told| {
+            let left = told.as_secs_f64() - self.age_s(now);
+            seconds + WALLTIME_MARGIN_S > left.max(0.0)
+        })
     }
 }

@@ -3,20 +3,19 @@
 //! `rtt + wait + prefill + expected tokens x tpot + pressure + carbon`, plus what past failures and silence are worth. Terms
 //! in one unit can be compared over machines that have nothing in common, and read by people.
 
-use std::time::Duration;
-
 use serde::Serialize;
 
-use super::candidate::Candidate;
+use super::candidate::{Candidate, Moment};
 use super::crowd::Drift;
+use super::load::Work;
 use super::options::Options;
 
 /// Seconds that a KV cache half full is worth; the pressure of a share k is this times k / (1 - k) (SMG's least_load).
 const PRESSURE_S: f64 = 0.15;
 /// Share of the cache from which it is full.
 const FULL: f64 = 0.999;
-/// Age of figures that is still news. A status stream speaks at least once a second.
-const FRESH: Duration = Duration::from_millis(1_500);
+/// Seconds for which figures are still news. A status stream speaks at least once a second.
+const FRESH_S: f64 = 1.5;
 /// Seconds that each further second of silence adds, and at most: a silent candidate is taken for busy, never for idle.
 const STALE_S_PER_S: f64 = 0.5;
 const STALE_S_MAX: f64 = 30.0;
@@ -26,9 +25,6 @@ const SLOWDOWN_MAX: f64 = 4.0;
 const COMPANY_SHARE: f64 = 0.5;
 /// Least that a request is taken to add to the cost of a candidate.
 const ONE_MORE_S_MIN: f64 = 1e-6;
-/// Joules of a kilowatt-hour.
-const JOULES_PER_KWH: f64 = 3.6e6;
-
 /// What a request brings, as far as one can know.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Load {
@@ -40,6 +36,9 @@ pub(super) struct Load {
     pub(super) output: f64,
     /// Choices.
     pub(super) sequences: f64,
+    /// Expected tokens of all choices, and KV tokens of those and the prompt.
+    pub(super) tokens: f64,
+    pub(super) kv_tokens: f64,
     /// Tokens of an average answer of this model.
     pub(super) usual_output: f64,
     /// Tokens of an average prompt of this model that are not cached.
@@ -78,6 +77,7 @@ pub struct Terms {
 impl Terms {
     /// The cost.
     #[must_use]
+    #[inline]
     pub fn cost(&self) -> f64 {
         let own = self.first_content() + self.decode;
         let beside = self.pressure + self.carbon + self.failures + self.stale + self.crowd;
@@ -98,7 +98,9 @@ impl Terms {
 
 impl Candidate {
     /// The terms of `load` here and now.
-    pub(super) fn terms(&self, load: &Load, options: &Options, now: Duration, ramp: f64) -> Terms {
+    #[inline]
+    pub(super) fn terms(&self, load: &Load, options: &Options, now: Moment, ramp: f64) -> Terms {
+        let unseen = self.credits.unseen();
         let mut token = self.tpot.or_usual(load.usual_tpot);
         let mut prefill = self.prefill.or_usual(load.uncached, load.usual_prefill);
         if self.idles_again() {
@@ -107,13 +109,13 @@ impl Candidate {
         }
         let tpot = token * self.slowdown(load);
         Terms {
-            rtt: self.rtt().as_secs_f64(),
-            wait: self.wait(load, tpot),
+            rtt: self.per.rtt_s,
+            wait: self.wait(load, &unseen, tpot),
             prefill,
             decode: load.output * tpot,
-            pressure: self.pressure(load),
-            carbon: self.carbon(load) * options.carbon_s_per_gram,
-            failures: self.penalty.seconds(now),
+            pressure: self.pressure(load, &unseen),
+            carbon: load.tokens * self.per.token_grams * options.carbon_s_per_gram,
+            failures: self.penalty.seconds(now.at),
             stale: self.stale(now),
             crowd: 0.0,
             ramp,
@@ -121,14 +123,14 @@ impl Candidate {
     }
 
     /// How it may have changed since its figures were true, where a request like this costs `terms` there.
-    pub(super) fn drift(&self, load: &Load, terms: &Terms, now: Duration) -> Drift {
-        let figures = &self.figures;
+    #[inline]
+    pub(super) fn drift(&self, load: &Load, terms: &Terms, now: Moment) -> Drift {
         let one_more_s = self.one_more(load, terms).max(ONE_MORE_S_MIN);
         Drift {
-            age_s: self.age(now).as_secs_f64(),
+            age_s: self.age_s(now),
             one_more_s,
             per_s: 1.0 / one_more_s,
-            all: f64::from(figures.running) + f64::from(figures.waiting),
+            all: self.per.sequences,
             ours: f64::from(self.credits.sequences()),
         }
     }
@@ -150,8 +152,8 @@ impl Candidate {
     }
 
     /// The longer of two lines: prompts before ours, and sequences that must end before there is room for more.
-    fn wait(&self, load: &Load, tpot: f64) -> f64 {
-        let (figures, unseen) = (&self.figures, self.credits.unseen());
+    fn wait(&self, load: &Load, unseen: &Work, tpot: f64) -> f64 {
+        let figures = &self.figures;
         let queued = figures.queued_tokens.saturating_add(unseen.prefill_tokens);
         let prompts = queued as f64 * self.per.prompt_token_s;
         if figures.waiting == 0 {
@@ -173,31 +175,16 @@ impl Candidate {
         (1.0 - COMPANY_SHARE + grows).clamp(1.0, SLOWDOWN_MAX)
     }
 
-    fn pressure(&self, load: &Load) -> f64 {
-        let figures = &self.figures;
-        if figures.kv_tokens_total == 0 {
-            return 0.0;
-        }
-        let used = figures
-            .kv_tokens_total
-            .saturating_sub(figures.kv_tokens_free) as f64;
-        let ours = load.prompt + load.output * load.sequences;
-        let unseen = self.credits.unseen().kv_tokens as f64;
-        let share = ((used + unseen + ours) * self.per.kv_token).min(FULL);
+    fn pressure(&self, load: &Load, unseen: &Work) -> f64 {
+        let per = &self.per;
+        // Where the cache is not known, its part is 0.
+        let tokens = per.kv_used + unseen.kv_tokens as f64 + load.kv_tokens;
+        let share = (tokens * per.kv_token).min(FULL);
         PRESSURE_S * share / (1.0 - share)
     }
 
-    /// Grams of the request, 0 where energy or grid are not known.
-    fn carbon(&self, load: &Load) -> f64 {
-        let (told, config) = (&self.figures, &self.facts);
-        let joules = told.joules_per_token.or(config.joules_per_token);
-        let grams = told.grams_per_kwh.or(config.grams_per_kwh);
-        let tokens = load.output * load.sequences;
-        joules.unwrap_or(0.0) * tokens / JOULES_PER_KWH * grams.unwrap_or(0.0)
-    }
-
-    fn stale(&self, now: Duration) -> f64 {
-        let silent = self.age(now).saturating_sub(FRESH).as_secs_f64();
-        (silent * STALE_S_PER_S).min(STALE_S_MAX)
+    fn stale(&self, now: Moment) -> f64 {
+        let silent = self.age_s(now) - FRESH_S;
+        (silent * STALE_S_PER_S).clamp(0.0, STALE_S_MAX)
     }
 }

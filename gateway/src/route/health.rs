@@ -63,6 +63,7 @@ enum State {
 }
 
 impl Health {
+    #[inline]
     pub(super) fn standing(&self, now: Duration, ejection: &Ejection) -> Standing {
         match self.state {
             State::Trusted => Standing::In(1.0),

@@ -39,7 +39,7 @@ pub(super) struct Work {
 #[derive(Debug, Default)]
 pub(super) struct Credits {
     since: VecDeque<Credit>,
-    /// Sum of those.
+    /// Sum of those, and of those beyond the bound.
     unseen: Work,
     /// Those beyond the bound, until the next figures.
     beyond: Work,
@@ -53,9 +53,9 @@ impl Credits {
     pub(super) fn sent(&mut self, credit: Credit) {
         self.in_flight += 1;
         self.sequences = self.sequences.saturating_add(credit.work.sequences);
+        self.unseen.add(credit.work);
         if self.since.len() < CREDITS_MAX {
             self.since.push_back(credit);
-            self.unseen.add(credit.work);
         } else {
             self.beyond.add(credit.work);
         }
@@ -77,14 +77,12 @@ impl Credits {
         while let Some(credit) = self.since.pop_front_if(arrived) {
             self.unseen.take(credit.work);
         }
-        self.beyond = Work::default();
+        self.unseen.take(std::mem::take(&mut self.beyond));
     }
 
     /// What the last figures do not show.
-    pub(super) fn unseen(&self) -> Work {
-        let mut sum = self.beyond;
-        sum.add(self.unseen);
-        sum
+    pub(super) const fn unseen(&self) -> Work {
+        self.unseen
     }
 
     /// Requests in flight (I10: zero when all have ended).

@@ -301,18 +301,22 @@ impl Model {
 
     /// What `ask` brings to a candidate that has seen so many of its blocks.
     fn load(&self, ask: &Ask<'_>, depth: u32) -> Load {
-        let bytes_per_token = self.bytes_per_token.get().max(0.1);
+        let tokens_per_byte = 1.0 / self.bytes_per_token.get().max(0.1);
         let seen = u64::from(depth) * PREFIX_BLOCK_BYTES as u64;
-        let unseen = ask.prompt_bytes.saturating_sub(seen);
+        let uncached = ask.prompt_bytes.saturating_sub(seen) as f64 * tokens_per_byte;
+        let prompt = ask.prompt_bytes as f64 * tokens_per_byte;
         let usual_output = self.output.get().max(1.0);
-        let uncached = unseen as f64 / bytes_per_token;
+        let output = ask
+            .max_tokens
+            .map_or(usual_output, |max| usual_output.min(f64::from(max)));
+        let tokens = output * f64::from(ask.n);
         Load {
             uncached,
-            prompt: ask.prompt_bytes as f64 / bytes_per_token,
-            output: ask
-                .max_tokens
-                .map_or(usual_output, |max| usual_output.min(f64::from(max))),
+            prompt,
+            output,
             sequences: f64::from(ask.n),
+            tokens,
+            kv_tokens: prompt + tokens,
             usual_output,
             usual_prompt: self.prompt.get(),
             usual_tpot: self.tpot.get(),

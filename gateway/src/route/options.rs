@@ -79,6 +79,13 @@ impl Hedge {
     }
 }
 
+impl Options {
+    /// Whether requests stay at `site` while it costs little.
+    pub(super) fn is_home(&self, site: &str) -> bool {
+        self.home.as_ref().is_some_and(|home| **home == *site)
+    }
+}
+
 impl Default for Options {
     fn default() -> Self {
         Self::from(&schema::Route::default())

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::candidate::Candidate;
+use super::candidate::{Candidate, Moment};
 use super::cost::Load;
 use super::decision::{Attempt, Decision, Filtered, Reason, Scored};
 use super::health::Standing;
@@ -50,7 +50,7 @@ impl Router {
         };
         self.depths.resize(self.candidates.len(), 0);
         self.prefixes.depths(ask.blocks, &mut self.depths);
-        let unseen = model.load(ask, 0);
+        let (unseen, moment) = (model.load(ask, 0), Moment::from(now));
         for id in &model.candidates {
             let Some(candidate) = self.candidates.get(id.index()) else {
                 continue;
@@ -60,7 +60,7 @@ impl Router {
                 0 => unseen,
                 _ => model.load(ask, depth),
             };
-            match self.judge(candidate, &load, ask, now) {
+            match self.judge(candidate, &load, ask, moment) {
                 Ok(eligible) => self.eligible.push(eligible),
                 Err(reason) => filtered.count(reason),
             }
@@ -130,7 +130,7 @@ impl Router {
         candidate: &Candidate,
         load: &Load,
         ask: &Ask<'_>,
-        now: Duration,
+        now: Moment,
     ) -> Result<Eligible, Reason> {
         if let Some(reason) = candidate.barred(ask) {
             return Err(reason);
@@ -143,13 +143,13 @@ impl Router {
             Means::Any => false,
             Means::Nothing => return Err(Reason::Allocation),
         };
-        let ramp = match candidate.health.standing(now, &self.options.ejection) {
+        let ramp = match candidate.health.standing(now.at, &self.options.ejection) {
             Standing::In(ramp) => ramp,
             Standing::Probe => 1.0,
             Standing::Out => return Err(Reason::Ejected),
         };
         if matches!(ask.attempt, Attempt::Retry | Attempt::Hedge)
-            && !self.budget_allows(candidate.budget, now)
+            && !self.budget_allows(candidate.budget, now.at)
         {
             return Err(Reason::Budget);
         }
@@ -158,20 +158,24 @@ impl Router {
         if candidate.ends_before(takes_s, now) {
             return Err(Reason::Walltime);
         }
-        let cached = load.prompt - load.uncached;
-        let longest = ask
-            .max_tokens
-            .map_or(load.output, f64::from)
-            .max(load.output);
-        let longest = terms.decode * longest / load.output.max(1.0);
+        let (asked, usual) = (ask.max_tokens.map_or(load.output, f64::from), load.output);
+        let longest = || terms.first_content() + terms.decode * asked.max(usual) / usual.max(1.0);
+        let has_end = candidate.figures.walltime_left.is_some();
         let late = |left: Duration| takes_s > left.as_secs_f64();
-        let eligible = candidate.eligible(terms, load.prompt, cached, &self.options.home);
         Ok(Eligible {
+            id: candidate.id,
+            cost: terms.cost(),
+            terms,
             drift: candidate.drift(load, &terms, now),
+            cached: load.prompt - load.uncached,
+            prompt: load.prompt,
+            load: candidate.company() / f64::from(candidate.facts.weight.max(1)),
+            weight: candidate.facts.weight,
+            at_home: self.options.is_home(&candidate.facts.site),
             own,
+            silent: candidate.figures.silent,
             late: ask.time_left.is_some_and(late),
-            to_the_end: !candidate.ends_before(terms.first_content() + longest, now),
-            ..eligible
+            to_the_end: !has_end || !candidate.ends_before(longest(), now),
         })
     }
 
@@ -184,7 +188,7 @@ impl Router {
         let mut output = OUTPUT_TOKENS;
         if let Some(model) = self.models.get_mut(ask.model) {
             let load = model.load(ask, 0);
-            output = load.output * load.sequences;
+            output = load.tokens;
             model.prompt.learn(uncached);
         }
         let mut company = 0.0;

@@ -4,11 +4,8 @@
 //! (Mitzenmacher, "The power of two choices", 2001): the best alone would be everybody's choice at once. It stays at home,
 //! and with the candidate that knows the session, while that costs little more.
 
-use std::sync::Arc;
-
 use hansa_config::schema::Policy;
 
-use super::candidate::Candidate;
 use super::cost::Terms;
 use super::crowd::Drift;
 use super::draw::Draw;
@@ -163,30 +160,6 @@ impl Habit {
         longest.map(|(place, _)| place).or(known).unwrap_or(least)
     }
 }
-
-impl Candidate {
-    /// This candidate as one that may serve.
-    pub(super) fn eligible(&self, terms: Terms, prompt: f64, cached: f64, home: &Home) -> Eligible {
-        Eligible {
-            id: self.id,
-            cost: terms.cost(),
-            terms,
-            drift: Drift::default(),
-            cached,
-            prompt,
-            load: self.company() / f64::from(self.facts.weight.max(1)),
-            weight: self.facts.weight,
-            at_home: home.as_ref().is_some_and(|home| **home == *self.facts.site),
-            own: false,
-            silent: self.figures.silent,
-            late: false,
-            to_the_end: true,
-        }
-    }
-}
-
-/// The home site's name.
-pub(super) type Home = Option<Arc<str>>;
 
 fn weighted(eligible: &[Eligible], draw: &mut Draw) -> usize {
     let all: u64 = eligible.iter().map(|e| u64::from(e.weight)).sum();

@@ -78,6 +78,7 @@ pub enum Barred {
 impl Rules {
     /// Why `facts` may not serve, if they may not.
     #[must_use]
+    #[inline]
     pub fn bar(&self, facts: &Facts) -> Option<Barred> {
         let country = facts.country.as_deref().unwrap_or_default();
         if !allows(&self.countries, country) || !allows(&self.sites, &facts.site) {
@@ -110,7 +111,9 @@ pub fn allow_list(names: &[String]) -> AllowList {
 }
 
 fn allows(list: &AllowList, name: &str) -> bool {
-    let listed = |names: &Arc<[Arc<str>]>| names.iter().any(|allowed| **allowed == *name);
+    // Byte by byte: most are two letters, and a call of memcmp for each of every candidate's takes longer.
+    let same = |a: &str| a.len() == name.len() && a.bytes().eq(name.bytes());
+    let listed = |names: &Arc<[Arc<str>]>| names.iter().any(|allowed| same(allowed));
     list.as_ref().is_none_or(listed)
 }
 

@@ -221,14 +221,17 @@ impl Trip {
         let overloaded = |Full| UpstreamError::from(UpstreamErrorKind::Overloaded);
         let claim = roster.claim(&self.request, self.prompt_bytes);
         let mut seat = roster.queue.join(&model, claim).map_err(overloaded)?;
+        let mut in_vain = 0;
         loop {
             seat.turn().await.map_err(overloaded)?;
-            if roster.is_full(&model) {
+            let believes = in_vain < limits::QUEUE_LOOKS_MAX;
+            in_vain += 1;
+            if believes && roster.is_full(&model) {
                 sleep(limits::QUEUE_LOOK).await;
                 seat.pass(None);
                 continue;
             }
-            match self.depart_paid(Attempt::First, true).await {
+            match self.depart_paid(Attempt::First, believes).await {
                 Ok(leg) => {
                     seat.enter();
                     return Ok(leg);

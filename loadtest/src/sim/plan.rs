@@ -110,6 +110,8 @@ pub struct Network {
     pub jitter: f64,
     /// Time between two reports of a node or a site.
     pub status_period: Nanos,
+    /// Windows by which herding is counted.
+    pub herding_window: Nanos,
     /// How much longer than messages reports take.
     pub status_delay: Nanos,
     /// Hour of the day (UTC) at which the run begins.

@@ -86,7 +86,7 @@ pub struct PolicyReport {
     pub grams: f64,
     /// Sequences that lost their place in a cache and were computed again.
     pub preemptions: u64,
-    /// The largest herding of a site with 10 requests or more in a window of the status period.
+    /// The largest herding of a site with 10 requests or more in a window (of a status period, unless the scenario says otherwise).
     pub herding: Herding,
     /// By site, in the scenario's order.
     pub sites: Vec<SiteReport>,
@@ -121,7 +121,7 @@ pub struct SiteReport {
     pub output_tokens: u64,
     /// Carbon in grams.
     pub grams: f64,
-    /// How unevenly requests came, by windows of the status period.
+    /// How unevenly requests came, by windows of a status period or as the scenario says.
     pub herding: Herding,
 }
 

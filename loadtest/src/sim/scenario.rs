@@ -344,11 +344,13 @@ fn network(root: &Section<'_, '_>, start_hour: f64) -> Network {
         nanos(number)
     };
     let base = section.number("base_rtt_ms", 0.0..=1_000.0);
+    // A server of ours reports changes ten times a second.
+    let status_period = seconds("status_period", Duration::from_millis(100));
     let network = Network {
         base_rtt_ms: base.unwrap_or(EQUIPMENT_MS),
         jitter: section.number("jitter", 0.0..=10.0).unwrap_or(0.05),
-        // A server of ours reports changes ten times a second.
-        status_period: seconds("status_period", Duration::from_millis(100)),
+        status_period,
+        herding_window: seconds("herding_window", Duration::from_nanos(status_period)),
         status_delay: seconds("status_delay", Duration::ZERO),
         start_hour,
     };

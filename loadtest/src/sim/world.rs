@@ -209,7 +209,7 @@ impl<'p> World<'p> {
         let tally = Tally::new(
             plan.sites.len(),
             plan.tenants.len(),
-            network.status_period,
+            network.herding_window,
             plan.warmup,
         );
         Self {

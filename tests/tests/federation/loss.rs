@@ -1,9 +1,11 @@
-//! Whatever goes away under load, no request fails, no stream ends without its end, no token is lost or doubled.
+//! Whatever goes away under load, no request fails, no stream ends without its end, no token is lost or doubled. How much
+//! longer first tokens take meanwhile is printed beside that, for runs of two thousand requests (`scripts/soak`).
 
 use anyhow::Result;
 use hansa_loadtest::faults::Fault;
 use hansa_loadtest::faults::fault::FaultKind;
-use hansa_tests::federation::{Federation, Shape};
+use hansa_tests::federation::{Federation, Shape, Site};
+use hansa_tests::felt::Felt;
 use hansa_tests::load::{Report, drive};
 
 use crate::{sized, until};
@@ -19,32 +21,41 @@ async fn load(url: &str) -> Result<Report> {
     drive(url, &format!("{asked} --requests {}", requests())).await
 }
 
-/// Runs the load, and `fault` in the middle of it.
+/// Requests that each site has been sent.
+async fn sent(federation: &Federation) -> Result<[f64; 3]> {
+    let mut sent = [0.0; 3];
+    for (sent, site) in sent.iter_mut().zip(["a", "b", "c"]) {
+        *sent = federation.sent_to(site).await?;
+    }
+    Ok(sent)
+}
+
+/// Requests that come before a fault at most: half a minute of them.
+const BEFORE_MAX: f64 = 420.0;
+
+/// Runs the load, and the fault called `what` once a third of it has come.
 async fn under_load(
+    what: &str,
     federation: &mut Federation,
     fault: impl AsyncFnOnce(&mut Federation) -> Result<()>,
 ) -> Result<()> {
     let url = federation.url();
     let breaking = async {
         until("load at every site", async || {
-            for site in ["a", "b", "c"] {
-                if federation.sent_to(site).await? < 3.0 {
-                    return Ok(false);
-                }
-            }
-            Ok(true)
+            let sent = sent(federation).await?;
+            let before = (requests() as f64 / 3.0).min(BEFORE_MAX);
+            let come = sent.iter().sum::<f64>() >= before;
+            Ok(come && sent.iter().all(|sent| *sent >= 3.0))
         })
         .await?;
-        fault(federation).await
+        fault(federation).await?;
+        Ok(sent(federation).await?.iter().sum::<f64>())
     };
-    let (report, broken) = tokio::join!(load(&url), breaking);
-    broken?;
-    let report = report?;
+    let (report, arrived) = tokio::join!(load(&url), breaking);
+    let (report, arrived): (Report, Result<f64>) = (report?, arrived);
     println!(
-        "ttft p50 {:.0} ms, p99 {:.0} ms, max {:.0} ms; longest gap {:.0} ms",
-        report.ttft_ms("p50"),
-        report.ttft_ms("p99"),
-        report.ttft_ms("max"),
+        "{what}: {}; longest gap {:.0} ms",
+        Felt::of(&report.run, arrived? as u64),
         report.longest_gap_ms()
     );
     report.all_good(requests())?;
@@ -54,16 +65,31 @@ async fn under_load(
         .await
 }
 
+/// Waits until a site has something to lose.
+async fn working(site: &Site) -> Result<()> {
+    let node = &site.nodes[0].server;
+    until("work at the site", async || {
+        Ok(node.metric("hansa_engine_running").await? > 0.0)
+    })
+    .await
+}
+
 #[tokio::test]
 async fn a_site_that_dies_under_load_costs_no_request() -> Result<()> {
     let mut federation = Federation::start(&Shape::default()).await?;
-    under_load(&mut federation, async |federation| {
-        let site = &mut federation.sites[1];
-        until("work at the site", async || {
-            Ok(site.nodes[0].server.metric("hansa_engine_running").await? > 0.0)
-        })
-        .await?;
-        site.kill()
+    under_load("a site is killed", &mut federation, async |federation| {
+        working(&federation.sites[1]).await?;
+        federation.sites[1].kill()
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_site_that_drains_costs_no_request() -> Result<()> {
+    let mut federation = Federation::start(&Shape::default()).await?;
+    under_load("a site drains", &mut federation, async |federation| {
+        working(&federation.sites[1]).await?;
+        federation.sites[1].gateway.terminate()
     })
     .await
 }
@@ -71,18 +97,22 @@ async fn a_site_that_dies_under_load_costs_no_request() -> Result<()> {
 #[tokio::test]
 async fn a_node_that_dies_and_one_that_drains_cost_no_request() -> Result<()> {
     let mut federation = Federation::start(&Shape::default()).await?;
-    under_load(&mut federation, async |federation| {
-        let [dying, draining, ..] = &mut federation.sites[..] else {
-            anyhow::bail!("three sites");
-        };
-        draining.nodes[1].server.terminate()?;
-        let node = &mut dying.nodes[0].server;
-        until("work at the node", async || {
-            Ok(node.metric("hansa_engine_running").await? > 0.0)
-        })
-        .await?;
-        node.kill()
-    })
+    under_load(
+        "a node dies and one drains",
+        &mut federation,
+        async |federation| {
+            let [dying, draining, ..] = &mut federation.sites[..] else {
+                anyhow::bail!("three sites");
+            };
+            draining.nodes[1].server.terminate()?;
+            let node = &mut dying.nodes[0].server;
+            until("work at the node", async || {
+                Ok(node.metric("hansa_engine_running").await? > 0.0)
+            })
+            .await?;
+            node.kill()
+        },
+    )
     .await
 }
 
@@ -124,14 +154,27 @@ async fn links_that_break_cost_no_request_while_one_site_is_whole() -> Result<()
 
 #[tokio::test]
 async fn a_site_that_falls_silent_costs_no_request() -> Result<()> {
+    // It hears all, and its answers stand still.
+    wire_fails("a site falls silent", FaultKind::Stall { after_bytes: 0 }).await
+}
+
+#[tokio::test]
+async fn a_site_that_is_cut_off_costs_no_request() -> Result<()> {
+    wire_fails("a site is cut off", FaultKind::Partition).await
+}
+
+#[tokio::test]
+async fn a_site_whose_packets_vanish_costs_no_request() -> Result<()> {
+    wire_fails("a site is a black hole", FaultKind::BlackHole).await
+}
+
+/// What befalls the wire to a site that works, and stays.
+async fn wire_fails(what: &str, kind: FaultKind) -> Result<()> {
     let mut federation = Federation::start(&Shape::default()).await?;
-    under_load(&mut federation, async |federation| {
+    under_load(what, &mut federation, async |federation| {
         let site = &federation.sites[2];
-        until("work at the site", async || {
-            Ok(site.nodes[0].server.metric("hansa_engine_running").await? > 0.0)
-        })
-        .await?;
-        site.wire.inject(FaultKind::Partition);
+        working(site).await?;
+        site.wire.inject(kind);
         Ok(())
     })
     .await

@@ -4,6 +4,7 @@ mod fates;
 mod patience;
 mod queue;
 mod seeds;
+mod stalls;
 mod streams;
 
 use std::collections::VecDeque;
@@ -15,6 +16,7 @@ use futures::{FutureExt as _, StreamExt as _, stream};
 use hansa_config::schema;
 use tokio::sync::watch;
 
+use self::stalls::{Claimed, Pace};
 use super::*;
 use crate::clock::Clock;
 use crate::route::facts::Facts;
@@ -38,6 +40,8 @@ enum Fate {
     Hang,
     /// Served with another seed than it asked for.
     Lie,
+    /// Served at another pace.
+    Slow(Pace),
 }
 
 /// The fates of the next requests, whoever gets them, and what came where.
@@ -46,6 +50,8 @@ struct Fates {
     next: Mutex<VecDeque<Fate>>,
     /// Upstreams with a long line.
     full: Mutex<Vec<&'static str>>,
+    /// What upstreams say of themselves, true or not.
+    claims: Mutex<Vec<(&'static str, Claimed)>>,
     /// Whether upstreams have fallen silent.
     silent: watch::Sender<bool>,
     asked: Mutex<Vec<(String, Arc<GenerateRequest>)>>,
@@ -81,6 +87,7 @@ impl Upstream for Mortal {
                     };
                     self.inner.generate(Arc::new(request)).await
                 }
+                Fate::Slow(pace) => stalls::slowly(&self.inner, request, pace).await,
                 Fate::Break(after, how) => {
                     let events = self.inner.generate(request).await?.take(after);
                     let end = stream::iter(how.map(|kind| Err(kind.into())));
@@ -111,7 +118,9 @@ impl Upstream for Mortal {
         if full.iter().any(|name| *name == self.name) {
             status.waiting = 100;
         }
-        status
+        let claims = self.fates.claims.lock().unwrap();
+        let claimed = claims.iter().find(|(name, _)| *name == self.name);
+        claimed.map_or(status.clone(), |(_, claimed)| claimed.instead_of(status))
     }
 
     fn silence(&self) -> Option<BoxFuture<'static, ()>> {
@@ -135,16 +144,20 @@ struct World {
 impl World {
     /// Engines at sites of these names.
     async fn of(names: &[&str], exact: bool, options: Options) -> Self {
-        let clock = Clock::system();
+        Self::at(names, exact, options, Clock::system()).await
+    }
+
+    /// The same by another clock; engines know the machine's.
+    async fn at(names: &[&str], exact: bool, options: Options, clock: Clock) -> Self {
         let metrics = Metrics::new().unwrap();
         let base = Rules {
             experimental: true,
             ..Rules::default()
         };
-        let roster = Roster::new(options, base, Arc::default(), clock.clone(), metrics);
+        let roster = Roster::new(options, base, Arc::default(), clock, metrics);
         let fates = Arc::new(Fates::default());
         for name in names {
-            let inner = LocalUpstream::new(model(), clock.clone(), Devices::default());
+            let inner = LocalUpstream::new(model(), Clock::system(), Devices::default());
             inner.load().await.unwrap();
             let mortal = Mortal {
                 name: (*name).to_owned(),

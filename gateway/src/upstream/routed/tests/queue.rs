@@ -121,3 +121,22 @@ async fn only_the_first_server_lets_requests_wait_and_only_where_it_has_a_choice
     never.is_full(&["a", "b"]);
     assert_eq!(never.ask(called("plain", Class::Batch)).await, Ok(()));
 }
+
+#[tokio::test(start_paused = true)]
+async fn servers_that_are_full_for_ever_are_not_believed_for_ever() {
+    let clock = Clock::of_runtime();
+    let world = World::at(&["a", "b"], true, Options::default(), clock.clone()).await;
+    world.is_full(&["a", "b"]);
+    // Served by a thread that holds the time.
+    world.ordain(std::iter::repeat_n(Fate::Slow(Pace::default()), 3));
+    let began = clock.now();
+    let (one, two, three) = tokio::join!(
+        world.ask(called("one", Class::Interactive)),
+        world.ask(called("two", Class::Interactive)),
+        world.ask(called("three", Class::Batch)),
+    );
+    assert_eq!((one, two, three), (Ok(()), Ok(()), Ok(())));
+    let waited = clock.now() - began;
+    let all = 3 * crate::limits::QUEUE_AGES;
+    assert!(waited > all / 4 && waited < 2 * all, "{waited:?}");
+}

@@ -9,14 +9,17 @@ use crate::upstream::UpstreamErrorKind::{
     Internal, NotReady, Overloaded, ShuttingDown, TimedOut, Unreachable,
 };
 
-/// Worlds of an ordinary run.
-const WORLDS: u64 = 20;
+/// Worlds of an ordinary run, or as many as the environment says.
+pub(super) fn worlds() -> u64 {
+    let worlds = std::env::var("HANSA_SOAK_WORLDS").ok();
+    worlds.and_then(|text| text.parse().ok()).unwrap_or(20)
+}
 
 /// SplitMix64 (Vigna), for draws that are the same on every machine.
-struct Draws(u64);
+pub(super) struct Draws(pub(super) u64);
 
 impl Draws {
-    fn below(&mut self, bound: u64) -> u64 {
+    pub(super) fn below(&mut self, bound: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -24,7 +27,7 @@ impl Draws {
         (z ^ (z >> 31)) % bound
     }
 
-    fn error(&mut self) -> UpstreamErrorKind {
+    pub(super) fn error(&mut self) -> UpstreamErrorKind {
         let kinds = [
             Overloaded,
             NotReady,
@@ -37,7 +40,7 @@ impl Draws {
         kinds.into_iter().nth(at).unwrap_or(Internal)
     }
 
-    fn fate(&mut self) -> Fate {
+    pub(super) fn fate(&mut self) -> Fate {
         match self.below(8) {
             0..=2 => Fate::Well,
             3 => Fate::Refuse(self.error()),
@@ -50,20 +53,10 @@ impl Draws {
 
 #[tokio::test]
 async fn whatever_fails_an_answer_is_right_as_far_as_it_goes() {
-    let seeds = std::env::var("HANSA_SOAK_WORLDS");
-    let seeds = seeds
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(WORLDS);
     let (mut whole, mut all) = (0, 0);
-    for seed in 0..seeds {
+    for seed in 0..worlds() {
         let mut draws = Draws(seed);
-        let mut options = Options {
-            resumes_max: draws.below(4) as u32,
-            ..Options::default()
-        };
-        options.retry.per_s = [0.0, 10.0, 1_000.0][draws.below(3) as usize];
-        options.ejection.percent_max = [0, 50, 100][draws.below(3) as usize];
+        let options = options(&mut draws);
         let names = &["a", "b", "c", "d"][..2 + draws.below(3) as usize];
         let world = World::of(names, true, options).await;
         let requests: Vec<GenerateRequest> = (0..1 + draws.below(6))
@@ -86,23 +79,36 @@ async fn whatever_fails_an_answer_is_right_as_far_as_it_goes() {
             whole += u32::from(came.end.is_ok());
             all += 1;
         }
-        assert_eq!(world.roster.in_flight(MODEL), 0, "seed {seed}");
-        for (name, request) in world.fates.asked.lock().unwrap().iter() {
-            let rules = &request.wishes.rules;
-            assert!(
-                rules
-                    .sites
-                    .as_ref()
-                    .is_none_or(|sites| sites.iter().any(|site| **site == **name)),
-                "seed {seed}: {name}"
-            );
-        }
+        world.is_tidy(seed);
     }
     assert!(whole > all / 5, "{whole} of {all}");
 }
 
+/// How a world routes.
+pub(super) fn options(draws: &mut Draws) -> Options {
+    let mut options = Options {
+        resumes_max: draws.below(4) as u32,
+        ..Options::default()
+    };
+    options.retry.per_s = [0.0, 10.0, 1_000.0][draws.below(3) as usize];
+    options.ejection.percent_max = [0, 50, 100][draws.below(3) as usize];
+    options
+}
+
+impl World {
+    /// Holds that nothing is in flight any more, and that nothing went where it may not go.
+    pub(super) fn is_tidy(&self, seed: u64) {
+        assert_eq!(self.roster.in_flight(MODEL), 0, "seed {seed}");
+        for (name, request) in self.fates.asked.lock().unwrap().iter() {
+            let sites = request.wishes.rules.sites.as_ref();
+            let allowed = sites.is_none_or(|sites| sites.iter().any(|site| **site == **name));
+            assert!(allowed, "seed {seed}: {name}");
+        }
+    }
+}
+
 /// A request to anyone, or to all but the first.
-fn drawn(draws: &mut Draws, names: &[&str]) -> GenerateRequest {
+pub(super) fn drawn(draws: &mut Draws, names: &[&str]) -> GenerateRequest {
     let mut request = request(1 + draws.below(3) as u32, 1 + draws.below(25) as u32);
     request.seed = draws.below(1_000);
     if draws.below(3) == 0 {
@@ -120,7 +126,7 @@ fn drawn(draws: &mut Draws, names: &[&str]) -> GenerateRequest {
 }
 
 /// What a client is told; an error before anything counts as its end.
-async fn told(world: &World, request: &GenerateRequest) -> Outcome {
+pub(super) async fn told(world: &World, request: &GenerateRequest) -> Outcome {
     let routed = world.roster.model(MODEL);
     let events = match routed.generate(Arc::new(request.clone())).await {
         Ok(events) => events.collect().await,
@@ -130,7 +136,7 @@ async fn told(world: &World, request: &GenerateRequest) -> Outcome {
 }
 
 /// Holds an answer against the right one.
-fn check(right: &Outcome, came: &Outcome) -> Result<(), &'static str> {
+pub(super) fn check(right: &Outcome, came: &Outcome) -> Result<(), &'static str> {
     if came.end.is_ok() {
         return if right == came {
             Ok(())
