@@ -165,7 +165,8 @@ impl Listener {
         match shaken {
             Ok(Ok((io, certified))) => {
                 caller.certified = certified;
-                self.serve(io, caller).await;
+                // In a place of its own: without TLS a connection should not hold room for it.
+                Box::pin(self.serve(io, caller)).await;
             }
             Ok(Err(error)) => {
                 let address = address.map(tracing::field::display);
@@ -206,7 +207,8 @@ impl Listener {
                 let leave = |connection: Pin<&mut http2::Connection<_, _, _>>| {
                     connection.graceful_shutdown();
                 };
-                self.keep(connection, leave, activity).await;
+                // The same: one over HTTP/1.1 is much smaller.
+                Box::pin(self.keep(connection, leave, activity)).await;
             }
         }
     }

@@ -6,7 +6,6 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
@@ -17,7 +16,7 @@ use axum::response::{IntoResponse as _, Response};
 use http::Method;
 use hyper::body::Incoming;
 use tokio_util::task::TaskTracker;
-use tower::Service;
+use tower::Service as _;
 use tracing::Instrument as _;
 
 use crate::clock::Clock;
@@ -90,9 +89,8 @@ fn around(api: Router, layers: &Arc<Layers>, shared: &Shared) -> Router {
     // Deadline: fixed here once, as a moment on the server's clock; tokenizer, queue and engine all give up at it.
     // Quota reservation, in `openai::metering`: cheap, so before any queue: who has nothing left must not take a place in
     // line. Only the count of the prompt's tokens comes before it, and before that a look whether anything is left.
-    // Priority queue with fairness: not built; the engine's bounded queue is first come, first served.
-    // Adaptive concurrency: not built. Innermost of the waiting: it measures the upstream alone.
-    // Route: by the model's name in `upstream::registry`, then among those who serve it in `upstream::routed`.
+    // Line by class and fair, in `upstream::queue`: only where everyone who could serve has a long line already.
+    // Route: by the model's name in `upstream::registry`, then among those who serve it in `upstream::roster`.
     let api = api.layer(from_fn_with_state(Arc::clone(layers), of_api));
     let router = shared.health.clone().router().merge(api);
     router.layer(from_fn_with_state(Arc::clone(layers), of_all))
@@ -136,7 +134,8 @@ impl fmt::Debug for Stack {
 impl Direct {
     async fn answer(self, endpoint: Endpoint, request: Request) -> Response {
         let Self { layers, api } = self;
-        let serve = async |request| api.serve(endpoint, request).await.into_response();
+        // In a place of its own: the layers hand on what is inside of them, and would copy it each time.
+        let serve = async |request| Box::pin(api.serve(endpoint, request)).await.into_response();
         let inside = async |request| in_api(&layers, request, serve).await;
         in_all(&layers, Some(endpoint.path().into()), request, inside).await
     }
@@ -156,20 +155,6 @@ impl From<Router> for Stack {
             routed,
             direct: None,
         }
-    }
-}
-
-impl Service<Request> for Stack {
-    type Response = Response;
-    type Error = Infallible;
-    type Future = Answering;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request) -> Answering {
-        self.answer(request)
     }
 }
 

@@ -161,6 +161,13 @@ impl Candidate {
         self.per.sequences + f64::from(self.credits.unseen().sequences)
     }
 
+    /// Whether it has nothing to do, and what was learnt of it was learnt in company that is gone. That says nothing of it any more,
+    /// and while it looks slower than those with a line nobody is sent there to learn better: in minutes of high load one
+    /// after the other would idle while requests wait elsewhere.
+    pub(super) fn idles_again(&self) -> bool {
+        self.tpot_company.get() > COMPANY && self.company() == 0.0
+    }
+
     /// Whether as many wait there as run: more would only wait there rather than here, where they can be put in order.
     pub(super) fn is_full(&self) -> bool {
         let (figures, unseen) = (&self.figures, self.credits.unseen().sequences);

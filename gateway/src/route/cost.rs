@@ -101,11 +101,17 @@ impl Candidate {
     #[inline]
     pub(super) fn terms(&self, load: &Load, options: &Options, now: Moment, ramp: f64) -> Terms {
         let unseen = self.credits.unseen();
-        let tpot = self.tpot.or_usual(load.usual_tpot) * self.slowdown(load);
+        let mut token = self.tpot.or_usual(load.usual_tpot);
+        let mut prefill = self.prefill.or_usual(load.uncached, load.usual_prefill);
+        if self.idles_again() {
+            token = token.min(load.usual_tpot);
+            prefill = prefill.min(load.usual_prefill);
+        }
+        let tpot = token * self.slowdown(load);
         Terms {
             rtt: self.per.rtt_s,
             wait: self.wait(load, &unseen, tpot),
-            prefill: self.prefill.or_usual(load.uncached, load.usual_prefill),
+            prefill,
             decode: load.output * tpot,
             pressure: self.pressure(load, &unseen),
             carbon: load.tokens * self.per.token_grams * options.carbon_s_per_gram,

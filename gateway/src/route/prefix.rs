@@ -156,9 +156,18 @@ impl PrefixIndex {
     /// Notes that `candidate` has served these.
     pub(super) fn note(&mut self, hashes: &[u64], candidate: CandidateId) {
         self.turn = self.turn.wrapping_add(1).max(1);
+        self.fetch(hashes);
         hashes
             .iter()
             .for_each(|hash| self.note_one(*hash, candidate));
+    }
+
+    /// Brings the sets of `hashes` into the processor's cache all at once; when they are changed one after the other, each would
+    /// be waited for.
+    fn fetch(&self, hashes: &[u64]) {
+        let entries = hashes.iter().flat_map(|hash| self.set(*hash));
+        let turns = entries.fold(0_u32, |sum, entry| sum.wrapping_add(entry.turn));
+        std::hint::black_box(turns);
     }
 
     fn note_one(&mut self, hash: u64, candidate: CandidateId) {

@@ -478,3 +478,22 @@ fn where_gateways_share_allocations_at_other_sites_let_their_tenant_in() {
     let site = "here".into();
     assert_eq!(book.check(&claim, at(2)), Err(Refusal::NotHere { site }));
 }
+
+#[test]
+fn while_the_store_is_away_nobody_is_told_that_nothing_is_left() {
+    let mut book = Book::default();
+    book.share(Duration::from_secs(6));
+    book.set_grant(grant("a", "acme", 100));
+    book.enlisted(at(1).now);
+    let (id, claim) = (ChargeId::from_u128(1), claim("acme", 1, 1));
+    let wish = book.whole(&claim);
+    assert!(book.want(&wish, at(2)), "the store may have it");
+    let refused = book.admit(id, claim.clone(), at(2));
+    assert!(
+        matches!(refused, Err(Refusal::Exhausted { .. })),
+        "{refused:?}"
+    );
+    book.round_failed();
+    assert!(!book.want(&wish, at(2)), "there is nobody to ask");
+    assert_eq!(book.admit(id, claim, at(2)), Err(Refusal::Away));
+}

@@ -273,6 +273,54 @@ fn who_was_never_tried_is_tried_while_the_others_do_well() {
     }
 }
 
+/// Ten requests that go to whoever is not `tried`, each with its first content after a while and so many seconds a token.
+fn serve_ten(router: &mut Router, tried: &str, first_ms: u64, tpot_s: f64) {
+    let tried = [Arc::from(tried)];
+    let extra = Extra {
+        tried: &tried,
+        ..no_extra()
+    };
+    for second in 0..10 {
+        let mut placed = place(router, &extra, s(second)).unwrap();
+        router.first_content(&mut placed.ticket, &[], s(second) + ms(first_ms));
+        let served = Served {
+            output_tokens: 100.0,
+            tpot_s: Some(tpot_s),
+            ..Served::default()
+        };
+        router.ended(placed.ticket, End::Done(served), s(second + 9));
+    }
+}
+
+#[test]
+fn who_was_slow_in_company_is_not_shunned_once_it_idles() {
+    let (mut router, ids) = router(Options::default(), 2);
+    let report = |sequence, running, queued_tokens| Figures {
+        sequence,
+        running,
+        queued_tokens,
+        ..idle()
+    };
+    ids.iter()
+        .for_each(|id| router.observe(*id, report(1, 64, 0), s(0)));
+    serve_ten(&mut router, "b", 8_000, 0.05);
+    serve_ten(&mut router, "a", 200, 0.02);
+    // Eight seconds of prompts wait at the one, and nothing at the other.
+    router.observe(ids[0], report(2, 0, 0), s(20));
+    router.observe(ids[1], report(2, 64, 80_000), s(20));
+    assert_eq!(
+        place(&mut router, &no_extra(), s(20)).unwrap().candidate,
+        ids[0]
+    );
+    // While it has company, what was learnt of it counts.
+    router.observe(ids[0], report(3, 60, 0), s(21));
+    router.observe(ids[1], report(3, 64, 80_000), s(21));
+    assert_eq!(
+        place(&mut router, &no_extra(), s(21)).unwrap().candidate,
+        ids[1]
+    );
+}
+
 #[test]
 fn a_line_before_many_nodes_is_worked_off_by_all_of_them() {
     let (mut router, ids) = router(Options::default(), 1);
