@@ -1,7 +1,9 @@
 //! Whatever an upstream sends, the client gets a clean error, and the gateway holds little of it.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
+use hansa_config::schema::{Policy, Upstream};
 use tokio::time::timeout;
 
 use crate::harness::{Answer, Mock, Server, chat, foreign, gateway, stream_of};
@@ -134,6 +136,39 @@ async fn nonsense_after_content_is_an_error_in_the_stream() {
             !answer.body.contains("[DONE]") && !answer.body.contains("secret"),
             "{answer:?}"
         );
+    }
+}
+
+/// Another serves what it spoils, and soon it is not asked any more.
+#[tokio::test]
+async fn who_answers_nonsense_is_left_out_and_costs_no_request() {
+    let spoils = Mock::start(stream_of("data: {]\n\n")).await;
+    let serves = Mock::streaming(&[
+        r#"{"choices":[{"index":0,"delta":{"content":"x"}}]}"#,
+        r#"{"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}"#,
+    ]);
+    let serves = serves.await;
+    let mut config = gateway(vec![
+        named("spoils", spoils.address),
+        named("serves", serves.address),
+    ]);
+    config.route.policy = Policy::RoundRobin;
+    let ejects_at = config.route.eject_failures as usize;
+    let edge = Server::start(config).await;
+    for _ in 0..40 {
+        let answer = edge.post(PATH, &chat(r#""max_tokens":1"#)).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+    }
+    let asked = spoils.asked().len();
+    // A probe may come besides, on a slow machine.
+    assert!((1..=ejects_at + 3).contains(&asked), "{asked}");
+    edge.stop().await;
+}
+
+fn named(name: &str, address: SocketAddr) -> Upstream {
+    Upstream {
+        name: name.to_owned(),
+        ..foreign(address)
     }
 }
 

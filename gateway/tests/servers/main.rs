@@ -10,6 +10,7 @@
 mod accounts;
 mod agent;
 mod build;
+mod circle;
 mod discovery;
 mod energy;
 mod exact;

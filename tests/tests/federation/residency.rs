@@ -15,7 +15,7 @@ use crate::until;
 const MARKER: &str = "kraken-of-the-north";
 
 /// What the allowed sites suffer, one after the other.
-const FAULTS: [FaultKind; 7] = [
+const FAULTS: [FaultKind; 10] = [
     FaultKind::Kill,
     FaultKind::Errors { status: 500 },
     FaultKind::Errors { status: 429 },
@@ -23,6 +23,11 @@ const FAULTS: [FaultKind; 7] = [
     FaultKind::Truncate { after_bytes: 0 },
     FaultKind::Drain,
     FaultKind::Stall { after_bytes: 0 },
+    FaultKind::Partition,
+    FaultKind::BlackHole,
+    FaultKind::SlowHeaders {
+        pause: Duration::from_millis(100),
+    },
 ];
 
 #[tokio::test]
