@@ -227,7 +227,7 @@ pub const SUGGESTION_BYTES_MAX: usize = 64;
 pub const SSE_WRITE_BYTES_MAX: usize = 16 << 10;
 
 /// Bytes that a stream's buffer starts with: a few events, so that an idle stream stays small.
-pub const SSE_BUFFER_BYTES: usize = 2 << 10;
+pub const SSE_BUFFER_BYTES: usize = 1 << 10;
 
 /// Milliseconds between pings at least, whatever the config says: a period of zero would be a busy loop.
 pub const PING_PERIOD_MS_MIN: u64 = 10;

@@ -3,9 +3,8 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use hansa_gateway::route::options::Policy;
 
-use crate::sim::scenario::policy;
+use crate::sim::scenario::{Policy, policy};
 
 /// Arguments of `sim`.
 #[derive(Debug, Args)]

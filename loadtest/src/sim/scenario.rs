@@ -7,7 +7,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hansa_gateway::route::options::{Options, Policy};
+use hansa_gateway::route::options::Options;
+pub(crate) use hansa_gateway::route::options::Policy;
 
 use self::sites::{gateways, machines, outages, sites, tenants};
 use super::geo::EQUIPMENT_MS;
