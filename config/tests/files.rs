@@ -87,7 +87,7 @@ fn every_key_stands_in_the_reference_with_a_description_and_bounds_in_the_schema
     let keys = schema_keys();
     assert_eq!(
         keys.len(),
-        106 + 18 + 14 + 11 + 5 + 8 + 7 + 3 + 6 + 12 + 6 + 5 + 7
+        106 + 18 + 14 + 11 + 5 + 8 + 7 + 3 + 6 + 12 + 6 + 5 + 9
     );
     for (section, key, schema) in keys {
         let (_, rest) = reference
