@@ -144,27 +144,23 @@ fn every_bound_has_a_unit_and_a_reason() {
             let path = file.path.to_string_lossy();
             path.ends_with(&one) || path.contains(&parts)
         });
-        let mut bounds = 0;
-        for file in of_bounds {
-            println!("\n{}", file.path.display());
-            bounds += print_bounds(file);
-        }
-        assert!(bounds > 0, "{folder} has no limits.rs");
+        let bounds: Vec<String> = of_bounds.flat_map(bounds).collect();
+        assert!(!bounds.is_empty(), "{folder} has no limits.rs");
+        println!("\n{folder}\n{}", bounds.join("\n"));
     }
 }
 
-/// Prints the bounds of a file, each with its reason; how many there are.
-fn print_bounds(file: &SourceFile) -> usize {
-    let (mut reason, mut bounds) = (Vec::new(), 0);
+/// The bounds of a file, each with its reason.
+fn bounds(file: &SourceFile) -> Vec<String> {
+    let (mut reason, mut bounds) = (Vec::new(), Vec::new());
     for line in file.text.lines() {
         if let Some(comment) = line.trim().strip_prefix("///") {
             reason.push(comment.trim().to_owned());
         } else if let Some(constant) = line.trim().strip_prefix("pub const ") {
             let path = file.path.display();
             assert!(!reason.is_empty(), "{path}: no reason for {constant}");
-            println!("  {constant:60} {}", reason.join(" "));
+            bounds.push(format!("  {constant:60} {}", reason.join(" ")));
             reason.clear();
-            bounds += 1;
         }
     }
     bounds
