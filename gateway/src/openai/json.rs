@@ -34,10 +34,7 @@ pub(super) fn parse(body: &[u8]) -> Result<Object<'_, 'static>, ApiError> {
         }
     }
     let max = limits::JSON_FIELDS_MAX;
-    if let Some(fields) = scan::object(text, max) {
-        return Object::new(fields, Path::Root);
-    }
-    match slow::fields(text, max) {
+    match fields(text, max) {
         Ok(fields) => Object::new(fields, Path::Root),
         Err(error) if error.is_data() => Err(ApiError::param("body", ParamFault::TooMany { max })),
         Err(error) => Err(malformed(&error)),
@@ -197,10 +194,7 @@ impl<'a, 'p> Node<'a, 'p> {
     /// An object with at most `max` fields, which is also what its reading takes time for.
     pub(super) fn object_of(&self, max: usize) -> Result<Object<'a, 'p>, ApiError> {
         self.must_be(&[Kind::Object], "an object")?;
-        if let Some(fields) = scan::object(self.raw, max) {
-            return Object::new(fields, self.at);
-        }
-        match slow::fields(self.raw, max) {
+        match fields(self.raw, max) {
             Ok(fields) => Object::new(fields, self.at),
             Err(error) if error.is_data() => Err(self.fault(ParamFault::TooMany { max })),
             Err(_) => Err(self.fault(ParamFault::Text)),
@@ -344,3 +338,11 @@ struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
 /// An object's fields as they come, so many at most.
 pub(super) type Fields<'a> = Vec<(Cow<'a, str>, &'a str)>;
+
+/// The fields of the object `text`, so many at most.
+fn fields(text: &str, max: usize) -> Result<Fields<'_>, serde_json::Error> {
+    match scan::object(text, max) {
+        Some(fields) => Ok(fields),
+        None => slow::fields(text, max),
+    }
+}
