@@ -62,7 +62,7 @@ use self::rules::Rules;
 use self::run::Run;
 use self::sse::Encoder;
 use crate::clock::Clock;
-use crate::federation::headers::Said;
+use crate::federation::headers::{PURPOSE, Said};
 use crate::layers::peer::Peer;
 use crate::limits;
 use crate::stack::RequestId;
@@ -371,7 +371,7 @@ impl Caller {
     fn of(request: &Request) -> Self {
         Self {
             principal: Principal::of(request.extensions()).cloned(),
-            purpose: request.headers().get(wishes::PURPOSE).cloned(),
+            purpose: request.headers().get(PURPOSE).cloned(),
         }
     }
 }
