@@ -132,6 +132,7 @@ impl Candidate {
         if figures.sequence <= self.figures.sequence && self.figures.sequence > 0 {
             // Its readiness can end without a report, as when the connection is lost.
             (self.figures.ready, self.figures.silent) = (figures.ready, figures.silent);
+            (self.figures.unheard, self.figures.detour) = (figures.unheard, figures.detour);
             return;
         }
         self.prefill.suppose(&figures);
@@ -175,9 +176,10 @@ impl Candidate {
         figures.waiting > 0 && line >= figures.running.max(CANDIDATE_LINE_MIN)
     }
 
-    /// Why it may not serve what is asked, if it may not, by rules that no score can outweigh.
+    /// Why it may not serve what is asked, if it may not, by rules that no score can outweigh. `in_doubt` one of whom nothing
+    /// is heard may.
     #[inline]
-    pub(super) fn barred(&self, ask: &Ask<'_>) -> Option<Reason> {
+    pub(super) fn barred(&self, ask: &Ask<'_>, in_doubt: bool) -> Option<Reason> {
         if let Some(barred) = ask.rules.bar(&self.facts) {
             return Some(match barred {
                 Barred::Residency => Reason::Residency,
@@ -197,7 +199,8 @@ impl Candidate {
         if ask.numerics.is_some() && ask.numerics != self.figures.digest() {
             return Some(Reason::Numerics);
         }
-        (!self.figures.ready).then_some(Reason::NotReady)
+        let takes = self.figures.ready || (in_doubt && self.figures.unheard);
+        (!takes).then_some(Reason::NotReady)
     }
 
     /// Whether it has an end that an answer of so many seconds would go on past.

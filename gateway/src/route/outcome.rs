@@ -21,6 +21,8 @@ pub struct Ticket {
     /// Its sequences, and those at the candidate when it was sent, its own among them.
     sequences: u32,
     company: f64,
+    /// Whether it was sent though its candidate may not be well.
+    in_doubt: bool,
     /// When its first content came.
     first: Option<Duration>,
 }
@@ -67,6 +69,7 @@ impl Ticket {
             expected_s: pick.terms.first_content(),
             sequences,
             company,
+            in_doubt: pick.in_doubt,
             first: None,
         }
     }
@@ -110,7 +113,7 @@ impl Router {
         }
         self.prefixes.note(seen, ticket.candidate);
         if let Some(candidate) = self.candidates.get_mut(ticket.candidate.index()) {
-            candidate.health.succeeded(now);
+            candidate.health.succeeded(ticket.at, now);
         }
     }
 
@@ -138,6 +141,11 @@ impl Router {
             End::Overloaded(retry_after) => {
                 candidate.penalty.charge(now, retry_after);
                 // It lives, but must not be taken for recovered.
+                candidate.health.abandoned(now);
+            }
+            // That it may not be well was known.
+            End::Failed if ticket.in_doubt => {
+                candidate.penalty.charge(now, None);
                 candidate.health.abandoned(now);
             }
             End::Failed => {

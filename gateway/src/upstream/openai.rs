@@ -70,8 +70,10 @@ impl Foreign {
 
     /// What is known: whether it is there, and what we sent.
     pub(super) fn status(&self) -> UpstreamStatus {
+        let readiness = self.presence.readiness();
         UpstreamStatus {
-            readiness: self.presence.readiness(),
+            unheard: readiness == Readiness::Stalled,
+            readiness,
             running: self.forward.in_flight(),
             ..UpstreamStatus::default()
         }
