@@ -21,6 +21,8 @@ pub struct Ticket {
     /// Its sequences, and those at the candidate when it was sent, its own among them.
     sequences: u32,
     company: f64,
+    /// Whether it shows how a candidate is that was not asked for long.
+    proves: bool,
     /// When its first content came.
     first: Option<Duration>,
 }
@@ -57,6 +59,7 @@ impl Ticket {
         number: u64,
         now: Duration,
         (sequences, company): (u32, f64),
+        proves: bool,
     ) -> Self {
         Self {
             candidate: pick.id,
@@ -67,6 +70,7 @@ impl Ticket {
             expected_s: pick.terms.first_content(),
             sequences,
             company,
+            proves,
             first: None,
         }
     }
@@ -96,7 +100,7 @@ impl Router {
         };
         let took = now.saturating_sub(ticket.at).as_secs_f64();
         let prefill = took - ticket.promised_s;
-        candidate.prefill.learn(ticket.uncached, prefill);
+        candidate.learn_prefill(ticket.uncached, prefill, ticket.proves, now);
         candidate.refresh();
         if let Some(model) = self.models.get_mut(&candidate.facts.model) {
             model.prefill.learn(ticket.uncached, prefill);
@@ -129,8 +133,7 @@ impl Router {
         match end {
             End::Done(served) => {
                 if let Some(tpot) = served.tpot_s {
-                    candidate.tpot.learn(tpot);
-                    candidate.tpot_company.learn(company);
+                    candidate.learn_tpot(tpot, company, ticket.proves, now);
                     candidate.refresh();
                 }
                 self.learn(id, &served);

@@ -2,6 +2,7 @@
 
 mod herding;
 mod properties;
+mod recovery;
 mod router;
 mod walltime;
 

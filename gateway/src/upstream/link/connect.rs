@@ -14,6 +14,8 @@ use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
+#[cfg(target_os = "linux")]
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -21,6 +23,9 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_util::either::Either;
 use tower::Service;
+
+#[cfg(target_os = "linux")]
+use crate::limits;
 
 /// A server: what its URL says, and the address where discovery found it.
 #[derive(Debug, Clone)]
@@ -97,6 +102,11 @@ impl Target {
         };
         // A request is one small write that must not wait for another. A refusal costs latency only.
         let _ = tcp.set_nodelay(true);
+        // Elsewhere requests wait for their first byte as long as they may.
+        #[cfg(target_os = "linux")]
+        if self.http2 {
+            give_up_unacknowledged(&tcp);
+        }
         let Some(tls) = &self.tls else {
             return Ok(Wire(Either::Left(tcp)));
         };
@@ -106,6 +116,14 @@ impl Target {
             .await?;
         Ok(Wire(Either::Right(Box::new(stream))))
     }
+}
+
+/// Has the kernel break the connection off once nobody acknowledges what we sent, so that it is asked elsewhere. Only to
+/// servers of ours, whose reading never pauses: others may have reasons to leave a request unread for a while.
+#[cfg(target_os = "linux")]
+fn give_up_unacknowledged(tcp: &TcpStream) {
+    // A refusal costs that wait.
+    let _ = SockRef::from(tcp).set_tcp_user_timeout(Some(limits::LINK_UNACKNOWLEDGED));
 }
 
 /// Connects to one target, whatever URI is asked for: a redirect or a wrong URI cannot send a key elsewhere.
@@ -201,5 +219,30 @@ impl AsyncWrite for Wire {
 
     fn is_write_vectored(&self) -> bool {
         self.0.is_write_vectored()
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    async fn given_up_after(http2: bool) -> io::Result<Option<Duration>> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let url = format!("http://{}", listener.local_addr()?);
+        let target = Target::parse(&url, None, http2).ok_or(io::ErrorKind::InvalidInput)?;
+        match target.connect().await?.0 {
+            Either::Left(tcp) => SockRef::from(&tcp).tcp_user_timeout(),
+            Either::Right(_) => Err(io::ErrorKind::InvalidInput.into()),
+        }
+    }
+
+    #[tokio::test]
+    async fn what_a_server_of_ours_does_not_acknowledge_breaks_its_connection() -> io::Result<()> {
+        let (ours, others) = (given_up_after(true).await?, given_up_after(false).await?);
+        assert_eq!(ours, Some(limits::LINK_UNACKNOWLEDGED));
+        assert_eq!(others, None);
+        Ok(())
     }
 }
