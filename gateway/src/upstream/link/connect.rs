@@ -15,7 +15,7 @@ use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 #[cfg(target_os = "linux")]
-use socket2::SockRef;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -102,11 +102,9 @@ impl Target {
         };
         // A request is one small write that must not wait for another. A refusal costs latency only.
         let _ = tcp.set_nodelay(true);
-        // Elsewhere requests wait for their first byte as long as they may.
+        // Elsewhere requests to a machine that is gone wait for their first byte as long as they may. A refusal costs that too.
         #[cfg(target_os = "linux")]
-        if self.http2 {
-            give_up_unacknowledged(&tcp);
-        }
+        let _ = notice_death(&tcp, self.http2);
         let Some(tls) = &self.tls else {
             return Ok(Wire(Either::Left(tcp)));
         };
@@ -118,12 +116,18 @@ impl Target {
     }
 }
 
-/// Has the kernel break the connection off once nobody acknowledges what we sent, so that it is asked elsewhere. Only to
-/// servers of ours, whose reading never pauses: others may have reasons to leave a request unread for a while.
+/// Has the kernel break the connection off once the other end acknowledges nothing any more, so that another server is asked.
+/// A server of ours `is_ours` shows that it is there by its status too; all that others have is their kernel.
 #[cfg(target_os = "linux")]
-fn give_up_unacknowledged(tcp: &TcpStream) {
-    // A refusal costs that wait.
-    let _ = SockRef::from(tcp).set_tcp_user_timeout(Some(limits::LINK_UNACKNOWLEDGED));
+fn notice_death(tcp: &TcpStream, is_ours: bool) -> io::Result<()> {
+    let socket = SockRef::from(tcp);
+    if is_ours {
+        return socket.set_tcp_user_timeout(Some(limits::LINK_UNACKNOWLEDGED));
+    }
+    let (ask, give_up) = limits::LINK_KEEPALIVE;
+    let keepalive = TcpKeepalive::new().with_time(ask).with_interval(ask);
+    socket.set_tcp_keepalive(&keepalive)?;
+    socket.set_tcp_user_timeout(Some(give_up))
 }
 
 /// Connects to one target, whatever URI is asked for: a redirect or a wrong URI cannot send a key elsewhere.
@@ -228,21 +232,22 @@ mod tests {
 
     use super::*;
 
-    async fn given_up_after(http2: bool) -> io::Result<Option<Duration>> {
+    async fn given_up_after(http2: bool) -> io::Result<(Option<Duration>, bool)> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let url = format!("http://{}", listener.local_addr()?);
         let target = Target::parse(&url, None, http2).ok_or(io::ErrorKind::InvalidInput)?;
-        match target.connect().await?.0 {
-            Either::Left(tcp) => SockRef::from(&tcp).tcp_user_timeout(),
-            Either::Right(_) => Err(io::ErrorKind::InvalidInput.into()),
-        }
+        let Either::Left(tcp) = target.connect().await?.0 else {
+            return Err(io::ErrorKind::InvalidInput.into());
+        };
+        let socket = SockRef::from(&tcp);
+        Ok((socket.tcp_user_timeout()?, socket.keepalive()?))
     }
 
     #[tokio::test]
-    async fn what_a_server_of_ours_does_not_acknowledge_breaks_its_connection() -> io::Result<()> {
+    async fn a_machine_that_is_gone_breaks_its_connections() -> io::Result<()> {
         let (ours, others) = (given_up_after(true).await?, given_up_after(false).await?);
-        assert_eq!(ours, Some(limits::LINK_UNACKNOWLEDGED));
-        assert_eq!(others, None);
+        assert_eq!(ours, (Some(limits::LINK_UNACKNOWLEDGED), false));
+        assert_eq!(others, (Some(limits::LINK_KEEPALIVE.1), true));
         Ok(())
     }
 }
