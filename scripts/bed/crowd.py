@@ -21,13 +21,14 @@ class Stream:
     def __init__(self, seed):
         self.seed, self.tokens = seed, TOKENS[seed % len(TOKENS)]
         self.begun, self.first, self.last, self.ended = time.monotonic(), None, None, None
-        self.site, self.text, self.trouble = None, "", None
+        self.id, self.site, self.text, self.trouble = None, None, "", None
         # When a token came after a pause worth a word, and how long that was.
         self.pauses = []
 
     def follow(self, address):
         try:
             with post(address, "/v1/chat/completions", self.body(), SILENCE_MAX_S) as answer:
+                self.id = answer.headers["x-request-id"]
                 self.site = answer.headers["x-hansa-site"].split("/")[0]
                 for text in texts(answer):
                     if text:
