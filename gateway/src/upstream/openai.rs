@@ -103,9 +103,9 @@ const REFUSES: u8 = 3;
 impl Presence {
     fn readiness(&self) -> Readiness {
         match self.0.load(Ordering::Relaxed) {
+            UNKNOWN => Readiness::Loading,
             THERE => Readiness::Ready,
-            GONE | REFUSES => Readiness::Stalled,
-            _ => Readiness::Loading,
+            _ => Readiness::Stalled,
         }
     }
 
