@@ -128,7 +128,8 @@ impl Router {
     )]
     pub fn ended(&mut self, ticket: Ticket, end: End, now: Duration) {
         let (id, number, company) = (ticket.candidate, ticket.number, ticket.company);
-        let may_eject = self.may_eject(id);
+        // It looks at all candidates, and few requests fail.
+        let may_eject = end == End::Failed && self.may_eject(id);
         let Some(candidate) = self.candidates.get_mut(id.index()) else {
             return;
         };

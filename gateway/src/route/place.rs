@@ -11,6 +11,7 @@ use super::load::{Credit, Work};
 use super::means::Means;
 use super::options::Policy;
 use super::policy::Eligible;
+use super::residency::Judge;
 use super::{Ask, OUTPUT_TOKENS, Placement, Router, Ticket, Unplaced};
 use crate::limits::DECISION_BEST_MAX;
 
@@ -68,6 +69,7 @@ impl Router {
         self.depths.resize(self.candidates.len(), 0);
         self.prefixes.depths(ask.blocks, &mut self.depths);
         let (unseen, moment) = (model.load(ask, 0), Moment::from(now));
+        let mut rules = Judge::new(ask.rules);
         for id in &model.candidates {
             let Some(candidate) = self.candidates.get(id.index()) else {
                 continue;
@@ -77,7 +79,11 @@ impl Router {
                 0 => unseen,
                 _ => model.load(ask, depth),
             };
-            match self.judge(candidate, &load, ask, (moment, in_doubt)) {
+            let judged = match candidate.barred(ask, &mut rules, in_doubt) {
+                Some(reason) => Err(reason),
+                None => self.judge(candidate, &load, ask, (moment, in_doubt)),
+            };
+            match judged {
                 Ok(eligible) => self.eligible.push(eligible),
                 Err(reason) => filtered.count(reason),
             }
@@ -143,7 +149,8 @@ impl Router {
         });
     }
 
-    /// A candidate's score, or why it may not serve.
+    /// The score of a candidate that no rule bars, or why it may not serve all the same.
+    #[inline]
     fn judge(
         &self,
         candidate: &Candidate,
@@ -151,9 +158,6 @@ impl Router {
         ask: &Ask<'_>,
         (now, in_doubt): (Moment, bool),
     ) -> Result<Eligible, Reason> {
-        if let Some(reason) = candidate.barred(ask, in_doubt) {
-            return Err(reason);
-        }
         if ask.waits && candidate.is_full() {
             return Err(Reason::Full);
         }

@@ -8,7 +8,7 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::harness::{Mock, PATIENCE, Server, chat, file, foreign, gateway, node, ours};
+use crate::harness::{Mock, PATIENCE, Server, chat, file, foreign, gateway, model, node, ours};
 
 const PATH: &str = "/v1/chat/completions";
 const ANSWER: [&str; 2] = [
@@ -20,7 +20,10 @@ const REQUESTS: usize = 12;
 #[tokio::test]
 async fn a_request_in_a_circle_ends() {
     let engine = Mock::streaming(&ANSWER).await;
-    let mut back = ours("back", engine.address);
+    // As a server of another make, of whom nobody hears that all it has is here.
+    let mut back = foreign(engine.address);
+    back.name = "back".to_owned();
+    back.models = vec![model("sim", "sim")];
     back.discover = Discover::File;
     back.addresses_file = Some(file("circle", "127.0.0.1:1\n"));
     let mut first = gateway(vec![foreign(engine.address), back]);

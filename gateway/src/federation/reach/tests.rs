@@ -58,7 +58,7 @@ fn servers(graph: &[(bool, Vec<usize>)]) -> Vec<Server> {
 
 /// Everybody hears once of everybody that it asks, in some order; of `dead` nobody hears any more.
 fn round(all: &mut [Server], order: &[usize], dead: Option<usize>) {
-    for place in order.iter().map(|place| place % all.len()) {
+    for place in order.iter().copied() {
         let me = all[place].id;
         for (way, to) in all[place].asks.clone().into_iter().enumerate() {
             let parts = if Some(to) == dead {
