@@ -331,8 +331,9 @@ impl fmt::Debug for Api {
     }
 }
 
-/// Headers that most answers get beside those of their content: a map that grows for each would be hashed anew thrice.
-const HEADERS_TOLD: usize = 12;
+/// Headers that most answers get beside those of their content, which makes twelve: a map that grows for each would be hashed
+/// anew thrice, and one with room for more would be twice as large for as long as its connection is open.
+const HEADERS_TOLD: usize = 10;
 
 async fn chat_completions(State(api): State<Api>, request: Request) -> Result<Response, ApiError> {
     api.serve(Endpoint::Chat, request).await
