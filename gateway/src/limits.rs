@@ -330,6 +330,13 @@ pub const STATUS_BYTES_MAX: usize = 4 << 20;
 /// Models of one report that are kept.
 pub const STATUS_MODELS_MAX: usize = 1024;
 
+/// Parts of one model that are told and kept, each the capacity of a site: thrice the factories of Europe.
+pub const STATUS_PARTS_MAX: usize = 64;
+
+/// Servers of one part that are named: the nodes of a large site. Those beyond are counted, and may be counted twice where
+/// two gateways stand in front of them.
+pub const STATUS_SERVERS_MAX: usize = 1024;
+
 /// Digests of one model that are kept: one a node at worst.
 pub const STATUS_NUMERICS_MAX: usize = 1024;
 

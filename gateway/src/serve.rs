@@ -266,6 +266,7 @@ impl Core {
         }
         let control = Control {
             models: Arc::clone(&self.models),
+            me: self.starter.me(),
             drain: self.drain.watch(),
             kept: self.kept.clone(),
         };

@@ -13,6 +13,7 @@ use self::found::Found;
 use crate::agent::welcome::Callers;
 use crate::clock::Clock;
 use crate::energy::Energy;
+use crate::federation::reach::ServerId;
 use crate::route::decisions::Decisions;
 use crate::route::facts::{CandidateId, Facts};
 use crate::route::options::Options;
@@ -60,6 +61,8 @@ pub struct Starter {
     route: schema::Route,
     energy: Energy,
     decisions: Arc<Decisions>,
+    /// Who this server is to its peers.
+    me: ServerId,
     /// When this machine is taken away.
     ends: Option<Duration>,
     #[cfg(feature = "engine")]
@@ -111,6 +114,7 @@ impl Starter {
             route: schema::Route::default(),
             energy: Energy::default(),
             decisions: Arc::default(),
+            me: ServerId::draw(),
             ends: None,
             #[cfg(feature = "engine")]
             devices: Devices::default(),
@@ -135,6 +139,12 @@ impl Starter {
     #[must_use]
     pub fn ending(self, ends: Option<Duration>) -> Self {
         Self { ends, ..self }
+    }
+
+    /// Who this server is to its peers.
+    #[must_use]
+    pub const fn me(&self) -> ServerId {
+        self.me
     }
 
     /// What tells the time.
@@ -189,7 +199,7 @@ impl Starter {
             // They come by themselves.
             Discover::Agent => Ok(()),
             Discover::Static => {
-                let group = Group::new(upstream, peer, &self.clock, links);
+                let group = Group::new(upstream, peer, self.me, &self.clock, links);
                 let group = group.map_err(failed(upstream))?;
                 group.set(&[None]);
                 self.enlist((place, upstream), &group, roster).map(|_| ())

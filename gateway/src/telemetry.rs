@@ -86,9 +86,13 @@ impl Metrics {
     }
 
     /// Counts a request out, after the last byte of its answer or when its client left.
+    pub fn request_left(&self) {
+        self.inner.in_flight.decrement(1.0);
+    }
+
+    /// Counts how a request ended.
     pub fn request_ended(&self, route: &str, status: StatusCode, took: Duration) {
         let inner = &self.inner;
-        inner.in_flight.decrement(1.0);
         let answered = inner.answered.get(route, status.as_u16(), || {
             let status = status.as_str().to_owned();
             self.record(|| {
@@ -174,7 +178,7 @@ impl Metrics {
             count!("hansa_requests_total", "Requests answered");
             time!("hansa_request_seconds", "From the head to the last byte");
             time!("hansa_ttft_seconds", "From arrival to the first text");
-            now!("hansa_requests_in_flight", "Requests not answered wholly");
+            now!("hansa_requests_in_flight", "Requests of clients");
             now!(
                 "hansa_requests_waiting",
                 "Of these, those that wait here for room"
@@ -372,6 +376,7 @@ mod tests {
     fn two_servers_in_one_process_count_apart() {
         let (one, other) = (Metrics::new().unwrap(), Metrics::new().unwrap());
         one.request_began();
+        one.request_left();
         one.request_ended("/v1/models", StatusCode::OK, Duration::from_millis(3));
         let seen = one.render(&Models::default());
         assert!(

@@ -207,8 +207,8 @@ impl Callers {
             url: URL.to_owned(),
             ..config
         };
-        let clock = inner.starter.clock();
-        let group = Group::called_back(&config, &inner.peer, clock, &inner.tasks, &link);
+        let (me, clock) = (inner.starter.me(), inner.starter.clock());
+        let group = Group::called_back(&config, &inner.peer, me, clock, &inner.tasks, &link);
         let group = group.map_err(|reason| UpstreamFailed {
             name: config.name.clone(),
             reason,

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::kept::Kept;
+use super::reach::ServerId;
 use crate::drain::DrainWatch;
 use crate::layers::peer::Peer;
 use crate::limits;
@@ -24,6 +25,8 @@ use crate::upstream::usage::{Finished, Lives, Wanted};
 pub struct Control {
     /// The models whose figures are told and whose requests are stopped.
     pub models: Arc<Models>,
+    /// Who this server is to its peers.
+    pub me: ServerId,
     /// Ends streams of status.
     pub drain: DrainWatch,
     /// What is kept of requests that are over.

@@ -15,9 +15,10 @@ use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use futures::future::{BoxFuture, poll_fn};
 use http::{HeaderMap, Method, StatusCode};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 
+use super::reach::{Part, ServerId, sum};
 use super::status::aged;
 use super::wire::Report;
 use crate::clock::Clock;
@@ -28,8 +29,10 @@ use crate::upstream::link::{AnswerBody, LinkError};
 use crate::upstream::sse::Reader;
 
 /// How a server stood when it was last heard of.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Picture {
+    /// Who looks.
+    me: ServerId,
     seen: ArcSwapOption<Seen>,
     /// Whether its stream is broken at this moment.
     lost: AtomicBool,
@@ -37,16 +40,38 @@ pub(crate) struct Picture {
     silent: watch::Sender<bool>,
     /// Reports over all streams, which number theirs anew: what counts them must never go back.
     reports: AtomicU64,
+    /// Says that it was there a moment ago.
+    there: Notify,
 }
 
 #[derive(Debug)]
 struct Seen {
     /// On the clock that `now` is taken from.
     at: Duration,
-    models: HashMap<String, UpstreamStatus>,
+    models: HashMap<String, Reached>,
+}
+
+/// What is reached of one model.
+#[derive(Debug)]
+struct Reached {
+    /// As one.
+    whole: UpstreamStatus,
+    parts: Vec<Part>,
 }
 
 impl Picture {
+    /// Nothing is known yet to `me`.
+    pub(crate) fn of(me: ServerId) -> Self {
+        Self {
+            me,
+            seen: ArcSwapOption::empty(),
+            lost: AtomicBool::new(false),
+            silent: watch::Sender::default(),
+            reports: AtomicU64::new(0),
+            there: Notify::new(),
+        }
+    }
+
     /// The figures of `model` at `now`. A server that was never heard of, or does not have the model, is loading as far
     /// as anyone knows.
     pub(crate) fn status(&self, model: &str, now: Duration) -> UpstreamStatus {
@@ -54,14 +79,41 @@ impl Picture {
         let known = seen
             .as_ref()
             .and_then(|seen| Some((seen.at, seen.models.get(model)?)));
-        known.map_or_else(UpstreamStatus::default, |(at, status)| {
-            let lost = self.lost.load(Ordering::Relaxed);
-            let status = UpstreamStatus {
-                silent: *self.silent.borrow(),
-                ..status.clone()
-            };
-            aged(status, now.saturating_sub(at), lost)
+        known.map_or_else(UpstreamStatus::default, |(at, reached)| {
+            self.aged(&reached.whole, now.saturating_sub(at))
         })
+    }
+
+    /// The same by whose capacity it is.
+    pub(crate) fn parts(&self, model: &str, now: Duration) -> Vec<Part> {
+        let seen = self.seen.load();
+        let known = seen
+            .as_ref()
+            .and_then(|seen| Some((seen.at, seen.models.get(model)?)));
+        let Some((at, reached)) = known else {
+            return vec![Part::here(UpstreamStatus::default())];
+        };
+        let age = now.saturating_sub(at);
+        let aged = |part: &Part| Part {
+            status: self.aged(&part.status, age),
+            ..part.clone()
+        };
+        reached.parts.iter().map(aged).collect()
+    }
+
+    fn aged(&self, status: &UpstreamStatus, age: Duration) -> UpstreamStatus {
+        let status = UpstreamStatus {
+            silent: *self.silent.borrow(),
+            ..status.clone()
+        };
+        aged(status, age, self.lost.load(Ordering::Relaxed))
+    }
+
+    /// It took a request: where its stream of status is broken, it can be had again.
+    pub(crate) fn is_there(&self) {
+        if self.lost.load(Ordering::Relaxed) {
+            self.there.notify_one();
+        }
     }
 
     /// Resolves when it is silent.
@@ -92,8 +144,8 @@ enum Ended {
     Refused(StatusCode),
     #[error("{0}")]
     Unreadable(#[from] crate::upstream::sse::SseError),
-    #[error("it sent a report that is none")]
-    Nonsense,
+    #[error("it sent a report that is none: {0}")]
+    Nonsense(String),
     #[error("it closed the stream")]
     Closed,
 }
@@ -107,17 +159,20 @@ pub(crate) async fn follow(
 ) {
     let (first, longest) = limits::STATUS_RETRY;
     let mut wait = first;
+    let mut complaints = Vec::new();
     loop {
         let mut stream = Follower {
             forward: &forward,
             picture: &picture,
             clock: &clock,
+            teller: ServerId::draw(),
             sequence: 0,
             beat: None,
-            complained: false,
+            complaints: &mut complaints,
         };
         let ended = stream.run(credentials.clone()).await;
-        let was_there = stream.sequence > 0;
+        // One that makes no sense may begin well each time, and is asked as rarely as one that is not there.
+        let was_there = stream.sequence > 0 && !matches!(ended, Ended::Nonsense(_));
         picture.lost.store(true, Ordering::Relaxed);
         let upstream = forward.name();
         // Told when it goes, not at every attempt to have it back.
@@ -131,7 +186,10 @@ pub(crate) async fn follow(
         } else {
             longest.min(wait * 2)
         };
-        sleep(wait).await;
+        tokio::select! {
+            () = sleep(wait) => {}
+            () = picture.there.notified() => {}
+        }
     }
 }
 
@@ -165,12 +223,14 @@ struct Follower<'a> {
     forward: &'a Forward,
     picture: &'a Picture,
     clock: &'a Clock,
+    /// Who tells; where it does not say, somebody whom nobody knows.
+    teller: ServerId,
     /// Of the last report; 0 before the first.
     sequence: u64,
     /// How often the server promised to speak.
     beat: Option<Duration>,
-    /// Whether an impossible figure was reported.
-    complained: bool,
+    /// Impossible figures that were named in the log, over all streams.
+    complaints: &'a mut Vec<&'static str>,
 }
 
 impl Follower<'_> {
@@ -193,9 +253,9 @@ impl Follower<'_> {
         let mut reader = Reader::new(limits::STATUS_BYTES_MAX);
         while let Some(bytes) = self.hear(&mut body).await? {
             let mut reports = Vec::new();
-            reader.read(&bytes, |data| reports.push(serde_json::from_slice(data)))?;
+            reader.read(&bytes, |data| reports.push(Report::read(data)))?;
             for report in reports {
-                self.take(report.map_err(|_| Ended::Nonsense)?);
+                self.take(report.map_err(Ended::Nonsense)?);
             }
         }
         Ok(())
@@ -240,23 +300,29 @@ impl Follower<'_> {
         let promised = !beat.is_zero() && beat <= limits::STATUS_BEAT_MAX;
         self.beat = promised.then_some(beat);
         let reports = self.picture.reports.fetch_add(1, Ordering::Relaxed) + 1;
+        let known = report.server.filter(|id| *id != ServerId::TELLER);
+        self.teller = known.unwrap_or(self.teller);
         let mut models = HashMap::new();
         for model in report.models.into_iter().take(limits::STATUS_MODELS_MAX) {
             let id = model.id.clone();
-            let (status, impossible) = model.believed(reports);
-            if let Some(figure) = impossible {
-                self.complain(figure);
-            }
-            models.insert(id, status);
+            let (parts, impossible) = model.believed(reports);
+            impossible
+                .into_iter()
+                .for_each(|figure| self.complain(figure));
+            let heard = |part: Part| part.heard(self.teller, self.picture.me);
+            let parts: Vec<Part> = parts.into_iter().filter_map(heard).collect();
+            let whole = sum(parts.iter().cloned());
+            models.insert(id, Reached { whole, parts });
         }
         let at = self.clock.now();
         self.picture.seen.store(Some(Arc::new(Seen { at, models })));
         self.picture.lost.store(false, Ordering::Relaxed);
     }
 
-    /// Once a stream: a server that lies does so with every report.
+    /// Of each figure once: a server that lies does so with every report.
     fn complain(&mut self, figure: &'static str) {
-        if !std::mem::replace(&mut self.complained, true) {
+        if !self.complaints.contains(&figure) {
+            self.complaints.push(figure);
             let upstream = self.forward.name();
             tracing::warn!(
                 upstream,
@@ -294,7 +360,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn who_waits_learns_of_silence_once_it_is_there() {
-        let picture = Picture::default();
+        let picture = Picture::of(ServerId::draw());
         let mut waiting = picture.silence();
         assert!(futures::poll!(&mut waiting).is_pending());
         picture.is_silent(true);

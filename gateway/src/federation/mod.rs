@@ -7,6 +7,7 @@ pub mod follow;
 pub mod headers;
 pub mod kept;
 pub mod publish;
+pub mod reach;
 pub mod status;
 mod wire;
 

@@ -14,6 +14,7 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use tokio::time::sleep;
 
 use super::control::Control;
+use super::reach::Part;
 use super::wire::{ModelReport, Report};
 use crate::drain::Phase;
 use crate::layers::peer::Peer;
@@ -91,14 +92,16 @@ impl Teller {
 
     fn look(&self) -> Vec<ModelReport> {
         let leaving = self.control.drain.phase() > Phase::Serving;
-        let statuses = self.control.models.statuses();
-        let report = |(id, mut status): (Arc<str>, crate::upstream::UpstreamStatus)| {
+        let models = self.control.models.parts();
+        let report = |(id, mut parts): (Arc<str>, Vec<Part>)| {
             if leaving {
-                status.readiness = Readiness::Draining;
+                // Nobody goes through here any more either.
+                let leaves = |part: &mut Part| part.status.readiness = Readiness::Draining;
+                parts.iter_mut().for_each(leaves);
             }
-            ModelReport::of(&id, &status)
+            ModelReport::of(&id, &parts)
         };
-        statuses.into_iter().map(report).collect()
+        models.into_iter().map(report).collect()
     }
 
     fn tell(&mut self, models: Vec<ModelReport>) -> Option<Bytes> {
@@ -106,6 +109,7 @@ impl Teller {
         (self.quiet, self.unheard) = (Duration::ZERO, Duration::ZERO);
         let report = Report {
             sequence: self.sequence,
+            server: Some(self.control.me),
             beat_ms: limits::STATUS_BEAT.as_millis() as u32,
             models,
         };

@@ -18,7 +18,16 @@ pub fn combined(parts: impl IntoIterator<Item = UpstreamStatus>) -> UpstreamStat
     let counted = parts
         .into_iter()
         .filter(|part| !any_ready || is_ready(part));
-    counted.reduce(both).unwrap_or_else(|| UpstreamStatus {
+    let counted: Vec<UpstreamStatus> = counted.collect();
+    let joules_per_token = mean(counted.iter().filter_map(|part| part.joules_per_token));
+    let grams_per_kwh = mean(counted.iter().filter_map(|part| part.grams_per_kwh));
+    let all = counted.into_iter().reduce(both);
+    let all = all.map(|all| UpstreamStatus {
+        joules_per_token,
+        grams_per_kwh,
+        ..all
+    });
+    all.unwrap_or_else(|| UpstreamStatus {
         readiness: Readiness::Stalled,
         ..UpstreamStatus::default()
     })
@@ -67,18 +76,21 @@ fn both(a: UpstreamStatus, b: UpstreamStatus) -> UpstreamStatus {
         kv_tokens_free: a.kv_tokens_free.max(b.kv_tokens_free),
         queued_tokens: a.queued_tokens.saturating_add(b.queued_tokens),
         numerics,
-        joules_per_token: mean(a.joules_per_token, b.joules_per_token),
-        grams_per_kwh: mean(a.grams_per_kwh, b.grams_per_kwh),
+        // These do not add up: whoever adds the rest takes the mean of all.
+        joules_per_token: a.joules_per_token,
+        grams_per_kwh: a.grams_per_kwh,
         experimental: a.experimental && b.experimental,
         least_wait: a.least_wait.min(b.least_wait),
+        unheard: a.unheard || b.unheard,
+        beyond: a.beyond || b.beyond,
+        detour: a.detour && b.detour,
     }
 }
 
-fn mean(a: Option<f64>, b: Option<f64>) -> Option<f64> {
-    match (a, b) {
-        (Some(a), Some(b)) => Some(f64::midpoint(a, b)),
-        (one, other) => one.or(other),
-    }
+/// The mean of those who tell.
+fn mean(told: impl Iterator<Item = f64>) -> Option<f64> {
+    let (sum, count) = told.fold((0.0, 0_u32), |(sum, count), one| (sum + one, count + 1));
+    (count > 0).then(|| sum / f64::from(count))
 }
 
 /// The figures of an upstream that was heard of `age` ago, and whose stream of status is `lost`: those that are old are
@@ -93,6 +105,8 @@ pub fn aged(mut status: UpstreamStatus, age: Duration, lost: bool) -> UpstreamSt
         limits::STATUS_DEAD
     };
     if age >= dead {
+        // What it said of itself, that it loads or leaves, was the last word; that it takes requests was not.
+        status.unheard |= status.readiness == Readiness::Ready;
         status.readiness = Readiness::Stalled;
     }
     let Some(late) = age
@@ -161,6 +175,12 @@ mod tests {
         assert_eq!(combined([site.clone(), endless]).walltime_left, None);
         assert_eq!(combined([site.clone()]), site);
         assert_eq!(combined([]).readiness, Readiness::Stalled);
+        let takes = |joules| UpstreamStatus {
+            joules_per_token: Some(joules),
+            ..node(0, 0, Readiness::Ready)
+        };
+        let three = combined([takes(1.0), takes(2.0), takes(6.0), site]);
+        assert_eq!(three.joules_per_token, Some(3.0));
         let none = [Readiness::Draining, Readiness::Warming, Readiness::Loading];
         let none = none.map(|readiness| node(1, 0, readiness));
         assert_eq!(combined(none).readiness, Readiness::Warming);

@@ -38,6 +38,8 @@ pub(crate) struct Record {
     method: &'static str,
     route: Cow<'static, str>,
     began: Duration,
+    /// Whether somebody asked for something, who is no peer that listens.
+    asked: bool,
     /// None until there is an answer.
     status: Option<StatusCode>,
     complete: bool,
@@ -50,11 +52,15 @@ impl Record {
         route: Option<Cow<'static, str>>,
         request: &Request,
     ) -> Self {
-        observer.metrics.request_began();
+        let asked = !is_of_peers(request.uri().path());
+        if asked {
+            observer.metrics.request_began();
+        }
         let id: Option<&RequestId> = request.extensions().get();
         let id = id.map(|id| Arc::clone(&id.0)).unwrap_or_default();
         Self {
             began: observer.clock.now(),
+            asked,
             observer,
             span: tracing::info_span!("request", %id),
             method: method_label(request.method()),
@@ -83,6 +89,9 @@ impl Drop for Record {
         let gone = StatusCode::from_u16(499).unwrap_or(StatusCode::REQUEST_TIMEOUT);
         let status = self.status.unwrap_or(gone);
         let route = &*self.route;
+        if self.asked {
+            self.observer.metrics.request_left();
+        }
         self.observer.metrics.request_ended(route, status, took);
         let _in_span = self.span.enter();
         let seconds = took.as_secs_f64();
@@ -94,6 +103,11 @@ impl Drop for Record {
             tracing::info!(method, route, status, seconds, complete, "request");
         }
     }
+}
+
+/// Whether it is a path between servers of ours, whose streams last as long as they do.
+fn is_of_peers(path: &str) -> bool {
+    path.starts_with("/hansa/")
 }
 
 fn method_label(method: &Method) -> &'static str {

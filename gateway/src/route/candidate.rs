@@ -8,7 +8,7 @@ use super::estimate::{Mean, PrefillLine};
 use super::facts::{CandidateId, Facts, Figures};
 use super::health::{Health, Penalty};
 use super::load::Credits;
-use super::residency::Barred;
+use super::residency::{Barred, Judge};
 use crate::limits::{CANDIDATE_LINE_MIN, HOPS_MAX};
 
 /// Company in which tokens are taken to be measured until they were.
@@ -21,26 +21,27 @@ const WALLTIME_MARGIN_S: f64 = 2.0;
 /// Joules of a kilowatt-hour.
 const JOULES_PER_KWH: f64 = 3.6e6;
 
-/// One model at one upstream.
+/// One model at one upstream. What every decision reads of every candidate stands side by side, in few lines of a cache.
 #[derive(Debug)]
+#[repr(C)]
 pub(super) struct Candidate {
-    pub(super) id: CandidateId,
-    pub(super) facts: Facts,
-    /// Place of its upstream's budget.
-    pub(super) budget: usize,
-    pub(super) figures: Figures,
-    /// When the figures came.
-    pub(super) observed_at: Duration,
-    pub(super) credits: Credits,
-    pub(super) prefill: PrefillLine,
+    pub(super) per: Per,
     /// Seconds of an output token, and the sequences beside which it was measured.
     pub(super) tpot: Mean,
     pub(super) tpot_company: Mean,
     /// Seconds of the clock when anything was learnt of it last.
     learnt_at_s: f64,
-    pub(super) health: Health,
     pub(super) penalty: Penalty,
-    pub(super) per: Per,
+    pub(super) health: Health,
+    pub(super) credits: Credits,
+    pub(super) prefill: PrefillLine,
+    pub(super) figures: Figures,
+    pub(super) facts: Facts,
+    pub(super) id: CandidateId,
+    /// Place of its upstream's budget.
+    pub(super) budget: usize,
+    /// When the figures came.
+    pub(super) observed_at: Duration,
     /// Taken out; its place may be given to another.
     pub(super) gone: bool,
 }
@@ -137,6 +138,7 @@ impl Candidate {
         if figures.sequence <= self.figures.sequence && self.figures.sequence > 0 {
             // Its readiness can end without a report, as when the connection is lost.
             (self.figures.ready, self.figures.silent) = (figures.ready, figures.silent);
+            (self.figures.unheard, self.figures.detour) = (figures.unheard, figures.detour);
             return;
         }
         self.prefill.suppose(&figures);
@@ -213,10 +215,16 @@ impl Candidate {
         figures.waiting > 0 && line >= figures.running.max(CANDIDATE_LINE_MIN)
     }
 
-    /// Why it may not serve what is asked, if it may not, by rules that no score can outweigh.
+    /// Why it may not serve what is asked, if it may not, by rules that no score can outweigh. `in_doubt` one of whom nothing
+    /// is heard may.
     #[inline]
-    pub(super) fn barred(&self, ask: &Ask<'_>) -> Option<Reason> {
-        if let Some(barred) = ask.rules.bar(&self.facts) {
+    pub(super) fn barred<'a>(
+        &'a self,
+        ask: &Ask<'_>,
+        judge: &mut Judge<'a>,
+        in_doubt: bool,
+    ) -> Option<Reason> {
+        if let Some(barred) = judge.bar(&self.facts) {
             return Some(match barred {
                 Barred::Residency => Reason::Residency,
                 Barred::Experimental => Reason::Experimental,
@@ -229,13 +237,14 @@ impl Candidate {
         if self.facts.hop && ask.hops >= HOPS_MAX {
             return Some(Reason::Hops);
         }
-        if ask.tried.contains(&self.facts.upstream) {
+        if !ask.tried.is_empty() && ask.tried.contains(&self.facts.upstream) {
             return Some(Reason::Tried);
         }
         if ask.numerics.is_some() && ask.numerics != self.figures.digest() {
             return Some(Reason::Numerics);
         }
-        (!self.figures.ready).then_some(Reason::NotReady)
+        let takes = self.figures.ready || (in_doubt && self.figures.unheard);
+        (!takes).then_some(Reason::NotReady)
     }
 
     /// Whether it has an end that an answer of so many seconds would go on past.

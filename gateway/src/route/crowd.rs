@@ -17,8 +17,10 @@ const MEMORY_S: f64 = 10.0;
 const OTHERS_MIN: f64 = 0.1;
 /// Requests of others below which nothing is worth foreseeing.
 const AMOUNT_MIN: f64 = 0.25;
-/// Steps towards the level; four or five are usual.
-const ROUNDS_MAX: usize = 16;
+/// Steps towards the level; four or five are usual. Where candidates are so unlike that the first of them do not find it,
+/// each of the rest halves what is left.
+const ROUNDS_MAX: usize = 64;
+const ROUNDS_BY_SLOPE: usize = 16;
 /// Share of the amount within which the level is found.
 const LEVEL_WITHIN: f64 = 0.02;
 
@@ -146,7 +148,7 @@ fn level(vessels: &[Vessel], amount: f64) -> f64 {
     // Were all as cheap as the cheapest, it would be here: it lies higher.
     let first = amount / able().map(|one| one.per_s).sum::<f64>();
     let (mut low, mut high, mut level) = (lowest, f64::INFINITY, lowest + first);
-    for _ in 0..ROUNDS_MAX {
+    for round in 0..ROUNDS_MAX {
         let (mut held, mut grows, mut next) = (0.0, 0.0, f64::INFINITY);
         for one in vessels {
             let holds = one.holds(level);
@@ -170,15 +172,26 @@ fn level(vessels: &[Vessel], amount: f64) -> f64 {
             true => level + (amount - held) / grows,
             false => next + first,
         };
-        level = if guess > low && guess < high {
-            guess
-        } else if high.is_finite() {
-            f64::midpoint(low, high)
-        } else {
+        if round < ROUNDS_BY_SLOPE && guess > low && guess < high {
+            level = guess;
+            continue;
+        }
+        if high.is_infinite() {
+            high = full(vessels);
+        }
+        if low >= high {
             break;
-        };
+        }
+        level = f64::midpoint(low, high);
     }
     level
+}
+
+/// The cost at which nobody takes more.
+fn full(vessels: &[Vessel]) -> f64 {
+    let able = vessels.iter().filter(|vessel| vessel.most > 0.0);
+    let costs = able.map(|one| one.empty + one.most / one.per_s);
+    costs.fold(f64::NEG_INFINITY, f64::max)
 }
 
 #[cfg(test)]

@@ -24,6 +24,9 @@ pub struct Decision {
     pub policy: Policy,
     /// What the request is for.
     pub purpose: Option<Purpose>,
+    /// Whether nobody was known to be well, and it went to one who may be.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub in_doubt: bool,
     /// Where it went; `None` where nobody could serve.
     pub pick: Option<Scored>,
     /// The candidates with the lowest cost, lowest first.
@@ -111,6 +114,8 @@ pub enum Reason {
     Full,
     /// It says nothing any more, and another does.
     Silent,
+    /// All that it reaches is reached by others on a shorter way.
+    Detour,
     /// Its answer would come too late, and that of another would not.
     Late,
     /// Another site has an allocation of the tenant's own.
@@ -118,7 +123,7 @@ pub enum Reason {
 }
 
 impl Reason {
-    const ALL: [(Self, &'static str); 15] = [
+    const ALL: [(Self, &'static str); 16] = [
         (Self::Residency, "residency"),
         (Self::Experimental, "experimental"),
         (Self::Purpose, "purpose"),
@@ -132,6 +137,7 @@ impl Reason {
         (Self::Budget, "budget"),
         (Self::Full, "full"),
         (Self::Silent, "silent"),
+        (Self::Detour, "detour"),
         (Self::Late, "late"),
         (Self::NotOwn, "not_own"),
     ];
@@ -240,6 +246,7 @@ mod tests {
             cached_tokens: 0,
         };
         let decision = Decision {
+            in_doubt: false,
             at: Duration::from_millis(1_500),
             attempt: Attempt::Retry,
             policy: Policy::Cost,

@@ -112,6 +112,7 @@ mod tests {
 
     fn decision(at_s: u64, attempt: Attempt) -> Arc<Decision> {
         Arc::new(Decision {
+            in_doubt: false,
             at: Duration::from_secs(at_s),
             attempt,
             policy: Policy::Cost,

@@ -106,6 +106,10 @@ pub struct Figures {
     pub grams_per_kwh: Option<f64>,
     /// Whether only requests that opt in may go there.
     pub experimental: bool,
+    /// Whether it is not ready for no other reason than that nothing is heard of it.
+    pub unheard: bool,
+    /// Whether all that it reaches is reached by others on a shorter way.
+    pub detour: bool,
 }
 
 impl Default for Figures {
@@ -129,6 +133,8 @@ impl Default for Figures {
             joules_per_token: None,
             grams_per_kwh: None,
             experimental: false,
+            unheard: false,
+            detour: false,
         }
     }
 }

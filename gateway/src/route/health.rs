@@ -55,6 +55,7 @@ enum State {
         since: Duration,
     },
     Ejected {
+        since: Duration,
         until: Duration,
     },
     Probing {
@@ -72,7 +73,7 @@ impl Health {
                     / ejection.slow_start.as_secs_f64().max(1e-3);
                 Standing::In(share.clamp(RAMP_START, 1.0))
             }
-            State::Ejected { until } if now >= until => Standing::Probe,
+            State::Ejected { until, .. } if now >= until => Standing::Probe,
             State::Probing { since } if now >= since + PROBE_LOST_AFTER => Standing::Probe,
             State::Ejected { .. } | State::Probing { .. } => Standing::Out,
         }
@@ -90,12 +91,17 @@ impl Health {
         }
     }
 
-    /// A request went well as far as its first content.
-    pub(super) fn succeeded(&mut self, now: Duration) {
+    /// A request that was `sent` there went well as far as its first content.
+    pub(super) fn succeeded(&mut self, sent: Duration, now: Duration) {
         self.consecutive = 0;
         self.outcomes.count(now, true);
-        // One that was sent before the ejection and ends well after it proves nothing.
-        if matches!(self.state, State::Probing { .. }) {
+        let proven = match self.state {
+            State::Probing { .. } => true,
+            // One that was sent before the ejection and ends well after it proves nothing.
+            State::Ejected { since, .. } => since < sent,
+            State::Trusted | State::Ramping { .. } => false,
+        };
+        if proven {
             self.state = State::Ramping { since: now };
             *self.outcomes = Outcomes::default();
         }
@@ -107,7 +113,10 @@ impl Health {
     /// A probe ended without saying anything of the candidate, as when its client left: another may go.
     pub(super) fn abandoned(&mut self, now: Duration) {
         if matches!(self.state, State::Probing { .. }) {
-            self.state = State::Ejected { until: now };
+            self.state = State::Ejected {
+                since: now,
+                until: now,
+            };
         }
     }
 
@@ -126,7 +135,7 @@ impl Health {
     fn eject(&mut self, now: Duration, ejection: &Ejection) {
         self.ejections = (self.ejections + 1).min(EJECTIONS_COUNTED_MAX);
         let until = now + ejection.first * self.ejections;
-        self.state = State::Ejected { until };
+        self.state = State::Ejected { since: now, until };
     }
 }
 
@@ -229,17 +238,28 @@ mod tests {
         assert_eq!(health.standing(s(115), &ejection), Standing::Out);
         assert_eq!(health.standing(s(116), &ejection), Standing::Probe);
         health.sent(s(116), &ejection);
-        health.succeeded(s(117));
+        health.succeeded(s(116), s(117));
         assert_eq!(health.standing(s(117), &ejection), Standing::In(0.1));
         assert_eq!(health.standing(s(122), &ejection), Standing::In(0.5));
         assert_eq!(health.standing(s(130), &ejection), Standing::In(1.0));
     }
 
     #[test]
+    fn who_serves_though_it_is_out_is_let_in() {
+        let (mut health, ejection) = (Health::default(), ejection());
+        (0..3).for_each(|_| health.failed(s(100), &ejection, true));
+        health.succeeded(s(99), s(101));
+        assert_eq!(health.standing(s(101), &ejection), Standing::Out);
+        health.sent(s(101), &ejection);
+        health.succeeded(s(101), s(102));
+        assert_eq!(health.standing(s(102), &ejection), Standing::In(0.1));
+    }
+
+    #[test]
     fn a_share_of_failures_ejects_without_a_run() {
         let (mut health, ejection) = (Health::default(), ejection());
         for _ in 0..15 {
-            health.succeeded(s(100));
+            health.succeeded(s(99), s(100));
             health.failed(s(100), &ejection, true);
         }
         assert!(health.is_ejected());

@@ -23,6 +23,8 @@ pub struct Ticket {
     company: f64,
     /// Whether it shows how a candidate is that was not asked for long.
     proves: bool,
+    /// Whether it was sent though its candidate may not be well.
+    in_doubt: bool,
     /// When its first content came.
     first: Option<Duration>,
 }
@@ -71,6 +73,7 @@ impl Ticket {
             sequences,
             company,
             proves,
+            in_doubt: pick.in_doubt,
             first: None,
         }
     }
@@ -114,7 +117,7 @@ impl Router {
         }
         self.prefixes.note(seen, ticket.candidate);
         if let Some(candidate) = self.candidates.get_mut(ticket.candidate.index()) {
-            candidate.health.succeeded(now);
+            candidate.health.succeeded(ticket.at, now);
         }
     }
 
@@ -125,7 +128,8 @@ impl Router {
     )]
     pub fn ended(&mut self, ticket: Ticket, end: End, now: Duration) {
         let (id, number, company) = (ticket.candidate, ticket.number, ticket.company);
-        let may_eject = self.may_eject(id);
+        // It looks at all candidates, and few requests fail.
+        let may_eject = end == End::Failed && self.may_eject(id);
         let Some(candidate) = self.candidates.get_mut(id.index()) else {
             return;
         };
@@ -141,6 +145,11 @@ impl Router {
             End::Overloaded(retry_after) => {
                 candidate.penalty.charge(now, retry_after);
                 // It lives, but must not be taken for recovered.
+                candidate.health.abandoned(now);
+            }
+            // That it may not be well was known.
+            End::Failed if ticket.in_doubt => {
+                candidate.penalty.charge(now, None);
                 candidate.health.abandoned(now);
             }
             End::Failed => {

@@ -11,6 +11,7 @@ use super::load::{Credit, Work};
 use super::means::Means;
 use super::options::Policy;
 use super::policy::Eligible;
+use super::residency::Judge;
 use super::{Ask, OUTPUT_TOKENS, Placement, Router, Ticket, Unplaced};
 use crate::limits::DECISION_BEST_MAX;
 
@@ -41,8 +42,25 @@ impl Router {
         })
     }
 
-    /// Fills `eligible` with those who may serve and counts the others.
+    /// Fills `eligible` with those who may serve and counts the others. Where nobody is known to be well, those may whom a
+    /// request may find well all the same: its client would be refused otherwise, and only requests show who is back.
     fn consider(&mut self, ask: &Ask<'_>, now: Duration) -> Filtered {
+        let filtered = self.sift(ask, now, false);
+        let lost = filtered.of(Reason::NotReady) + filtered.of(Reason::Ejected);
+        // All others wait for a while until somebody is.
+        let tries = ask.attempt == Attempt::First && filtered.of(Reason::Full) == 0;
+        if !self.eligible.is_empty() || !tries || lost == 0 {
+            return filtered;
+        }
+        let in_doubt = self.sift(ask, now, true);
+        match self.eligible.is_empty() {
+            true => filtered,
+            false => in_doubt,
+        }
+    }
+
+    /// The same once, with or without those who may not be well.
+    fn sift(&mut self, ask: &Ask<'_>, now: Duration, in_doubt: bool) -> Filtered {
         let mut filtered = Filtered::default();
         self.eligible.clear();
         let Some(model) = self.models.get(ask.model) else {
@@ -51,6 +69,7 @@ impl Router {
         self.depths.resize(self.candidates.len(), 0);
         self.prefixes.depths(ask.blocks, &mut self.depths);
         let (unseen, moment) = (model.load(ask, 0), Moment::from(now));
+        let mut rules = Judge::new(ask.rules);
         for id in &model.candidates {
             let Some(candidate) = self.candidates.get(id.index()) else {
                 continue;
@@ -60,7 +79,11 @@ impl Router {
                 0 => unseen,
                 _ => model.load(ask, depth),
             };
-            match self.judge(candidate, &load, ask, moment) {
+            let judged = match candidate.barred(ask, &mut rules, in_doubt) {
+                Some(reason) => Err(reason),
+                None => self.judge(candidate, &load, ask, (moment, in_doubt)),
+            };
+            match judged {
                 Ok(eligible) => self.eligible.push(eligible),
                 Err(reason) => filtered.count(reason),
             }
@@ -74,7 +97,7 @@ impl Router {
 
     /// Whether those who may serve differ in cost alone, as they do most of the time.
     fn are_alike(&self) -> bool {
-        let kind = |e: &Eligible| (e.silent, e.to_the_end, e.late, e.own);
+        let kind = |e: &Eligible| (e.silent, e.detour, e.to_the_end, e.late, e.own);
         let mut kinds = self.eligible.iter().map(kind);
         let first = kinds.next();
         kinds.all(|kind| Some(kind) == first)
@@ -83,6 +106,8 @@ impl Router {
     /// Leaves out those whom no cost makes as good as others.
     fn prefer_the_best(&mut self, filtered: &mut Filtered) {
         self.prefer(filtered, Reason::Silent, |eligible| !eligible.silent);
+        // What is behind it is here by a shorter way, or was barred for a reason.
+        self.prefer(filtered, Reason::Detour, |eligible| !eligible.detour);
         // An answer that may outlast its candidate goes there only where no other has the time; most are shorter than they
         // may be, and the rest goes on elsewhere.
         self.prefer(filtered, Reason::Walltime, |eligible| eligible.to_the_end);
@@ -124,17 +149,15 @@ impl Router {
         });
     }
 
-    /// A candidate's score, or why it may not serve.
+    /// The score of a candidate that no rule bars, or why it may not serve all the same.
+    #[inline]
     fn judge(
         &self,
         candidate: &Candidate,
         load: &Load,
         ask: &Ask<'_>,
-        now: Moment,
+        (now, in_doubt): (Moment, bool),
     ) -> Result<Eligible, Reason> {
-        if let Some(reason) = candidate.barred(ask) {
-            return Err(reason);
-        }
         if ask.waits && candidate.is_full() {
             return Err(Reason::Full);
         }
@@ -146,11 +169,12 @@ impl Router {
         let ramp = match candidate.health.standing(now.at, &self.options.ejection) {
             Standing::In(ramp) => ramp,
             Standing::Probe => 1.0,
+            Standing::Out if in_doubt => 1.0,
             Standing::Out => return Err(Reason::Ejected),
         };
-        if matches!(ask.attempt, Attempt::Retry | Attempt::Hedge)
-            && !self.budget_allows(candidate.budget, now.at)
-        {
+        // Those in doubt may all be dead, and get no more than retries would.
+        let bounded = in_doubt || matches!(ask.attempt, Attempt::Retry | Attempt::Hedge);
+        if bounded && !self.budget_allows(candidate.budget, now.at) {
             return Err(Reason::Budget);
         }
         let terms = candidate.terms(load, &self.options, now, ramp);
@@ -174,6 +198,8 @@ impl Router {
             at_home: self.options.is_home(&candidate.facts.site),
             own,
             silent: candidate.figures.silent,
+            in_doubt,
+            detour: candidate.figures.detour,
             late: ask.time_left.is_some_and(late),
             to_the_end: !has_end || !candidate.ends_before(longest(), now),
         })
@@ -205,6 +231,7 @@ impl Router {
             company = candidate.company();
             if let Some((_, budget)) = self.budgets.get_mut(candidate.budget) {
                 match ask.attempt {
+                    _ if pick.in_doubt => budget.spend(bounds, now),
                     Attempt::First => budget.earn(bounds),
                     Attempt::Retry | Attempt::Hedge => budget.spend(bounds, now),
                     // Counting is next to no work, and the others are bounded by how many may be on their way at once.
@@ -229,6 +256,7 @@ impl Router {
             attempt: ask.attempt,
             policy: self.options.policy,
             purpose: ask.rules.purpose,
+            in_doubt: pick.is_some_and(|pick| pick.in_doubt),
             pick: pick.and_then(|pick| self.scored(pick)),
             best: best
                 .filter_map(|place| self.scored(self.eligible.get(*place)?))

@@ -38,6 +38,10 @@ pub(super) struct Eligible {
     pub(super) own: bool,
     /// Whether it says nothing any more.
     pub(super) silent: bool,
+    /// Whether it may not be well, and nobody is known to be.
+    pub(super) in_doubt: bool,
+    /// Whether others reach all that it reaches.
+    pub(super) detour: bool,
     /// Whether its answer is expected after its time.
     pub(super) late: bool,
     /// Whether the longest answer that may come is over before the candidate ends.
@@ -212,6 +216,8 @@ mod tests {
                 at_home: false,
                 own: false,
                 silent: false,
+                in_doubt: false,
+                detour: false,
                 late: false,
                 to_the_end: true,
             }

@@ -47,7 +47,8 @@ impl Found {
         roster: &Roster,
         tasks: &LinkTasks,
     ) -> Result<Self, UpstreamFailed> {
-        let any = Group::new(config, peer, starter.clock(), tasks).map_err(failed(config))?;
+        let any = Group::new(config, peer, starter.me(), starter.clock(), tasks);
+        let any = any.map_err(failed(config))?;
         roster.grows();
         Ok(Self {
             place,
@@ -68,8 +69,9 @@ impl Found {
             name: format!("{}/{slot}", self.config.name),
             ..self.config.clone()
         };
-        let clock = self.starter.clock();
-        let group = Group::new(&config, &self.peer, clock, &self.tasks).map_err(failed(&config))?;
+        let (me, clock) = (self.starter.me(), self.starter.clock());
+        let group = Group::new(&config, &self.peer, me, clock, &self.tasks);
+        let group = group.map_err(failed(&config))?;
         group.set(&[Some(address)]);
         let enlisted = self
             .starter

@@ -82,6 +82,12 @@ pub struct UpstreamStatus {
     pub experimental: bool,
     /// Time until a new prompt is begun on the node where that is soonest.
     pub least_wait: Duration,
+    /// Whether it takes no requests for no other reason than that nothing is heard of it.
+    pub unheard: bool,
+    /// Whether some of it is reached through a further server, and perhaps by another way too.
+    pub beyond: bool,
+    /// Whether another upstream of this server reaches all of it by a shorter way.
+    pub detour: bool,
 }
 
 impl Default for UpstreamStatus {
@@ -110,6 +116,32 @@ impl Default for UpstreamStatus {
             grams_per_kwh: None,
             experimental: false,
             least_wait: Duration::ZERO,
+            unheard: false,
+            beyond: false,
+            detour: false,
+        }
+    }
+}
+
+impl UpstreamStatus {
+    /// The part `share`, from 0 to 1, of what adds up.
+    #[must_use]
+    #[expect(clippy::cast_sign_loss, reason = "no factor is negative")]
+    pub fn share(&self, share: f64) -> Self {
+        let count = |of: u32| (f64::from(of) * share).round() as u32;
+        let tokens = |of: u64| (of as f64 * share).round() as u64;
+        Self {
+            running: count(self.running),
+            waiting: count(self.waiting),
+            waiting_prefill_tokens: tokens(self.waiting_prefill_tokens),
+            kv_blocks_total: count(self.kv_blocks_total),
+            kv_blocks_free: count(self.kv_blocks_free),
+            kv_blocks_cached: count(self.kv_blocks_cached),
+            prefill_tokens_per_s: self.prefill_tokens_per_s * share,
+            decode_tokens_per_s: self.decode_tokens_per_s * share,
+            kv_tokens_total: tokens(self.kv_tokens_total),
+            queued_tokens: tokens(self.queued_tokens),
+            ..self.clone()
         }
     }
 }

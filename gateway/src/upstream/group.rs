@@ -17,6 +17,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
+use crate::federation::reach::{Part, ServerId};
 use crate::federation::status::combined;
 use crate::limits;
 use crate::tls::{self, TlsError};
@@ -59,6 +60,8 @@ struct Shared {
     config: schema::Upstream,
     target: Target,
     secret: Option<Secret>,
+    /// Who this server is to them.
+    me: ServerId,
     clock: Clock,
     tasks: LinkTasks,
     instances: ArcSwap<Vec<Arc<Instance>>>,
@@ -82,13 +85,14 @@ enum Speaker {
 }
 
 impl Group {
-    /// The group of `config`, without instances until [`Group::set`] lists some. Tasks run in `tasks`.
+    /// The group of `config` for the server `me`, without instances until [`Group::set`] lists some. Tasks run in `tasks`.
     ///
     /// # Errors
     /// [`GroupError`] names the file that is missing or wrong.
     pub fn new(
         config: &schema::Upstream,
         peer: &schema::Peer,
+        me: ServerId,
         clock: &Clock,
         tasks: &LinkTasks,
     ) -> Result<Self, GroupError> {
@@ -105,6 +109,7 @@ impl Group {
             target: target.ok_or_else(|| GroupError::Url(config.url.clone()))?,
             config: config.clone(),
             secret,
+            me,
             clock: clock.clone(),
             tasks: tasks.clone(),
             instances: ArcSwap::default(),
@@ -117,18 +122,19 @@ impl Group {
         })
     }
 
-    /// The group of one server that has called us over `link`. `config` has a URL for the names in its requests.
+    /// The group of one server that has called `me` over `link`. `config` has a URL for the names in its requests.
     ///
     /// # Errors
     /// [`GroupError`] names the file that is missing or wrong.
     pub(crate) fn called_back(
         config: &schema::Upstream,
         peer: &schema::Peer,
+        me: ServerId,
         clock: &Clock,
         tasks: &LinkTasks,
         link: &Link,
     ) -> Result<Self, GroupError> {
-        let group = Self::new(config, peer, clock, tasks)?;
+        let group = Self::new(config, peer, me, clock, tasks)?;
         let instance = group.instance(None, group.shared.target.clone(), link.clone());
         let instances = vec![Arc::new(instance)];
         group.shared.instances.store(Arc::new(instances));
@@ -195,7 +201,10 @@ impl Group {
         let forward = Forward::new(name.into(), target, link, ours, closing);
         let (secret, tasks) = (shared.secret.as_ref(), shared.tasks.child());
         let kind = match ours {
-            true => Speaker::Ours(Remote::start(forward, secret, &shared.clock, &tasks)),
+            true => {
+                let clock = &shared.clock;
+                Speaker::Ours(Remote::start(forward, secret, shared.me, clock, &tasks))
+            }
             false => Speaker::Foreign(Foreign::start(forward, secret, &tasks)),
         };
         Instance {
@@ -223,15 +232,17 @@ pub struct GroupModel {
 }
 
 impl GroupModel {
-    /// The ready instance with the least to do for what it can do, as far as is known.
+    /// The ready instance with the least to do for what it can do, as far as is known; where none is, one of which nothing is
+    /// heard.
     fn pick(&self) -> Option<Arc<Instance>> {
         let instances = self.group.shared.instances.load();
-        let ready = instances.iter().filter_map(|instance| {
+        let able = instances.iter().filter_map(|instance| {
             let status = instance.status(&self.name.theirs);
-            let load = (status.waiting, status.running.max(instance.in_flight()));
-            (status.readiness == Readiness::Ready).then_some((load, instance))
+            let ready = status.readiness == Readiness::Ready;
+            let busy = (status.waiting, status.running.max(instance.in_flight()));
+            (ready || status.unheard).then_some(((!ready, busy), instance))
         });
-        let least = ready.min_by_key(|(load, _)| *load);
+        let least = able.min_by_key(|(load, _)| *load);
         least.map(|(_, instance)| Arc::clone(instance))
     }
 
@@ -253,6 +264,14 @@ impl GroupModel {
 }
 
 impl Shared {
+    /// What the config, and the end of this server, say of whatever is reached there.
+    fn mark(&self, status: &mut UpstreamStatus) {
+        if self.draining.load(Ordering::Acquire) {
+            status.readiness = Readiness::Draining;
+        }
+        status.experimental |= self.config.experimental;
+    }
+
     /// Whether an answer was streamed within [`limits::STREAMED_PERIOD`]. Where none was, the one that asks is to be.
     fn streamed_lately(&self) -> bool {
         let (now, last_ms) = (self.clock.now(), self.streamed_ms.load(Ordering::Relaxed));
@@ -283,6 +302,13 @@ impl Instance {
         match &self.kind {
             Speaker::Ours(remote) => remote.status(model),
             Speaker::Foreign(foreign) => foreign.status(),
+        }
+    }
+
+    fn parts(&self, model: &str) -> Vec<Part> {
+        match &self.kind {
+            Speaker::Ours(remote) => remote.parts(model),
+            Speaker::Foreign(foreign) => vec![Part::here(foreign.status())],
         }
     }
 
@@ -358,15 +384,21 @@ impl Upstream for GroupModel {
     }
 
     fn status(&self) -> UpstreamStatus {
-        let shared = &self.group.shared;
-        let instances = shared.instances.load();
+        let instances = self.group.shared.instances.load();
         let parts = instances.iter().map(|i| i.status(&self.name.theirs));
         let mut status = combined(parts);
-        if shared.draining.load(Ordering::Acquire) {
-            status.readiness = Readiness::Draining;
-        }
-        status.experimental |= shared.config.experimental;
+        self.group.shared.mark(&mut status);
         status
+    }
+
+    fn parts(&self) -> Vec<Part> {
+        let instances = self.group.shared.instances.load();
+        let parts = instances.iter().flat_map(|i| i.parts(&self.name.theirs));
+        let mut parts: Vec<Part> = parts.collect();
+        for part in &mut parts {
+            self.group.shared.mark(&mut part.status);
+        }
+        parts
     }
 
     fn silence(&self) -> Option<BoxFuture<'static, ()>> {

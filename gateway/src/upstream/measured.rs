@@ -9,6 +9,7 @@ use futures::stream::StreamExt;
 
 use crate::clock::Clock;
 use crate::energy::Energy;
+use crate::federation::reach::Part;
 use crate::telemetry::Metrics;
 use crate::upstream::usage::{Finished, Wanted};
 use crate::upstream::{
@@ -50,6 +51,14 @@ impl<U> Measured<U> {
     #[must_use]
     pub fn taking(self, energy: Energy) -> Self {
         Self { energy, ..self }
+    }
+
+    /// Nothing that it reaches is there for longer than itself.
+    fn end(&self, status: &mut UpstreamStatus) {
+        if let Some(ends) = self.ends {
+            let left = ends.saturating_sub(self.clock.now());
+            status.walltime_left = Some(status.walltime_left.map_or(left, |told| told.min(left)));
+        }
     }
 
     /// Counts what becomes of `events`, and the wait for their first text where that says when it was made.
@@ -147,11 +156,20 @@ impl<U: Upstream> Upstream for Measured<U> {
     fn status(&self) -> UpstreamStatus {
         let mut status = self.inner.status();
         self.energy.tell(&mut status);
-        if let Some(ends) = self.ends {
-            let left = ends.saturating_sub(self.clock.now());
-            status.walltime_left = Some(status.walltime_left.map_or(left, |told| told.min(left)));
-        }
+        self.end(&mut status);
         status
+    }
+
+    fn parts(&self) -> Vec<Part> {
+        let mut parts = self.inner.parts();
+        for part in &mut parts {
+            // What the config says of an upstream is true of its own machines.
+            if !part.status.beyond {
+                self.energy.tell(&mut part.status);
+            }
+            self.end(&mut part.status);
+        }
+        parts
     }
 
     fn silence(&self) -> Option<BoxFuture<'static, ()>> {

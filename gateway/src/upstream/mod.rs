@@ -51,6 +51,8 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 
+use crate::federation::reach::Part;
+
 pub use self::body::Body;
 pub use self::embedding::{EmbedInput, EmbedRequest, Embeddings};
 pub use self::error::{Origin, Refusal, Retry, UpstreamError, UpstreamErrorKind};
@@ -390,6 +392,11 @@ pub trait Upstream: Send + Sync {
 
     /// Figures of this moment.
     fn status(&self) -> UpstreamStatus;
+
+    /// The same by whose capacity it is, and the way there.
+    fn parts(&self) -> Vec<Part> {
+        vec![Part::here(self.status())]
+    }
 
     /// Resolves when it says nothing any more though it had promised to; `None` for one that promises nothing. It may be
     /// dead, and who waits for its first word does well to ask another.

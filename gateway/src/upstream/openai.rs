@@ -72,6 +72,7 @@ impl Foreign {
     pub(super) fn status(&self) -> UpstreamStatus {
         UpstreamStatus {
             readiness: self.presence.readiness(),
+            unheard: self.presence.is_gone(),
             running: self.forward.in_flight(),
             ..UpstreamStatus::default()
         }
@@ -97,14 +98,19 @@ struct Presence(AtomicU8);
 const UNKNOWN: u8 = 0;
 const THERE: u8 = 1;
 const GONE: u8 = 2;
+const REFUSES: u8 = 3;
 
 impl Presence {
     fn readiness(&self) -> Readiness {
         match self.0.load(Ordering::Relaxed) {
+            UNKNOWN => Readiness::Loading,
             THERE => Readiness::Ready,
-            GONE => Readiness::Stalled,
-            _ => Readiness::Loading,
+            _ => Readiness::Stalled,
         }
+    }
+
+    fn is_gone(&self) -> bool {
+        self.0.load(Ordering::Relaxed) == GONE
     }
 }
 
@@ -114,15 +120,17 @@ async fn keep_asking(forward: &Forward, headers: &HeaderMap, presence: &Presence
         let answer = answer.await.map(|answer| answer.status());
         let (upstream, before) = (forward.name(), presence.0.load(Ordering::Relaxed));
         // Whatever it says, it speaks; some have no list of models. That it starts or refuses our key is no answer.
-        let there = answer.as_ref().is_ok_and(|status| {
-            let useless = [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN];
-            !status.is_server_error() && !useless.contains(status)
-        });
-        let now = if there { THERE } else { GONE };
+        let useless = [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN];
+        let now = match &answer {
+            Ok(status) if useless.contains(status) => REFUSES,
+            Ok(status) if !status.is_server_error() => THERE,
+            _ => GONE,
+        };
+        let there = now == THERE;
         presence.0.store(now, Ordering::Relaxed);
         match (before, answer) {
             (before, _) if before == now => {}
-            (UNKNOWN | GONE, _) if there => tracing::info!(upstream, "the upstream is there"),
+            (_, _) if there => tracing::info!(upstream, "the upstream is there"),
             (_, Ok(status)) => {
                 tracing::warn!(
                     upstream,

@@ -10,6 +10,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use futures::future::join_all;
 
+use crate::federation::reach::Part;
 use crate::limits::MODELS_MAX;
 use crate::route::decisions::Decisions;
 use crate::upstream::usage::{Finished, Wanted};
@@ -199,6 +200,16 @@ impl Models {
             .load()
             .iter()
             .map(|entry| (Arc::clone(&entry.info.id), entry.upstream.status()))
+            .collect()
+    }
+
+    /// The same by whose capacity it is, as peers are told.
+    #[must_use]
+    pub fn parts(&self) -> Vec<(Arc<str>, Vec<Part>)> {
+        self.entries
+            .load()
+            .iter()
+            .map(|entry| (Arc::clone(&entry.info.id), entry.upstream.parts()))
             .collect()
     }
 

@@ -15,6 +15,7 @@ use crate::clock::Clock;
 use crate::fairness::Class;
 use crate::federation::follow::{self, Picture};
 use crate::federation::headers;
+use crate::federation::reach::{Part, ServerId};
 use crate::limits;
 use crate::route::residency::{AllowList, Purpose};
 use crate::upstream::forward::Forward;
@@ -41,14 +42,15 @@ struct Page {
 }
 
 impl Remote {
-    /// Watches the server behind `forward` from now on, in `tasks`.
+    /// Watches the server behind `forward` from now on for the server `me`, in `tasks`.
     pub(super) fn start(
         forward: Forward,
         secret: Option<&Secret>,
+        me: ServerId,
         clock: &Clock,
         tasks: &LinkTasks,
     ) -> Self {
-        let (forward, picture) = (Arc::new(forward), Arc::new(Picture::default()));
+        let (forward, picture) = (Arc::new(forward), Arc::new(Picture::of(me)));
         let secret = secret.and_then(|secret| sensitive(secret.expose()));
         let mut credentials = HeaderMap::new();
         authenticate(&mut credentials, secret.as_ref());
@@ -74,7 +76,11 @@ impl Remote {
         model: &str,
     ) -> Result<EventStream, UpstreamError> {
         let headers = self.headers(&request);
-        self.forward.generate(request, model, headers).await
+        let events = self.forward.generate(request, model, headers).await;
+        if events.is_ok() {
+            self.picture.is_there();
+        }
+        events
     }
 
     pub(super) async fn embed(
@@ -93,6 +99,11 @@ impl Remote {
     /// Figures of its model `model`, pessimistic where it has been silent.
     pub(super) fn status(&self, model: &str) -> UpstreamStatus {
         self.picture.status(model, self.clock.now())
+    }
+
+    /// The same by whose capacity it is.
+    pub(super) fn parts(&self, model: &str) -> Vec<Part> {
+        self.picture.parts(model, self.clock.now())
     }
 
     /// Resolves when it says nothing any more.

@@ -165,6 +165,7 @@ impl Trip {
                 Err(error) => return Err(last_error.unwrap_or(error)),
             };
             let name = Arc::clone(&leg.name);
+            let in_doubt = leg.decision.in_doubt;
             // Dead connections come in hundreds; those who wait here are bounded by the connections of their clients.
             let moving = matches!(attempt, Attempt::Move | Attempt::Resume);
             let place = match moving {
@@ -186,11 +187,14 @@ impl Trip {
             }
             self.fails(&name);
             attempt = match (attempt, died(&error)) {
+                // As if it had not been tried: it waits for nobody, as one does not whom nobody takes.
+                _ if in_doubt => attempt,
                 (Attempt::Resume, _) => Attempt::Resume,
                 (_, true) => Attempt::Move,
                 (_, false) => Attempt::Retry,
             };
-            last_error = Some(error);
+            // Who was in doubt and failed is as good as nobody.
+            last_error = Some(error).filter(|_| !in_doubt);
         }
         Err(last_error.unwrap_or_else(|| UpstreamErrorKind::NotReady.into()))
     }

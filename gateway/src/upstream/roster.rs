@@ -16,6 +16,7 @@ use uuid::Uuid;
 pub(super) use self::sent::Sent;
 use crate::clock::Clock;
 use crate::fairness::Claim;
+use crate::federation::reach::ways;
 use crate::limits::FIGURES_KEPT;
 use crate::route::decision::Attempt;
 use crate::route::decisions::Decisions;
@@ -167,6 +168,13 @@ impl Inner {
         self.state().router.candidates(model).len()
     }
 
+    /// Whether a model may be served by another server of ours.
+    pub(super) fn asks_others(&self, model: &str) -> bool {
+        let state = self.state();
+        let mut ids = state.router.candidates(model).iter();
+        ids.any(|id| state.router.facts(*id).is_some_and(|facts| facts.hop))
+    }
+
     /// Whether candidates of a model take requests and all of these have a long line.
     pub(super) fn is_full(&self, model: &str) -> bool {
         let now = self.clock.now();
@@ -291,6 +299,7 @@ impl State {
 
     /// Reads the figures of a model's candidates where the last reading is older than `kept`.
     fn read_figures(&mut self, model: &str, now: Duration, kept: Duration) {
+        let mut relays = Vec::new();
         for index in 0..self.router.candidates(model).len() {
             let Some(id) = self.router.candidates(model).get(index).copied() else {
                 return;
@@ -300,8 +309,28 @@ impl State {
             };
             if member.read_at.is_none_or(|at| now >= at + kept) {
                 member.read_at = Some(now);
-                let figures = figures(member.upstream.status());
-                self.router.observe(id, figures, now);
+                let status = member.upstream.status();
+                if status.beyond {
+                    relays.push(id);
+                } else {
+                    self.router.observe(id, figures(status), now);
+                }
+            }
+        }
+        if !relays.is_empty() {
+            self.read_ways(model, &relays, now);
+        }
+    }
+
+    /// Reads the figures of those candidates of a model that pass requests on to others, which only all together tell.
+    fn read_ways(&mut self, model: &str, relays: &[CandidateId], now: Duration) {
+        let ids = self.router.candidates(model).to_vec();
+        let member = |id: &CandidateId| self.members.get(id.index())?.as_ref();
+        let parts = |id| member(id).map_or_else(Vec::new, |member| member.upstream.parts());
+        let reached = ids.iter().map(parts).collect();
+        for (id, status) in ids.into_iter().zip(ways(reached)) {
+            if relays.contains(&id) {
+                self.router.observe(id, figures(status), now);
             }
         }
     }
@@ -349,6 +378,8 @@ fn figures(status: UpstreamStatus) -> Figures {
         joules_per_token: status.joules_per_token,
         grams_per_kwh: status.grams_per_kwh,
         experimental: status.experimental,
+        unheard: status.unheard,
+        detour: status.detour,
     }
 }
 

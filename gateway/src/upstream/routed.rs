@@ -12,7 +12,7 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use futures::future::{BoxFuture, join_all};
 
-use crate::federation::status::combined;
+use crate::federation::reach::{Part, sum, told};
 use crate::route::Unplaced;
 use crate::route::decision::{Attempt, Reason};
 use crate::upstream::journey::Journey;
@@ -147,7 +147,14 @@ impl Upstream for Routed {
 
     fn status(&self) -> UpstreamStatus {
         let upstreams = self.roster.inner.upstreams(&self.model);
-        combined(upstreams.iter().map(|upstream| upstream.status()))
+        sum(upstreams.iter().flat_map(|upstream| upstream.parts()))
+    }
+
+    fn parts(&self) -> Vec<Part> {
+        let roster = &self.roster.inner;
+        let upstreams = roster.upstreams(&self.model);
+        let parts = upstreams.iter().flat_map(|upstream| upstream.parts());
+        told(parts, !roster.asks_others(&self.model))
     }
 
     fn totals(&self) -> UpstreamTotals {

@@ -1,9 +1,10 @@
 //! A server as a process of its own: it can be killed, stopped and told to go on, and what it had in memory goes with it.
 
 use std::cell::Cell;
+use std::fs::File;
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use crate::quota::request;
 /// The process; killed when this is dropped.
 pub(crate) struct Process {
     child: Child,
+    log: PathBuf,
     pub(crate) clients: SocketAddr,
     pub(crate) operators: SocketAddr,
 }
@@ -24,13 +26,14 @@ pub(crate) struct Process {
 impl Process {
     /// A server that has bound its listeners, of which the admin's is one.
     pub(crate) fn start(config: &Path) -> Self {
+        let log = config.with_extension("log");
         let mut child = Command::new(env!("CARGO_BIN_EXE_hansa"))
             .args(["serve", "--config"])
             .arg(config)
             .env("HANSA_LOG", "warn")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
+            .stderr(File::create(&log).unwrap())
             .spawn()
             .unwrap();
         let mut line = String::new();
@@ -40,9 +43,15 @@ impl Process {
         let address = |name: &str| bound[name].as_str().unwrap().parse().unwrap();
         Self {
             child,
+            log,
             clients: address("listen"),
             operators: address("admin"),
         }
+    }
+
+    /// What it has written of warnings and errors.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap()
     }
 
     /// At once, and with no chance to write anything.

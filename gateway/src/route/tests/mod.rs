@@ -1,5 +1,6 @@
 //! The router as its drivers use it.
 
+mod doubt;
 mod herding;
 mod properties;
 mod recovery;
