@@ -107,17 +107,18 @@ class Processes:
             print(f"--- {log.name}", *lines, sep="\n", file=sys.stderr)
 
 
-def post(address, path, body=None, timeout=120):
+def post(address, path, body=None, timeout=120, key=None):
     """Opens an answer of the server at `address`: to a GET without a body, to a POST with one."""
     data = json.dumps(body).encode() if body is not None else None
-    request = urllib.request.Request(f"http://{address}{path}", data, {"content-type": "application/json"})
+    headers = {"content-type": "application/json", **({"authorization": f"Bearer {key}"} if key else {})}
+    request = urllib.request.Request(f"http://{address}{path}", data, headers)
     return DIRECTLY.open(request, timeout=timeout)
 
 
-def ask(address, path, body=None):
+def ask(address, path, body=None, key=None):
     """Status, headers and body of an answer; status 0 where there is none."""
     try:
-        with post(address, path, body) as answer:
+        with post(address, path, body, key=key) as answer:
             return answer.status, answer.headers, answer.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.headers, error.read().decode()

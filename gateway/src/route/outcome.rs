@@ -21,10 +21,10 @@ pub struct Ticket {
     /// Its sequences, and those at the candidate when it was sent, its own among them.
     sequences: u32,
     company: f64,
-    /// Whether it shows how a candidate is that was not asked for long.
-    proves: bool,
     /// Whether it was sent though its candidate may not be well.
     in_doubt: bool,
+    /// Whether it shows how a candidate is that was not asked for long.
+    proves: bool,
     /// When its first content came.
     first: Option<Duration>,
 }
@@ -72,8 +72,8 @@ impl Ticket {
             expected_s: pick.terms.first_content(),
             sequences,
             company,
-            proves,
             in_doubt: pick.in_doubt,
+            proves,
             first: None,
         }
     }
