@@ -102,6 +102,9 @@ class Crowd:
 
 
 def first_tokens(streams):
-    """Median and worst time to the first token of `streams`, in words."""
-    times = [stream.first_s() for stream in streams] or [0]
-    return f"{statistics.median(times):.2f} s (worst {max(times):.2f} s)"
+    """Median and worst time to the first token of `streams`, and where the worst was, in words."""
+    if not streams:
+        return "no time, as none came"
+    worst = max(streams, key=Stream.first_s)
+    median_s = statistics.median(stream.first_s() for stream in streams)
+    return f"{median_s:.2f} s (worst {worst.first_s():.2f} s, of {worst.site})"
