@@ -277,6 +277,16 @@ pub const LINK_PING_INTERVAL: Duration = Duration::from_secs(2);
 /// Time for a server of ours to answer that: three lost packets in a row on a wide line.
 pub const LINK_PING_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// Time after which a connection to a server of ours is given up whose bytes nobody acknowledges: as long as a ping has, which
+/// is not asked for while the server speaks. A path that swallows large packets, as tunnels do that tell nobody of their
+/// size, takes our requests and lets its words through.
+pub const LINK_UNACKNOWLEDGED: Duration = Duration::from_secs(5);
+
+/// Silence of a connection to a server of another make after which its kernel is asked, again and again, whether it is still
+/// there, and after which it is given up. It may think for long before it says anything; its kernel answers at once, and
+/// acknowledges what it does not read as long as there is room.
+pub const LINK_KEEPALIVE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(15));
+
 /// Bytes of one event of an upstream's stream: log-probabilities of a few hundred tokens fit, and an upstream that never
 /// ends a line holds no more than this.
 pub const EVENT_BYTES_MAX: usize = 1 << 20;

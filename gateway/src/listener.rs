@@ -196,29 +196,33 @@ impl Listener {
         match version {
             Version::One => {
                 let connection = self.http.one.serve_connection(io, service);
-                let connection = connection.with_upgrades();
+                let connection = pin!(connection.with_upgrades());
                 let leave = |connection: Pin<&mut http1::UpgradeableConnection<_, _>>| {
                     connection.graceful_shutdown();
                 };
                 self.keep(connection, leave, activity).await;
             }
             Version::Two => {
-                let connection = self.http.two.serve_connection(io, service);
+                // In a place of its own: one over HTTP/1.1 is much smaller.
+                let mut connection = Box::pin(self.http.two.serve_connection(io, service));
                 let leave = |connection: Pin<&mut http2::Connection<_, _, _>>| {
                     connection.graceful_shutdown();
                 };
-                // The same: one over HTTP/1.1 is much smaller.
-                Box::pin(self.keep(connection, leave, activity)).await;
+                self.keep(connection.as_mut(), leave, activity).await;
             }
         }
     }
 
-    /// Drives a connection to its end; `leave` asks it to end after what is in flight.
-    async fn keep<C>(&self, connection: C, leave: impl FnOnce(Pin<&mut C>), activity: Activity)
-    where
+    /// Drives a connection to its end; `leave` asks it to end after what is in flight. It is pinned by the caller, since what a
+    /// future is given and then pins takes its place twice.
+    async fn keep<C>(
+        &self,
+        mut connection: Pin<&mut C>,
+        leave: impl FnOnce(Pin<&mut C>),
+        activity: Activity,
+    ) where
         C: Future<Output = hyper::Result<()>>,
     {
-        let mut connection = pin!(connection);
         tokio::select! {
             // What becomes of its requests is looked at after it has moved.
             biased;

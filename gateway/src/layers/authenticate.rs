@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use http::{HeaderMap, header};
+use http::{HeaderMap, HeaderName, header};
 
 use crate::clock::Clock;
 use crate::layers::peer::Peer;
@@ -110,9 +110,12 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then(|| key.trim())
 }
 
-/// The project that a person with several wants to use, as OpenAI's clients name it. Keys have one and ignore it.
+/// As OpenAI's clients name a project.
+const PROJECT: HeaderName = HeaderName::from_static("openai-project");
+
+/// The project that a person with several wants to use. Keys have one and ignore it.
 fn project(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
-    let named = headers.get("openai-project").map(|value| value.to_str());
+    let named = headers.get(PROJECT).map(|value| value.to_str());
     named.transpose().map_err(|_| ApiError::no_project())
 }
 

@@ -64,7 +64,9 @@ impl Peers {
             tracing::warn!(address, "a caller with a wrong peer secret was refused");
             return Err(ApiError::wrong_peer_secret());
         };
-        request.headers_mut().remove(headers::PEER);
+        if headers::any_of_ours(request.headers()) {
+            request.headers_mut().remove(headers::PEER);
+        }
         if self.alone {
             request.extensions_mut().insert(ForPeersAlone);
         }
@@ -72,7 +74,7 @@ impl Peers {
             request.extensions_mut().insert(Peer);
         } else if self.alone && !is_probe(request.uri().path()) {
             return Err(ApiError::invalid_key());
-        } else {
+        } else if headers::any_of_ours(request.headers()) {
             for name in headers::OF_PEERS {
                 request.headers_mut().remove(name);
             }

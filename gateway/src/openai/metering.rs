@@ -98,11 +98,17 @@ impl Client {
             return Err(ApiError::internal());
         };
         let (quota, account) = (&self.metering.quota, &self.principal.account);
-        // Counting a prompt is work: who has nothing left does not get even that.
-        quota.check(account, &model).map_err(refused)?;
+        let counts = upstream.counts_tokens();
+        if counts {
+            // It is work: who has nothing left does not get even that.
+            quota.check(account, &model).map_err(refused)?;
+        }
         let mut bound = Tokens::default();
         for request in &*requests {
-            let prompt = upstream.count_tokens(Arc::clone(request)).await?;
+            let prompt = match counts {
+                true => upstream.count_tokens(Arc::clone(request)).await?,
+                false => request.prompt_tokens_max(),
+            };
             let of_choice = request.max_tokens.unwrap_or(self.default_max_tokens());
             let completion = u64::from(request.n) * u64::from(of_choice);
             bound.prompt = bound.prompt.saturating_add(prompt.into());

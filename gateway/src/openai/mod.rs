@@ -62,7 +62,7 @@ use self::rules::Rules;
 use self::run::Run;
 use self::sse::Encoder;
 use crate::clock::Clock;
-use crate::federation::headers::Said;
+use crate::federation::headers::{PURPOSE, Said};
 use crate::layers::peer::Peer;
 use crate::limits;
 use crate::stack::RequestId;
@@ -191,7 +191,7 @@ impl Api {
             .models()
             .get(model)
             .ok_or_else(|| ApiError::model_not_found(model))?;
-        check_room(&ask, upstream.sequences_in_flight_max())?;
+        check_room(&ask, &upstream)?;
         let head = self.head(work, &ask.params);
         let stream = ask.params.stream;
         let mut run = self.start(work, &upstream, ask).await?;
@@ -331,8 +331,9 @@ impl fmt::Debug for Api {
     }
 }
 
-/// Headers that most answers get beside those of their content: a map that grows for each would be hashed anew thrice.
-const HEADERS_TOLD: usize = 12;
+/// Headers that most answers get beside those of their content, which makes twelve: a map that grows for each would be hashed
+/// anew thrice, and one with room for more would be twice as large for as long as its connection is open.
+const HEADERS_TOLD: usize = 10;
 
 async fn chat_completions(State(api): State<Api>, request: Request) -> Result<Response, ApiError> {
     api.serve(Endpoint::Chat, request).await
@@ -343,15 +344,15 @@ async fn completions(State(api): State<Api>, request: Request) -> Result<Respons
 }
 
 /// Refuses what the upstream could not hold even if it were idle: "overloaded" would make a client try for ever.
-fn check_room(ask: &Ask, sequences_max: Option<u32>) -> Result<(), ApiError> {
-    let Some(max) = sequences_max else {
-        return Ok(());
-    };
+fn check_room(ask: &Ask, upstream: &Arc<dyn Upstream>) -> Result<(), ApiError> {
     let prompts = u32::try_from(ask.prompts.len()).unwrap_or(u32::MAX);
     let n = ask.params.best_of;
-    if prompts.saturating_mul(n) <= max {
+    let sequences = prompts.saturating_mul(n);
+    // Whoever serves at all has room for one, and most requests are no more.
+    let max = (sequences > 1).then(|| upstream.sequences_in_flight_max());
+    let Some(max) = max.flatten().filter(|max| sequences > *max) else {
         return Ok(());
-    }
+    };
     let asks = if n > ask.params.n { "best_of" } else { "n" };
     let param = if prompts > 1 { "prompt" } else { asks };
     let expected = format!(
@@ -371,7 +372,7 @@ impl Caller {
     fn of(request: &Request) -> Self {
         Self {
             principal: Principal::of(request.extensions()).cloned(),
-            purpose: request.headers().get(wishes::PURPOSE).cloned(),
+            purpose: request.headers().get(PURPOSE).cloned(),
         }
     }
 }

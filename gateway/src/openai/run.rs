@@ -244,7 +244,7 @@ impl Stream for Run {
             match (told, &mut run.calls) {
                 (Err(error), _) => return Poll::Ready(Some(Err(error))),
                 (Ok(event), Some(calls)) => calls.take(event, &mut run.ready),
-                (Ok(event), None) => run.ready.push_back(event),
+                (Ok(event), None) => return Poll::Ready(Some(Ok(event))),
             }
         }
         Poll::Ready(self.ready.pop_front().map(Ok))

@@ -46,7 +46,7 @@ impl Encoder {
             "]}\n\n"
         };
         Self {
-            buffer: BytesMut::with_capacity(limits::SSE_BUFFER_BYTES),
+            buffer: BytesMut::new(),
             endpoint: head.endpoint,
             head: chunk_head(head),
             tail,
@@ -58,6 +58,9 @@ impl Encoder {
 
     /// Writes what one event means to the client: none, one or several chunks.
     pub(super) fn event(&mut self, event: &Event) {
+        if self.buffer.is_empty() {
+            self.buffer.reserve(limits::SSE_BUFFER_BYTES);
+        }
         match event {
             // Words for those who look for calls, which a peer does itself.
             Event::ToolSyntax(syntax) if self.peer => self.syntax(*syntax),
@@ -140,9 +143,9 @@ impl Encoder {
         self.buffer.len()
     }
 
-    /// Takes what was written.
+    /// Takes what was written, with the memory that it lies in: a stream that waits holds none.
     pub(super) fn take(&mut self) -> Bytes {
-        self.buffer.split().freeze()
+        std::mem::take(&mut self.buffer).freeze()
     }
 
     /// The first chunk of a chat's choice, with the role and no text, as OpenAI sends it. `content` is JSON.

@@ -54,12 +54,13 @@ pub(super) async fn respond(
         quiet,
         over: false,
     };
+    // Nothing of caches: nobody keeps the answer to a POST that does not ask for it (RFC 9110, 9.3.3), and one header more would
+    // double the room that a connection holds for them.
     let names = [
         (
             header::CONTENT_TYPE,
             HeaderValue::from_static("text/event-stream"),
         ),
-        (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),
         // nginx would hold events back otherwise.
         (X_ACCEL_BUFFERING, HeaderValue::from_static("no")),
     ];

@@ -9,19 +9,11 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use super::error::ApiError;
 use super::fault::ParamFault;
 use crate::fairness::Class;
-use crate::federation::headers::Said;
+use crate::federation::headers::{CLASS, EXPERIMENTAL, PURPOSE, RESUME, Said};
 use crate::route::decisions::Decisions;
 use crate::route::residency::{Purpose, Rules};
 use crate::upstream::Wishes;
 
-/// What the request is for.
-pub(super) const PURPOSE: &str = "x-hansa-purpose";
-/// `on` opts in to experimental sites, and `off` out of them. With a key, its tenant must allow them.
-const EXPERIMENTAL: &str = "x-hansa-experimental";
-/// `off` ends a stream with an error rather than going on with it elsewhere.
-const RESUME: &str = "x-hansa-resume";
-/// `batch` where nobody waits for the answer: it yields to requests that somebody waits for.
-const CLASS: &str = "x-hansa-class";
 /// Site, and node where known, that serves.
 const SITE: HeaderName = HeaderName::from_static("x-hansa-site");
 /// The decision in short.
@@ -35,11 +27,11 @@ pub(super) fn read(request: &Request, said: &Said) -> Result<Wishes, ApiError> {
     let allowed = request.extensions().get::<Rules>();
     let mut rules = allowed.cloned().unwrap_or_default();
     let headers = request.headers();
-    if let Some(text) = text(headers, PURPOSE, PURPOSES)? {
-        let purpose = Purpose::parse(text).ok_or_else(|| fault(PURPOSE, PURPOSES))?;
+    if let Some(text) = text(headers, &PURPOSE, PURPOSES)? {
+        let purpose = Purpose::parse(text).ok_or_else(|| fault(&PURPOSE, PURPOSES))?;
         rules.purpose = Some(purpose);
     }
-    let asked = switch(headers, EXPERIMENTAL)?;
+    let asked = switch(headers, &EXPERIMENTAL)?;
     rules.experimental = match allowed {
         Some(allowed) => allowed.experimental && asked.unwrap_or(true),
         None => asked.unwrap_or(false),
@@ -47,17 +39,17 @@ pub(super) fn read(request: &Request, said: &Said) -> Result<Wishes, ApiError> {
     Ok(Wishes {
         rules: rules.within(&said.rules()),
         session: None,
-        resume: switch(headers, RESUME)?.unwrap_or(true),
+        resume: switch(headers, &RESUME)?.unwrap_or(true),
         class: class(headers)?,
     })
 }
 
 fn class(headers: &HeaderMap) -> Result<Class, ApiError> {
     const EXPECTED: &str = "interactive or batch";
-    match text(headers, CLASS, EXPECTED)? {
+    match text(headers, &CLASS, EXPECTED)? {
         None | Some("interactive") => Ok(Class::Interactive),
         Some("batch") => Ok(Class::Batch),
-        Some(_) => Err(fault(CLASS, EXPECTED)),
+        Some(_) => Err(fault(&CLASS, EXPECTED)),
     }
 }
 
@@ -79,7 +71,7 @@ pub(super) fn tell(decisions: &Decisions, id: &str, headers: &mut HeaderMap) {
     }
 }
 
-fn switch(headers: &HeaderMap, name: &'static str) -> Result<Option<bool>, ApiError> {
+fn switch(headers: &HeaderMap, name: &HeaderName) -> Result<Option<bool>, ApiError> {
     const EXPECTED: &str = "on or off";
     match text(headers, name, EXPECTED)? {
         None => Ok(None),
@@ -91,7 +83,7 @@ fn switch(headers: &HeaderMap, name: &'static str) -> Result<Option<bool>, ApiEr
 
 fn text<'h>(
     headers: &'h HeaderMap,
-    name: &'static str,
+    name: &HeaderName,
     expected: &str,
 ) -> Result<Option<&'h str>, ApiError> {
     let Some(value) = headers.get(name) else {
@@ -101,7 +93,7 @@ fn text<'h>(
     Ok(Some(text))
 }
 
-fn fault(name: &'static str, expected: &str) -> ApiError {
+fn fault(name: &HeaderName, expected: &str) -> ApiError {
     let expected = expected.to_owned();
     ApiError::param(name, ParamFault::Value { expected })
 }

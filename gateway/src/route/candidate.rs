@@ -13,6 +13,8 @@ use crate::limits::{CANDIDATE_LINE_MIN, HOPS_MAX};
 
 /// Company in which tokens are taken to be measured until they were.
 const COMPANY: f64 = 8.0;
+/// Seconds without a request to a candidate after which what was learnt of it is doubted.
+const DOUBTED_AFTER_S: f64 = 30.0;
 /// Time before the end of a candidate's walltime by which answers should be over.
 const WALLTIME_MARGIN_S: f64 = 2.0;
 
@@ -27,6 +29,8 @@ pub(super) struct Candidate {
     /// Seconds of an output token, and the sequences beside which it was measured.
     pub(super) tpot: Mean,
     pub(super) tpot_company: Mean,
+    /// Seconds of the clock when anything was learnt of it last.
+    learnt_at_s: f64,
     pub(super) penalty: Penalty,
     pub(super) health: Health,
     pub(super) credits: Credits,
@@ -90,6 +94,7 @@ impl Candidate {
             prefill: PrefillLine::default(),
             tpot: Mean::tpot(),
             tpot_company: Mean::new(COMPANY),
+            learnt_at_s: now.as_secs_f64(),
             health: Health::default(),
             penalty: Penalty::default(),
             per: Per::default(),
@@ -166,8 +171,41 @@ impl Candidate {
     /// Whether it has nothing to do, and what was learnt of it was learnt in company that is gone. That says nothing of it any more,
     /// and while it looks slower than those with a line nobody is sent there to learn better: in minutes of high load one
     /// after the other would idle while requests wait elsewhere.
-    pub(super) fn idles_again(&self) -> bool {
+    fn idles_again(&self) -> bool {
         self.tpot_company.get() > COMPANY && self.company() == 0.0
+    }
+
+    /// Whether it had no request of ours for so long that whatever slowed it down may be over: a line that was broken, a
+    /// stall. While one runs there it does not, so that one at a time finds out.
+    pub(super) fn is_unproven(&self, now_s: f64) -> bool {
+        now_s - self.learnt_at_s > DOUBTED_AFTER_S && self.credits.in_flight() == 0
+    }
+
+    /// Whether what was learnt of it may no longer count against it.
+    #[inline]
+    pub(super) fn is_doubted(&self, now: Moment) -> bool {
+        self.is_unproven(now.seconds) || self.idles_again()
+    }
+
+    /// Takes in the seconds of a prompt of so many tokens, in place of all before where it `proves` how the candidate is now and
+    /// does much better than they promised.
+    pub(super) fn learn_prefill(&mut self, tokens: f64, seconds: f64, proves: bool, now: Duration) {
+        if proves && 2.0 * seconds < self.prefill.seconds(tokens) {
+            self.prefill = PrefillLine::default();
+            self.prefill.suppose(&self.figures);
+        }
+        self.prefill.learn(tokens, seconds);
+        self.learnt_at_s = now.as_secs_f64();
+    }
+
+    /// The same with the seconds of an output token, beside so many sequences.
+    pub(super) fn learn_tpot(&mut self, seconds: f64, company: f64, proves: bool, now: Duration) {
+        if proves && 2.0 * seconds < self.tpot.get() {
+            self.tpot = Mean::tpot();
+        }
+        self.tpot.learn(seconds);
+        self.tpot_company.learn(company);
+        self.learnt_at_s = now.as_secs_f64();
     }
 
     /// Whether as many wait there as run: more would only wait there rather than here, where they can be put in order.

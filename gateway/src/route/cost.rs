@@ -103,9 +103,9 @@ impl Candidate {
         let unseen = self.credits.unseen();
         let mut token = self.tpot.or_usual(load.usual_tpot);
         let mut prefill = self.prefill.or_usual(load.uncached, load.usual_prefill);
-        if self.idles_again() {
+        if self.is_doubted(now) {
             token = token.min(load.usual_tpot);
-            prefill = prefill.min(load.usual_prefill);
+            prefill = prefill.min(load.usual_prefill.max(self.told_prefill(load)));
         }
         let tpot = token * self.slowdown(load);
         Terms {
@@ -119,6 +119,14 @@ impl Candidate {
             stale: self.stale(now),
             crowd: 0.0,
             ramp,
+        }
+    }
+
+    /// Seconds of the prompt as the candidate itself tells, 0 where it does not.
+    fn told_prefill(&self, load: &Load) -> f64 {
+        match self.figures.prefill_tokens_per_s {
+            told if told > 0.0 => load.uncached / told,
+            _ => 0.0,
         }
     }
 

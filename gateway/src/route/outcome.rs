@@ -23,6 +23,8 @@ pub struct Ticket {
     company: f64,
     /// Whether it was sent though its candidate may not be well.
     in_doubt: bool,
+    /// Whether it shows how a candidate is that was not asked for long.
+    proves: bool,
     /// When its first content came.
     first: Option<Duration>,
 }
@@ -59,6 +61,7 @@ impl Ticket {
         number: u64,
         now: Duration,
         (sequences, company): (u32, f64),
+        proves: bool,
     ) -> Self {
         Self {
             candidate: pick.id,
@@ -70,6 +73,7 @@ impl Ticket {
             sequences,
             company,
             in_doubt: pick.in_doubt,
+            proves,
             first: None,
         }
     }
@@ -99,7 +103,7 @@ impl Router {
         };
         let took = now.saturating_sub(ticket.at).as_secs_f64();
         let prefill = took - ticket.promised_s;
-        candidate.prefill.learn(ticket.uncached, prefill);
+        candidate.learn_prefill(ticket.uncached, prefill, ticket.proves, now);
         candidate.refresh();
         if let Some(model) = self.models.get_mut(&candidate.facts.model) {
             model.prefill.learn(ticket.uncached, prefill);
@@ -133,8 +137,7 @@ impl Router {
         match end {
             End::Done(served) => {
                 if let Some(tpot) = served.tpot_s {
-                    candidate.tpot.learn(tpot);
-                    candidate.tpot_company.learn(company);
+                    candidate.learn_tpot(tpot, company, ticket.proves, now);
                     candidate.refresh();
                 }
                 self.learn(id, &served);

@@ -254,8 +254,9 @@ impl Router {
             output = load.tokens;
             model.prompt.learn(uncached);
         }
-        let mut company = 0.0;
+        let (mut company, mut proves) = (0.0, false);
         if let Some(candidate) = candidate {
+            proves = candidate.is_unproven(now.as_secs_f64());
             candidate.health.sent(now, &self.options.ejection);
             let work = Work {
                 sequences: ask.n,
@@ -275,7 +276,7 @@ impl Router {
                 }
             }
         }
-        Ticket::new(pick, self.number, now, (ask.n, company))
+        Ticket::new(pick, self.number, now, (ask.n, company), proves)
     }
 
     fn decision(

@@ -3,6 +3,7 @@
 //! First on the way to its content (`retry.rs`), then live; and on the way again where whoever served it died and another
 //! can go on exactly (`resume.rs`). It ends with `Done` or with an error, never just so (I3). Dropping it cancels.
 
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -68,6 +69,10 @@ impl Journey {
             return Poll::Ready(None);
         };
         if let Some(event) = live.held.pop_front() {
+            if live.held.is_empty() {
+                // Nothing comes into it any more, and a stream may be long.
+                live.held = VecDeque::new();
+            }
             return Poll::Ready(Some(Ok(event)));
         }
         let polled = live.events.poll_next_unpin(cx);

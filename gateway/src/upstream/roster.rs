@@ -260,6 +260,14 @@ impl Inner {
         })
     }
 
+    /// Whether `is` says so of any upstream of a model; it is asked under the lock.
+    pub(super) fn any(&self, model: &str, is: impl Fn(&dyn Upstream) -> bool) -> bool {
+        let state = self.state();
+        let ids = state.router.candidates(model).iter();
+        let mut members = ids.filter_map(|id| state.members.get(id.index())?.as_ref());
+        members.any(|member| is(&*member.upstream))
+    }
+
     /// The upstreams of a model.
     pub(super) fn upstreams(&self, model: &str) -> Vec<Arc<dyn Upstream>> {
         let places = self.places(model);

@@ -94,13 +94,17 @@ impl Upstream for Routed {
         Box::pin(async move { Ok(journey.boxed()) })
     }
 
+    fn counts_tokens(&self) -> bool {
+        let roster = &self.roster.inner;
+        roster.any(&self.model, |upstream| upstream.counts_tokens())
+    }
+
     fn count_tokens(
         &self,
         request: Arc<GenerateRequest>,
     ) -> BoxFuture<'_, Result<u32, UpstreamError>> {
         Box::pin(async move {
-            let upstreams = self.roster.inner.upstreams(&self.model);
-            if !upstreams.iter().any(|upstream| upstream.counts_tokens()) {
+            if !self.counts_tokens() {
                 return Ok(request.prompt_tokens_max());
             }
             let leg = self.counter(&request)?;
@@ -122,8 +126,8 @@ impl Upstream for Routed {
     }
 
     fn keeps_usage(&self) -> bool {
-        let upstreams = self.roster.inner.upstreams(&self.model);
-        upstreams.iter().any(|upstream| upstream.keeps_usage())
+        let roster = &self.roster.inner;
+        roster.any(&self.model, |upstream| upstream.keeps_usage())
     }
 
     fn finished(&self, wanted: Wanted) -> BoxFuture<'_, Vec<Finished>> {

@@ -12,23 +12,41 @@ use super::Fields;
 
 /// The fields of the object `text`, so many at most; `None` where serde_json must look.
 pub(super) fn object(text: &str, max: usize) -> Option<Fields<'_>> {
-    whole(text, |scanner| scanner.fields(max))
+    whole(text, Text::New, |scanner| scanner.fields(max))
 }
 
-/// The elements of the array `text`, so many at most; `None` as above.
+/// The elements of the array `text`, a part of what was split before, so many at most; `None` as above.
 pub(super) fn array(text: &str, max: usize) -> Option<Vec<&str>> {
-    whole(text, |scanner| scanner.elements(max, Scanner::value))
+    whole(text, Text::Split, |scanner| {
+        scanner.elements(max, Scanner::value)
+    })
 }
 
-/// The fields of every element of the array `text`, so many elements with so many fields at most; `None` as above.
+/// The fields of every element of the array `text`, such a part too, so many elements with so many fields at most; `None` as
+/// above.
 pub(super) fn objects(text: &str, max: usize, fields_max: usize) -> Option<Vec<Fields<'_>>> {
-    whole(text, |scanner| {
+    whole(text, Text::Split, |scanner| {
         scanner.elements(max, |scanner| scanner.fields(fields_max))
     })
 }
 
-fn whole<'a, T>(text: &'a str, read: impl FnOnce(&mut Scanner<'a>) -> Option<T>) -> Option<T> {
-    let mut scanner = Scanner { text, at: 0 };
+/// Whether a text was split before, as part of another: then its strings hold what they may.
+#[derive(PartialEq, Eq)]
+enum Text {
+    New,
+    Split,
+}
+
+fn whole<'a, T>(
+    text: &'a str,
+    history: Text,
+    read: impl FnOnce(&mut Scanner<'a>) -> Option<T>,
+) -> Option<T> {
+    let mut scanner = Scanner {
+        text,
+        at: 0,
+        history,
+    };
     scanner.space();
     let read = read(&mut scanner)?;
     scanner.space();
@@ -39,6 +57,7 @@ fn whole<'a, T>(text: &'a str, read: impl FnOnce(&mut Scanner<'a>) -> Option<T>)
 struct Scanner<'a> {
     text: &'a str,
     at: usize,
+    history: Text,
 }
 
 impl<'a> Scanner<'a> {
@@ -170,7 +189,7 @@ impl<'a> Scanner<'a> {
         loop {
             let rest = self.text.as_bytes().get(self.at..)?;
             let stop = memchr2(b'"', b'\\', rest)?;
-            if has_control(rest.get(..stop)?) {
+            if self.history == Text::New && has_control(rest.get(..stop)?) {
                 return None;
             }
             self.at += stop;

@@ -3,6 +3,7 @@
 mod doubt;
 mod herding;
 mod properties;
+mod recovery;
 mod router;
 mod walltime;
 

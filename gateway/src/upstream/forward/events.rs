@@ -66,7 +66,11 @@ impl Stream for Events {
                 Poll::Pending if self.poll_ended(cx).is_ready() => {
                     self.end = Some(Err(self.ended()));
                 }
-                Poll::Pending => return Poll::Pending,
+                Poll::Pending => {
+                    // Thousands of streams wait at a time, each with room for its next events otherwise.
+                    self.ready = VecDeque::new();
+                    return Poll::Pending;
+                }
             }
         }
     }

@@ -39,14 +39,15 @@ pub struct Args {
     /// Do not measure streams that stay open.
     #[arg(long)]
     no_open: bool,
+    /// Streams that stay open while memory is looked at. Few of them share what any number would take.
+    #[arg(long, default_value_t = 256)]
+    open: usize,
 }
 
 /// Streams a second that begin while the time to their first event is looked at.
 const RATE: u32 = 2_000;
 /// Connections that ask without pause.
 const CONNECTIONS: usize = 32;
-/// Streams that stay open while memory is looked at.
-const OPEN: usize = 256;
 
 const CASES: [Case; 3] = [
     Case {
@@ -95,7 +96,7 @@ async fn main() -> Result<()> {
                 continue;
             }
             if let Some(gateway) = Gateway::start(kind, &args, &upstreams).await? {
-                measure_open(&gateway).await?;
+                measure_open(&args, &gateway).await?;
             }
         }
     }
@@ -150,15 +151,16 @@ async fn measure_added(args: &Args, gateway: &Gateway, upstream: &Upstream) -> R
 }
 
 /// Streams that have begun and go on for as long as the client wants.
-async fn measure_open(gateway: &Gateway) -> Result<()> {
+async fn measure_open(args: &Args, gateway: &Gateway) -> Result<()> {
     let warm = load::open(gateway, 8).await?;
     drop(warm);
     let before = gateway.resident_kb()?;
-    let open = load::open(gateway, OPEN).await?;
+    let open = load::open(gateway, args.open).await?;
     let after = gateway.resident_kb()?;
     println!(
-        "| {:?} | {OPEN} open streams | {:.1} kB a stream | | | {:.0} MB |",
+        "| {:?} | {} open streams | {:.1} kB a stream | | | {:.0} MB |",
         gateway.kind,
+        args.open,
         after.saturating_sub(before) as f64 / open.len() as f64,
         after as f64 / 1e3
     );

@@ -6,7 +6,7 @@ use std::mem::MaybeUninit;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri, header};
-use memchr::memmem;
+use memchr::memchr_iter;
 
 use super::framing::Framing;
 use crate::limits;
@@ -71,11 +71,13 @@ fn field(head: &mut Vec<u8>, name: &HeaderName, value: &[u8]) {
 
 /// Where the head at the beginning of `bytes` ends, if it does. The first `seen` bytes were looked at before.
 pub(super) fn end(bytes: &[u8], seen: usize) -> Option<usize> {
-    let from = seen.saturating_sub(3);
-    let fresh = bytes.get(from..)?;
-    let ends = [&b"\r\n\r\n"[..], b"\n\n"].map(|end| Some(memmem::find(fresh, end)? + end.len()));
-    let first = ends.into_iter().flatten().min()?;
-    Some(from + first)
+    let fresh = bytes.get(seen..)?;
+    let mut lines = memchr_iter(b'\n', fresh).map(|at| seen + at);
+    let is_empty = |line: &usize| {
+        let before = bytes.get(..*line).unwrap_or_default();
+        before.ends_with(b"\n") || before.ends_with(b"\n\r")
+    };
+    Some(lines.find(is_empty)? + 1)
 }
 
 /// The head of an answer in `bytes`, which [end] after it; `None` where others follow it before the true one.
