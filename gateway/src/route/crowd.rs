@@ -132,7 +132,10 @@ impl Vessel {
 
     /// Requests that fill it up to `level`.
     fn holds(&self, level: f64) -> f64 {
-        ((level - self.empty) * self.per_s).clamp(0.0, self.most)
+        let more = (level - self.empty) * self.per_s;
+        // Not `clamp`, which takes four times as many instructions to be right for numbers that are none.
+        let some = if more > 0.0 { more } else { 0.0 };
+        if some < self.most { some } else { self.most }
     }
 }
 
@@ -153,11 +156,18 @@ fn level(vessels: &[Vessel], amount: f64) -> f64 {
         for one in vessels {
             let holds = one.holds(level);
             held += holds;
-            if one.empty > level {
-                next = one.empty.min(next);
-            } else if holds < one.most {
-                grows += one.per_s;
-            }
+            // Without branches, which nobody could foresee.
+            let dry = one.empty > level;
+            next = if dry && one.empty < next {
+                one.empty
+            } else {
+                next
+            };
+            grows += if !dry && holds < one.most {
+                one.per_s
+            } else {
+                0.0
+            };
         }
         if (held - amount).abs() <= LEVEL_WITHIN * amount {
             break;

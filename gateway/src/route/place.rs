@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::candidate::{Candidate, Moment};
-use super::cost::Load;
+use super::cost::{Load, Terms};
 use super::decision::{Attempt, Decision, Filtered, Reason, Scored};
 use super::health::Standing;
 use super::load::{Credit, Work};
@@ -14,6 +14,16 @@ use super::policy::Eligible;
 use super::residency::Judge;
 use super::{Ask, OUTPUT_TOKENS, Placement, Router, Ticket, Unplaced};
 use crate::limits::DECISION_BEST_MAX;
+
+/// What is known of a candidate once nothing speaks against it.
+struct Passed {
+    now: Moment,
+    in_doubt: bool,
+    own: bool,
+    terms: Terms,
+    /// Seconds until its answer is over.
+    takes_s: f64,
+}
 
 impl Router {
     /// Picks who serves `ask` and counts it as sent there.
@@ -81,10 +91,12 @@ impl Router {
             };
             let judged = match candidate.barred(ask, &mut rules, in_doubt) {
                 Some(reason) => Err(reason),
-                None => self.judge(candidate, &load, ask, (moment, in_doubt)),
+                None => self.pass(candidate, &load, ask, (moment, in_doubt)),
             };
             match judged {
-                Ok(eligible) => self.eligible.push(eligible),
+                Ok(passed) => self
+                    .eligible
+                    .push(self.score(candidate, &load, ask, &passed)),
                 Err(reason) => filtered.count(reason),
             }
         }
@@ -149,15 +161,15 @@ impl Router {
         });
     }
 
-    /// The score of a candidate that no rule bars, or why it may not serve all the same.
+    /// What a candidate that no rule bars would cost, or why it may not serve all the same.
     #[inline]
-    fn judge(
+    fn pass(
         &self,
         candidate: &Candidate,
         load: &Load,
         ask: &Ask<'_>,
         (now, in_doubt): (Moment, bool),
-    ) -> Result<Eligible, Reason> {
+    ) -> Result<Passed, Reason> {
         if ask.waits && candidate.is_full() {
             return Err(Reason::Full);
         }
@@ -182,11 +194,36 @@ impl Router {
         if candidate.ends_before(takes_s, now) {
             return Err(Reason::Walltime);
         }
+        Ok(Passed {
+            now,
+            in_doubt,
+            own,
+            terms,
+            takes_s,
+        })
+    }
+
+    /// The score of a candidate that may serve.
+    #[inline]
+    fn score(
+        &self,
+        candidate: &Candidate,
+        load: &Load,
+        ask: &Ask<'_>,
+        passed: &Passed,
+    ) -> Eligible {
+        let Passed {
+            now,
+            in_doubt,
+            own,
+            terms,
+            takes_s,
+        } = *passed;
         let (asked, usual) = (ask.max_tokens.map_or(load.output, f64::from), load.output);
         let longest = || terms.first_content() + terms.decode * asked.max(usual) / usual.max(1.0);
         let has_end = candidate.figures.walltime_left.is_some();
         let late = |left: Duration| takes_s > left.as_secs_f64();
-        Ok(Eligible {
+        Eligible {
             id: candidate.id,
             cost: terms.cost(),
             terms,
@@ -202,7 +239,7 @@ impl Router {
             detour: candidate.figures.detour,
             late: ask.time_left.is_some_and(late),
             to_the_end: !has_end || !candidate.ends_before(longest(), now),
-        })
+        }
     }
 
     /// Counts the request as sent to the pick.

@@ -85,14 +85,13 @@ impl Habit {
         session: Option<CandidateId>,
         draw: &mut Draw,
     ) -> usize {
-        let best = lowest(eligible, |_| true);
+        let (best, home) = lowest(eligible);
         let edge = best * (1.0 + options.band) + BAND_FLOOR_S;
         let near = |e: &Eligible| e.cost <= edge + options.hysteresis_s;
         if let Some(known) = place(eligible, session).filter(|i| eligible.get(*i).is_some_and(near))
         {
             return known;
         }
-        let home = lowest(eligible, |e| e.at_home);
         // Leaving takes more than coming back needs, or requests would go to and fro.
         let leave = if self.away { 0.5 } else { 1.0 };
         self.away = home.is_finite() && home > edge + leave * options.hysteresis_s;
@@ -183,9 +182,18 @@ fn place(eligible: &[Eligible], wanted: Option<CandidateId>) -> Option<usize> {
     eligible.iter().position(|e| e.id == wanted)
 }
 
-fn lowest(eligible: &[Eligible], of: impl Fn(&Eligible) -> bool) -> f64 {
-    let costs = eligible.iter().filter(|e| of(e)).map(|e| e.cost);
-    costs.fold(f64::INFINITY, f64::min)
+/// The lowest cost of all, and of those at home; infinite where there are none.
+fn lowest(eligible: &[Eligible]) -> (f64, f64) {
+    let (mut all, mut home) = (f64::INFINITY, f64::INFINITY);
+    for one in eligible {
+        all = if one.cost < all { one.cost } else { all };
+        home = if one.at_home && one.cost < home {
+            one.cost
+        } else {
+            home
+        };
+    }
+    (all, home)
 }
 
 #[cfg(test)]

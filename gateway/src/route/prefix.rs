@@ -126,11 +126,6 @@ impl PrefixIndex {
     /// Blocks of `hashes` from the first on that each candidate has seen, into `depths` by the candidate's index.
     pub(super) fn depths(&self, hashes: &[u64], depths: &mut [u32]) {
         depths.fill(0);
-        let begun = hashes.first();
-        if begun.is_none_or(|first| self.holders(*first).next().is_none()) {
-            return;
-        }
-        self.fetch(hashes);
         for (depth, hash) in (0_u32..).zip(hashes) {
             let mut deeper = false;
             for holder in self.holders(*hash) {
@@ -167,8 +162,8 @@ impl PrefixIndex {
             .for_each(|hash| self.note_one(*hash, candidate));
     }
 
-    /// Brings the sets of `hashes` into the processor's cache all at once; when they are looked at one after the other, each
-    /// would be waited for.
+    /// Brings the sets of `hashes` into the processor's cache all at once; when they are changed one after the other, each would
+    /// be waited for.
     fn fetch(&self, hashes: &[u64]) {
         let entries = hashes.iter().flat_map(|hash| self.set(*hash));
         let turns = entries.fold(0_u32, |sum, entry| sum.wrapping_add(entry.turn));
