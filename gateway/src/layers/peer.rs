@@ -64,9 +64,7 @@ impl Peers {
             tracing::warn!(address, "a caller with a wrong peer secret was refused");
             return Err(ApiError::wrong_peer_secret());
         };
-        if headers::any_of_ours(request.headers()) {
-            request.headers_mut().remove(headers::PEER);
-        }
+        request.headers_mut().remove(headers::PEER);
         if self.alone {
             request.extensions_mut().insert(ForPeersAlone);
         }

@@ -13,8 +13,8 @@ use crate::limits::{CANDIDATE_LINE_MIN, HOPS_MAX};
 
 /// Company in which tokens are taken to be measured until they were.
 const COMPANY: f64 = 8.0;
-/// Seconds without a request to a candidate after which what was learnt of it is doubted.
-const DOUBTED_AFTER_S: f64 = 30.0;
+/// Seconds without a request to a candidate after which what was learnt of it is out of date.
+const OUTDATED_AFTER_S: f64 = 30.0;
 /// Time before the end of a candidate's walltime by which answers should be over.
 const WALLTIME_MARGIN_S: f64 = 2.0;
 
@@ -178,12 +178,12 @@ impl Candidate {
     /// Whether it had no request of ours for so long that whatever slowed it down may be over: a line that was broken, a
     /// stall. While one runs there it does not, so that one at a time finds out.
     pub(super) fn is_unproven(&self, now_s: f64) -> bool {
-        now_s - self.learnt_at_s > DOUBTED_AFTER_S && self.credits.in_flight() == 0
+        now_s - self.learnt_at_s > OUTDATED_AFTER_S && self.credits.in_flight() == 0
     }
 
     /// Whether what was learnt of it may no longer count against it.
     #[inline]
-    pub(super) fn is_doubted(&self, now: Moment) -> bool {
+    pub(super) fn is_outdated(&self, now: Moment) -> bool {
         self.is_unproven(now.seconds) || self.idles_again()
     }
 

@@ -103,7 +103,7 @@ impl Candidate {
         let unseen = self.credits.unseen();
         let mut token = self.tpot.or_usual(load.usual_tpot);
         let mut prefill = self.prefill.or_usual(load.uncached, load.usual_prefill);
-        if self.is_doubted(now) {
+        if self.is_outdated(now) {
             token = token.min(load.usual_tpot);
             prefill = prefill.min(load.usual_prefill.max(self.told_prefill(load)));
         }
