@@ -16,11 +16,11 @@ pub const CANDIDATES_MAX: usize = 16_384;
 /// as a sum until the next figures.
 pub const CREDITS_MAX: usize = 4096;
 
-/// Bytes of a prompt that one prefix hash covers: some 250 tokens, so that an index of 8 MiB remembers a quarter of a gigabyte of text.
+/// Bytes of a prompt that its first prefix hashes cover, each: some 250 tokens. Later ones cover more (`route/prefix.rs`).
 pub const PREFIX_BLOCK_BYTES: usize = 1 << 10;
 
-/// Blocks of one prompt that are hashed, 256 KiB: more costs time and decides nothing.
-pub const PREFIX_BLOCKS_MAX: usize = 256;
+/// Blocks of one prompt that are hashed, a mebibyte of it: more costs time and decides nothing.
+pub const PREFIX_BLOCKS_MAX: usize = 64;
 
 /// Candidates in a decision's record.
 pub const DECISION_BEST_MAX: usize = 8;
