@@ -1,17 +1,13 @@
-//! One candidate as the router sees it: facts, figures, what was learnt, what is in flight; and why it may not serve.
+//! One candidate as the router sees it: facts, figures, what was learnt, what is in flight.
 
 use std::time::Duration;
 
-use super::Ask;
-use super::decision::Reason;
 use super::estimate::{Mean, PrefillLine};
 use super::facts::{CandidateId, Facts, Figures};
 use super::health::{Health, Penalty};
-use super::judge::Judge;
 use super::load::Credits;
-use super::residency::Barred;
-use super::sheet::{Row, Sheet};
-use crate::limits::{CANDIDATE_LINE_MIN, HOPS_MAX};
+use super::sheet::Row;
+use crate::limits::CANDIDATE_LINE_MIN;
 
 /// Company in which tokens are taken to be measured until they were.
 const COMPANY: f64 = 8.0;
@@ -183,38 +179,5 @@ impl Candidate {
         let (figures, unseen) = (&self.figures, self.credits.unseen().sequences);
         let line = figures.waiting.saturating_add(unseen);
         figures.waiting > 0 && line >= figures.running.max(CANDIDATE_LINE_MIN)
-    }
-
-    /// Why it may not serve what is asked, if it may not, by rules that no score can outweigh. `in_doubt` one of whom nothing
-    /// is heard may.
-    #[inline]
-    pub(super) fn barred(
-        &self,
-        sheet: &Sheet,
-        ask: &Ask<'_>,
-        judge: &Judge<'_>,
-        in_doubt: bool,
-    ) -> Option<Reason> {
-        if let Some(barred) = judge.barred {
-            return Some(match barred {
-                Barred::Residency => Reason::Residency,
-                Barred::Experimental => Reason::Experimental,
-                Barred::Purpose => Reason::Purpose,
-            });
-        }
-        if sheet.experimental && !ask.rules.experimental {
-            return Some(Reason::Experimental);
-        }
-        if sheet.hop && ask.hops >= HOPS_MAX {
-            return Some(Reason::Hops);
-        }
-        if !ask.tried.is_empty() && ask.tried.contains(&self.facts.upstream) {
-            return Some(Reason::Tried);
-        }
-        if ask.numerics.is_some() && ask.numerics != self.figures.digest() {
-            return Some(Reason::Numerics);
-        }
-        let takes = sheet.ready || (in_doubt && sheet.unheard);
-        (!takes).then_some(Reason::NotReady)
     }
 }

@@ -140,7 +140,7 @@ impl Sheet {
     /// where that is better. Who was never tried must not look worse than all others for ever.
     #[inline(never)]
     fn doubted(&self, load: &Load, uncached: Uncached, outdated: bool) -> (f64, f64) {
-        let mut token = self.token_s(load);
+        let mut token = self.usual_token_s(load);
         let mut prefill = self.prompt_s(uncached.tokens);
         if !self.prefill_known {
             prefill = smaller(prefill, uncached.usual_s);
@@ -157,7 +157,8 @@ impl Sheet {
         (token, prefill)
     }
 
-    fn token_s(&self, load: &Load) -> f64 {
+    #[inline(never)]
+    fn usual_token_s(&self, load: &Load) -> f64 {
         match self.token_known {
             true => self.token_s,
             false => smaller(self.token_s, load.usual_tpot),
@@ -183,7 +184,10 @@ impl Sheet {
 
     /// Seconds that one more of the usual requests adds to the cost.
     fn one_more(&self, load: &Load, terms: &Terms) -> f64 {
-        let tpot = self.token_s(load);
+        let tpot = match self.known {
+            true => self.token_s,
+            false => self.usual_token_s(load),
+        };
         let prompt = load.usual_prompt * self.line_token_s;
         let wait = larger(prompt, self.one_ends_after(load, tpot));
         let decode = load.output * tpot * COMPANY_SHARE * self.companion;

@@ -111,7 +111,7 @@ impl Crowd {
         let level = level(&self.vessels, amount);
         for (candidate, vessel) in eligible.iter_mut().zip(&self.vessels) {
             // What came in place of what ended is in the figures; nobody is taken for emptier than it said.
-            let more = (vessel.holds(level) - vessel.ended).max(0.0);
+            let more = vessel.holds(level) - vessel.ended;
             if more > 0.0 {
                 candidate.terms.crowd = more * candidate.drift.one_more_s;
                 candidate.cost = candidate.terms.cost();

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::candidate::{Candidate, Moment};
+use super::candidate::Moment;
 use super::cost::{Load, Terms, Uncached};
 use super::decision::{Attempt, Filtered, Reason};
 use super::health::Standing;
@@ -19,30 +19,12 @@ use super::{Ask, Placement, Router, Ticket, Unplaced};
 /// One look over the candidates of a model.
 struct Look<'a> {
     ask: &'a Ask<'a>,
+    load: Load,
     now: Moment,
     /// Whether those may serve who may not be well.
     in_doubt: bool,
     /// Whether it goes nowhere that has had its share of retries.
     bounded: bool,
-}
-
-impl<'a> Look<'a> {
-    fn new(ask: &'a Ask<'a>, now: Duration, in_doubt: bool) -> Self {
-        Self {
-            ask,
-            now: Moment::from(now),
-            in_doubt,
-            // Those in doubt may all be dead, and get no more than retries would.
-            bounded: in_doubt || matches!(ask.attempt, Attempt::Retry | Attempt::Hedge),
-        }
-    }
-}
-
-/// What a request brings to one of them.
-#[derive(Clone, Copy)]
-struct Brings<'a> {
-    load: &'a Load,
-    uncached: Uncached,
 }
 
 /// Flaws and why they are such, the worst first.
@@ -58,12 +40,32 @@ const FLAWS: [(Flaws, Reason); 5] = [
     (NOT_OWN, Reason::NotOwn),
 ];
 
-/// What is known of a candidate once nothing speaks against it.
-struct Passed {
-    own: bool,
-    terms: Terms,
-    /// Seconds until its answer is over.
-    takes_s: f64,
+const fn flaw(flaw: Flaws, is: bool) -> Flaws {
+    if is { flaw } else { 0 }
+}
+
+/// What past failures of a candidate are worth: the part of its usual attraction that it has, and seconds of cost.
+struct Trouble {
+    ramp: f64,
+    failures_s: f64,
+}
+
+impl Trouble {
+    const NONE: Self = Self {
+        ramp: 1.0,
+        failures_s: 0.0,
+    };
+}
+
+impl Look<'_> {
+    /// Whether a candidate ends before the longest answer would that may come.
+    #[inline]
+    fn is_outlasted(&self, sheet: &Sheet, terms: &Terms) -> bool {
+        let usual = self.load.output;
+        let asked = self.ask.max_tokens.map_or(usual, f64::from);
+        let longest = || terms.decode * asked.max(usual) / usual.max(1.0);
+        sheet.ends() && sheet.ends_before(terms.first_content() + longest(), self.now)
+    }
 }
 
 impl Router {
@@ -104,14 +106,14 @@ impl Router {
     /// Fills `eligible` with those who may serve and counts the others. Where nobody is known to be well, those may whom a
     /// request may find well all the same: its client would be refused otherwise, and only requests show who is back.
     fn consider(&mut self, model: usize, ask: &Ask<'_>, now: Duration) -> Filtered {
-        let filtered = self.sift(model, &Look::new(ask, now, false));
+        let filtered = self.sift(model, ask, now, false);
         let lost = filtered.of(Reason::NotReady) + filtered.of(Reason::Ejected);
         // All others wait for a while until somebody is.
         let tries = ask.attempt == Attempt::First && filtered.of(Reason::Full) == 0;
         if !self.eligible.is_empty() || !tries || lost == 0 {
             return filtered;
         }
-        let in_doubt = self.sift(model, &Look::new(ask, now, true));
+        let in_doubt = self.sift(model, ask, now, true);
         match self.eligible.is_empty() {
             true => filtered,
             false => in_doubt,
@@ -119,41 +121,39 @@ impl Router {
     }
 
     /// The same once, with or without those who may not be well.
-    fn sift(&mut self, model: usize, look: &Look<'_>) -> Filtered {
+    fn sift(&mut self, model: usize, ask: &Ask<'_>, now: Duration, in_doubt: bool) -> Filtered {
         let mut filtered = Filtered::default();
         self.eligible.clear();
-        self.look_up_depths(model, look.ask.blocks);
+        self.look_up_depths(model, ask.blocks);
         let Some(of) = self.models.get(model) else {
             return filtered;
         };
-        let (load, unseen) = (of.load(look.ask), of.uncached(look.ask, 0));
-        let mut judge = Judge::new(look.ask, &self.options);
+        let look = Look {
+            ask,
+            load: of.load(ask),
+            now: Moment::from(now),
+            in_doubt,
+            // Those in doubt may all be dead, and get no more than retries would.
+            bounded: in_doubt || matches!(ask.attempt, Attempt::Retry | Attempt::Hedge),
+        };
+        let unseen = of.uncached(ask, 0);
+        let mut judge = Judge::new(ask, &self.options, &self.candidates, in_doubt);
         for (sheet, depth) in of.sheets.iter().zip(&self.depths) {
-            let Some(candidate) = self.candidates.get(sheet.id.index()) else {
-                continue;
+            let uncached = match depth {
+                0 => unseen,
+                depth => of.uncached(ask, *depth),
             };
-            judge.meet(candidate, sheet);
-            let brings = Brings {
-                load: &load,
-                uncached: match depth {
-                    0 => unseen,
-                    depth => of.uncached(look.ask, *depth),
-                },
-            };
-            let passed = match candidate.barred(sheet, look.ask, &judge, look.in_doubt) {
+            let judged = match judge.bar(sheet) {
                 Some(reason) => Err(reason),
-                None => self.pass((candidate, sheet), brings, look, &mut judge),
+                None => self.pass(sheet, uncached, &look, &mut judge),
             };
-            match passed {
-                Ok(passed) => {
-                    let one = eligible(sheet, brings, look, &passed, judge.at_home);
-                    self.eligible.push(one);
-                }
+            match judged {
+                Ok(one) => self.eligible.push(one),
                 Err(reason) => filtered.count(reason),
             }
         }
         self.prefer_the_best(&mut filtered);
-        self.foresee(model, look);
+        self.foresee(model, ask, now);
         filtered
     }
 
@@ -185,15 +185,15 @@ impl Router {
     }
 
     /// Adds what others have likely sent to those who may serve since their figures were true.
-    fn foresee(&mut self, model: usize, look: &Look<'_>) {
+    fn foresee(&mut self, model: usize, ask: &Ask<'_>, now: Duration) {
         let Some(model) = self.models.get_mut(model) else {
             return;
         };
         if self.options.policy != Policy::Cost {
             return;
         }
-        if look.ask.attempt == Attempt::First {
-            model.crowd.note(&self.eligible, look.now.at);
+        if ask.attempt == Attempt::First {
+            model.crowd.note(&self.eligible, now);
         }
         model.crowd.foresee(&mut self.eligible);
     }
@@ -213,57 +213,72 @@ impl Router {
         });
     }
 
-    /// What a candidate that no rule bars would cost, or why it may not serve all the same.
+    /// A candidate that no rule bars as one of those to choose from, or why it may not serve all the same.
     #[inline]
     fn pass(
         &self,
-        (candidate, sheet): (&Candidate, &Sheet),
-        brings: Brings<'_>,
+        sheet: &Sheet,
+        uncached: Uncached,
         look: &Look<'_>,
         judge: &mut Judge<'_>,
-    ) -> Result<Passed, Reason> {
+    ) -> Result<Eligible, Reason> {
         let (ask, now) = (look.ask, look.now);
         if ask.waits && sheet.full {
             return Err(Reason::Full);
         }
-        let own = match judge.means(candidate) {
+        let own = match judge.means() {
             Means::Own => true,
             Means::Any => false,
             Means::Nothing => return Err(Reason::Allocation),
         };
-        let troubled = now.seconds < sheet.troubled_until_s;
-        let ramp = match troubled {
-            true => self.ramp(candidate, look)?,
-            false => 1.0,
+        let trouble = match now.seconds < sheet.troubled_until_s {
+            true => self.trouble(sheet, look)?,
+            false => Trouble::NONE,
         };
-        if look.bounded && !self.budget_allows(candidate.budget, now.at) {
+        if look.bounded && !self.budget_allows(sheet.budget, now.at) {
             return Err(Reason::Budget);
         }
-        let mut terms = sheet.terms(brings.load, brings.uncached, &self.options, now);
-        if troubled {
-            terms.ramp = ramp;
-            terms.failures = candidate.penalty.seconds(now.at);
-        }
+        let mut terms = sheet.terms(&look.load, uncached, &self.options, now);
+        (terms.ramp, terms.failures) = (trouble.ramp, trouble.failures_s);
         let takes_s = terms.first_content() + terms.decode;
         if sheet.ends_before(takes_s, now) {
             return Err(Reason::Walltime);
         }
-        Ok(Passed {
-            own,
+        let late = |left: Duration| takes_s > left.as_secs_f64();
+        Ok(Eligible {
+            id: sheet.id,
+            cost: terms.cost(),
             terms,
-            takes_s,
+            drift: sheet.drift(&look.load, &terms, now),
+            cached: look.load.prompt - uncached.tokens,
+            prompt: look.load.prompt,
+            load: sheet.load,
+            weight: sheet.weight,
+            at_home: judge.is_at_home(),
+            in_doubt: look.in_doubt,
+            flaws: sheet.flaws
+                | flaw(ENDS, look.is_outlasted(sheet, &terms))
+                | flaw(LATE, ask.time_left.is_some_and(late))
+                | flaw(NOT_OWN, !own),
         })
     }
 
-    /// The part of its usual attraction that one has which has failed, if it may serve again.
-    fn ramp(&self, candidate: &Candidate, look: &Look<'_>) -> Result<f64, Reason> {
-        let ejection = &self.options.ejection;
-        match candidate.health.standing(look.now.at, ejection) {
-            Standing::In(ramp) => Ok(ramp),
-            Standing::Probe => Ok(1.0),
-            Standing::Out if look.in_doubt => Ok(1.0),
-            Standing::Out => Err(Reason::Ejected),
-        }
+    /// What past failures of a candidate are worth, if it may serve again.
+    fn trouble(&self, sheet: &Sheet, look: &Look<'_>) -> Result<Trouble, Reason> {
+        let Some(candidate) = self.candidates.get(sheet.id.index()) else {
+            return Err(Reason::NotReady);
+        };
+        let standing = candidate
+            .health
+            .standing(look.now.at, &self.options.ejection);
+        let ramp = match standing {
+            Standing::In(ramp) => ramp,
+            Standing::Probe => 1.0,
+            Standing::Out if look.in_doubt => 1.0,
+            Standing::Out => return Err(Reason::Ejected),
+        };
+        let failures_s = candidate.penalty.seconds(look.now.at);
+        Ok(Trouble { ramp, failures_s })
     }
 
     /// Counts the request as sent to the pick.
@@ -307,41 +322,5 @@ impl Router {
             // Counting is next to no work, and the others are bounded by how many may be on their way at once.
             Attempt::Count | Attempt::Move | Attempt::Resume => {}
         }
-    }
-}
-
-/// A candidate that may serve as one of those to choose from.
-#[inline]
-fn eligible(
-    sheet: &Sheet,
-    brings: Brings<'_>,
-    look: &Look<'_>,
-    passed: &Passed,
-    at_home: bool,
-) -> Eligible {
-    let Brings { load, uncached } = brings;
-    let terms = passed.terms;
-    let asked = look.ask.max_tokens.map_or(load.output, f64::from);
-    let longest =
-        || terms.first_content() + terms.decode * asked.max(load.output) / load.output.max(1.0);
-    let outlasts = sheet.left_s < f64::INFINITY && sheet.ends_before(longest(), look.now);
-    let late = |left: Duration| passed.takes_s > left.as_secs_f64();
-    let is_late = look.ask.time_left.is_some_and(late);
-    let flaw = |is: bool, flaw: Flaws| if is { flaw } else { 0 };
-    Eligible {
-        id: sheet.id,
-        cost: terms.cost(),
-        terms,
-        drift: sheet.drift(load, &terms, look.now),
-        cached: load.prompt - uncached.tokens,
-        prompt: load.prompt,
-        load: sheet.load,
-        weight: sheet.weight,
-        at_home,
-        in_doubt: look.in_doubt,
-        flaws: sheet.flaws
-            | flaw(outlasts, ENDS)
-            | flaw(is_late, LATE)
-            | flaw(!passed.own, NOT_OWN),
     }
 }

@@ -55,7 +55,7 @@ fn cheapest(eligible: &[Eligible]) -> ([usize; DECISION_BEST_MAX], usize) {
     let mut last = f64::INFINITY;
     for (place, candidate) in eligible.iter().enumerate() {
         let cost = candidate.cost;
-        if count == DECISION_BEST_MAX && cost >= last {
+        if cost >= last && count == DECISION_BEST_MAX {
             continue;
         }
         let at = best[..count].partition_point(|(known, _)| *known <= cost);

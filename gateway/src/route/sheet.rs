@@ -5,6 +5,7 @@
 //! sheets from end to end, and hardly ever the candidates themselves.
 
 use super::candidate::{Candidate, Moment};
+use super::estimate::larger;
 use super::facts::{CandidateId, Facts};
 use super::policy::{DETOUR, Flaws, SILENT};
 
@@ -40,6 +41,8 @@ pub(super) struct Sheet {
     pub(super) prefill_known: bool,
     pub(super) known: bool,
     pub(super) weight: u32,
+    /// Place of its upstream's budget.
+    pub(super) budget: usize,
     /// Until when failures count: health and penalty have to be asked.
     pub(super) troubled_until_s: f64,
     /// When anything was learnt of it last that still counts.
@@ -102,6 +105,7 @@ impl Sheet {
             prefill_known: candidate.prefill.is_known(),
             known: candidate.tpot.is_known() && candidate.prefill.is_known(),
             weight: facts.weight,
+            budget: candidate.budget,
             troubled_until_s: candidate.troubled_until_s(),
             learnt_at_s: candidate.counts_since_s(),
             true_at_s: candidate.observed_at.as_secs_f64() - figures.age.as_secs_f64(),
@@ -137,15 +141,20 @@ impl Sheet {
     /// Seconds since the figures were true.
     #[inline]
     pub(super) fn age_s(&self, now: Moment) -> f64 {
-        let age_s = now.seconds - self.true_at_s;
-        if age_s > 0.0 { age_s } else { 0.0 }
+        larger(now.seconds - self.true_at_s, 0.0)
+    }
+
+    /// Whether it has an end.
+    #[inline]
+    pub(super) fn ends(&self) -> bool {
+        self.left_s < f64::INFINITY
     }
 
     /// Whether it has an end that an answer of so many seconds would go on past.
     #[inline]
     pub(super) fn ends_before(&self, seconds: f64, now: Moment) -> bool {
-        let left_s = self.left_s - self.age_s(now);
-        seconds + WALLTIME_MARGIN_S > if left_s > 0.0 { left_s } else { 0.0 }
+        let left_s = larger(self.left_s - self.age_s(now), 0.0);
+        self.ends() && seconds + WALLTIME_MARGIN_S > left_s
     }
 }
 
