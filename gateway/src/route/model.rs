@@ -7,8 +7,8 @@ use super::crowd::Crowd;
 use super::estimate::{Mean, PrefillLine};
 use super::facts::CandidateId;
 use super::policy::Habit;
+use super::prefix;
 use super::sheet::Sheet;
-use crate::limits::PREFIX_BLOCK_BYTES;
 
 /// Tokens of an answer of a model that has not answered yet.
 pub(super) const OUTPUT_TOKENS: f64 = 256.0;
@@ -84,7 +84,7 @@ impl Model {
 
     /// What of its prompt a candidate has to compute that has seen so many of its blocks.
     pub(super) fn uncached(&self, ask: &Ask<'_>, depth: u32) -> Uncached {
-        let seen = u64::from(depth) * PREFIX_BLOCK_BYTES as u64;
+        let seen = prefix::covered(depth as usize) as u64;
         let tokens = self.tokens(ask.prompt_bytes.saturating_sub(seen));
         Uncached {
             tokens,
