@@ -7,7 +7,8 @@ use serde::Serialize;
 
 use super::candidate::{Moment, OUTDATED_AFTER_S};
 use super::crowd::Drift;
-use super::estimate::{larger, prompt_s, smaller};
+use super::estimate::prompt_s;
+use super::number::{larger, smaller};
 use super::options::Options;
 use super::sheet::Sheet;
 

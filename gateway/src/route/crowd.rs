@@ -9,7 +9,7 @@
 use std::time::Duration;
 
 use super::cost::Terms;
-use super::estimate::{larger, smaller};
+use super::number::{larger, smaller};
 use super::policy::Eligible;
 
 /// Seconds over which requests are counted: some reports, and less than loads take to change.

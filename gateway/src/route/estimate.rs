@@ -5,6 +5,7 @@
 //! with forgetting (Haykin, "Adaptive Filter Theory", chapter 10).
 
 use super::facts::Figures;
+use super::number::larger;
 
 /// Weight of all older samples when one more comes: the last hundred or so count.
 const FORGETTING: f64 = 0.98;
@@ -110,19 +111,6 @@ impl PrefillLine {
 #[inline]
 pub(super) fn prompt_s(a: f64, b: f64, tokens: f64) -> f64 {
     larger(a + b * tokens * OF_UNIT, 0.0)
-}
-
-/// The larger of two, the second where the first is no number: `f64::max` takes as many instructions to find out which of
-/// them is as all the rest that a decision does with it.
-#[inline]
-pub(super) fn larger(one: f64, other: f64) -> f64 {
-    if one > other { one } else { other }
-}
-
-/// The smaller of two in the same way.
-#[inline]
-pub(super) fn smaller(one: f64, other: f64) -> f64 {
-    if one < other { one } else { other }
 }
 
 /// A mean that forgets.

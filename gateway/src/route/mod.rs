@@ -22,6 +22,7 @@ mod health;
 mod judge;
 mod load;
 mod model;
+mod number;
 mod outcome;
 mod place;
 mod policy;

@@ -27,47 +27,6 @@ struct Look<'a> {
     bounded: bool,
 }
 
-/// Flaws and why they are such, the worst first.
-const FLAWS: [(Flaws, Reason); 5] = [
-    (SILENT, Reason::Silent),
-    // What is behind it is here by a shorter way, or was barred for a reason.
-    (DETOUR, Reason::Detour),
-    // An answer that may outlast its candidate goes there only where no other has the time; most are shorter than they may
-    // be, and the rest goes on elsewhere.
-    (ENDS, Reason::Walltime),
-    // No price, and no carbon, is worth an answer that comes too late.
-    (LATE, Reason::Late),
-    (NOT_OWN, Reason::NotOwn),
-];
-
-const fn flaw(flaw: Flaws, is: bool) -> Flaws {
-    if is { flaw } else { 0 }
-}
-
-/// What past failures of a candidate are worth: the part of its usual attraction that it has, and seconds of cost.
-struct Trouble {
-    ramp: f64,
-    failures_s: f64,
-}
-
-impl Trouble {
-    const NONE: Self = Self {
-        ramp: 1.0,
-        failures_s: 0.0,
-    };
-}
-
-impl Look<'_> {
-    /// Whether a candidate ends before the longest answer would that may come.
-    #[inline]
-    fn is_outlasted(&self, sheet: &Sheet, terms: &Terms) -> bool {
-        let usual = self.load.output;
-        let asked = self.ask.max_tokens.map_or(usual, f64::from);
-        let longest = || terms.decode * asked.max(usual) / usual.max(1.0);
-        sheet.ends() && sheet.ends_before(terms.first_content() + longest(), self.now)
-    }
-}
-
 impl Router {
     /// Picks who serves `ask` and counts it as sent there.
     ///
@@ -323,4 +282,45 @@ impl Router {
             Attempt::Count | Attempt::Move | Attempt::Resume => {}
         }
     }
+}
+
+impl Look<'_> {
+    /// Whether a candidate ends before the longest answer would that may come.
+    #[inline]
+    fn is_outlasted(&self, sheet: &Sheet, terms: &Terms) -> bool {
+        let usual = self.load.output;
+        let asked = self.ask.max_tokens.map_or(usual, f64::from);
+        let longest = || terms.decode * asked.max(usual) / usual.max(1.0);
+        sheet.ends() && sheet.ends_before(terms.first_content() + longest(), self.now)
+    }
+}
+
+/// What past failures of a candidate are worth: the part of its usual attraction that it has, and seconds of cost.
+struct Trouble {
+    ramp: f64,
+    failures_s: f64,
+}
+
+impl Trouble {
+    const NONE: Self = Self {
+        ramp: 1.0,
+        failures_s: 0.0,
+    };
+}
+
+/// Flaws and why they are such, the worst first.
+const FLAWS: [(Flaws, Reason); 5] = [
+    (SILENT, Reason::Silent),
+    // What is behind it is here by a shorter way, or was barred for a reason.
+    (DETOUR, Reason::Detour),
+    // An answer that may outlast its candidate goes there only where no other has the time; most are shorter than they may
+    // be, and the rest goes on elsewhere.
+    (ENDS, Reason::Walltime),
+    // No price, and no carbon, is worth an answer that comes too late.
+    (LATE, Reason::Late),
+    (NOT_OWN, Reason::NotOwn),
+];
+
+const fn flaw(flaw: Flaws, is: bool) -> Flaws {
+    if is { flaw } else { 0 }
 }

@@ -5,8 +5,8 @@
 //! sheets from end to end, and hardly ever the candidates themselves.
 
 use super::candidate::{Candidate, Moment};
-use super::estimate::larger;
 use super::facts::{CandidateId, Facts};
+use super::number::larger;
 use super::policy::{DETOUR, Flaws, SILENT};
 
 /// Time before the end of a candidate's walltime by which answers should be over.
@@ -21,7 +21,8 @@ pub(super) struct Row {
     pub(super) row: usize,
 }
 
-/// A candidate as it was when it changed last. Seconds are those of the clock where they end in `at_s`, and nothing divides.
+/// A candidate as it was when it changed last. Figures are kept as they are multiplied or added, so that nobody divides by them;
+/// what ends in `at_s` or `until_s` is a moment of the clock.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Sheet {
     pub(super) id: CandidateId,
@@ -31,7 +32,7 @@ pub(super) struct Sheet {
     pub(super) ready: bool,
     pub(super) unheard: bool,
     pub(super) experimental: bool,
-    /// Those of its own.
+    /// Flaws that it has for every request.
     pub(super) flaws: Flaws,
     /// As many wait there as should.
     pub(super) full: bool,
@@ -43,7 +44,7 @@ pub(super) struct Sheet {
     pub(super) weight: u32,
     /// Place of its upstream's budget.
     pub(super) budget: usize,
-    /// Until when failures count: health and penalty have to be asked.
+    /// Until then failures count, and the candidate itself must be asked.
     pub(super) troubled_until_s: f64,
     /// When anything was learnt of it last that still counts.
     pub(super) learnt_at_s: f64,
