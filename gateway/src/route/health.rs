@@ -309,5 +309,8 @@ mod tests {
         penalty.charge(s(110), Some(s(1_000)));
         assert!((penalty.seconds(s(110)) - 300.0).abs() < 1e-9);
         assert!(penalty.seconds(s(300)) < 0.01);
+        let over = Duration::from_secs_f64(penalty.over_at_s());
+        assert!(penalty.seconds(over) <= 0.0);
+        assert!(penalty.seconds(over - Duration::from_secs(1)) > 0.0);
     }
 }
