@@ -9,6 +9,7 @@
 use std::time::Duration;
 
 use super::cost::Terms;
+use super::number::{larger, smaller};
 use super::policy::Eligible;
 
 /// Seconds over which requests are counted: some reports, and less than loads take to change.
@@ -65,11 +66,15 @@ impl Crowd {
     /// Notes a request of ours, and what figures show at that moment of all candidates together.
     pub(super) fn note(&mut self, eligible: &[Eligible], now: Duration) {
         let keep = (-now.saturating_sub(self.at).as_secs_f64() / MEMORY_S).exp();
-        let sum = |of: fn(&Drift) -> f64| eligible.iter().map(|e| of(&e.drift)).sum::<f64>();
+        let (mut all, mut ours) = (0.0, 0.0);
+        for one in eligible {
+            all += one.drift.all;
+            ours += one.drift.ours;
+        }
         self.at = now;
         self.sent = self.sent * keep + 1.0;
-        self.all = self.all * keep + sum(|drift| drift.all);
-        self.ours = self.ours * keep + sum(|drift| drift.ours);
+        self.all = self.all * keep + all;
+        self.ours = self.ours * keep + ours;
     }
 
     /// Share of all requests that are others', from 0 to 1.
@@ -106,7 +111,7 @@ impl Crowd {
         let level = level(&self.vessels, amount);
         for (candidate, vessel) in eligible.iter_mut().zip(&self.vessels) {
             // What came in place of what ended is in the figures; nobody is taken for emptier than it said.
-            let more = (vessel.holds(level) - vessel.ended).max(0.0);
+            let more = vessel.holds(level) - vessel.ended;
             if more > 0.0 {
                 candidate.terms.crowd = more * candidate.drift.one_more_s;
                 candidate.cost = candidate.terms.cost();
@@ -119,8 +124,8 @@ impl Vessel {
     fn of(candidate: &Eligible, share: f64, others_per_s: f64) -> Self {
         let (drift, stays_s) = (&candidate.drift, stays(&candidate.terms));
         // 1 - e^-x by its first Pade approximant: this is done for every candidate of every decision.
-        let gone = drift.age_s / (drift.age_s + stays_s).max(1e-6);
-        let ramp = candidate.terms.ramp.max(1e-3);
+        let gone = drift.age_s / larger(drift.age_s + stays_s, 1e-6);
+        let ramp = larger(candidate.terms.ramp, 1e-3);
         let ended = share * drift.all * gone;
         Self {
             empty: candidate.cost - ended * drift.one_more_s / ramp,
@@ -133,9 +138,7 @@ impl Vessel {
     /// Requests that fill it up to `level`.
     fn holds(&self, level: f64) -> f64 {
         let more = (level - self.empty) * self.per_s;
-        // Not `clamp`, which takes four times as many instructions to be right for numbers that are none.
-        let some = if more > 0.0 { more } else { 0.0 };
-        if some < self.most { some } else { self.most }
+        smaller(larger(more, 0.0), self.most)
     }
 }
 
@@ -146,28 +149,22 @@ fn stays(terms: &Terms) -> f64 {
 
 /// The cost up to which `amount` requests fill the candidates: by Newton's method, within what is known of the level.
 fn level(vessels: &[Vessel], amount: f64) -> f64 {
-    let able = || vessels.iter().filter(|vessel| vessel.most > 0.0);
-    let lowest = able().map(|one| one.empty).fold(f64::INFINITY, f64::min);
+    let (mut lowest, mut all_per_s) = (f64::INFINITY, 0.0);
+    for one in vessels.iter().filter(|vessel| vessel.most > 0.0) {
+        lowest = smaller(one.empty, lowest);
+        all_per_s += one.per_s;
+    }
     // Were all as cheap as the cheapest, it would be here: it lies higher.
-    let first = amount / able().map(|one| one.per_s).sum::<f64>();
+    let first = amount / all_per_s;
     let (mut low, mut high, mut level) = (lowest, f64::INFINITY, lowest + first);
     for round in 0..ROUNDS_MAX {
-        let (mut held, mut grows, mut next) = (0.0, 0.0, f64::INFINITY);
+        let (mut held, mut grows) = (0.0, 0.0);
         for one in vessels {
             let holds = one.holds(level);
             held += holds;
             // Without branches, which nobody could foresee.
-            let dry = one.empty > level;
-            next = if dry && one.empty < next {
-                one.empty
-            } else {
-                next
-            };
-            grows += if !dry && holds < one.most {
-                one.per_s
-            } else {
-                0.0
-            };
+            let fills = one.empty <= level && holds < one.most;
+            grows += if fills { one.per_s } else { 0.0 };
         }
         if (held - amount).abs() <= LEVEL_WITHIN * amount {
             break;
@@ -180,7 +177,7 @@ fn level(vessels: &[Vessel], amount: f64) -> f64 {
         // Where nobody takes more, it lies above the next one that will.
         let guess = match grows > 0.0 {
             true => level + (amount - held) / grows,
-            false => next + first,
+            false => next_above(vessels, level) + first,
         };
         if round < ROUNDS_BY_SLOPE && guess > low && guess < high {
             level = guess;
@@ -195,6 +192,12 @@ fn level(vessels: &[Vessel], amount: f64) -> f64 {
         level = f64::midpoint(low, high);
     }
     level
+}
+
+/// The cost of the cheapest that is dearer than `level`.
+fn next_above(vessels: &[Vessel], level: f64) -> f64 {
+    let dry = vessels.iter().filter(|vessel| vessel.empty > level);
+    dry.map(|one| one.empty).fold(f64::INFINITY, f64::min)
 }
 
 /// The cost at which nobody takes more.
