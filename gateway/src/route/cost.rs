@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::candidate::{Candidate, Moment};
 use super::crowd::Drift;
-use super::load::Work;
+use super::load::Change;
 use super::options::Options;
 
 /// Seconds that a KV cache half full is worth; the pressure of a share k is this times k / (1 - k) (SMG's least_load).
@@ -68,8 +68,6 @@ pub struct Terms {
     pub failures: f64,
     /// Silence.
     pub stale: f64,
-    /// What others have likely sent since its figures were true.
-    pub crowd: f64,
     /// Part of its usual attraction that it has, up to 1; the cost is divided by it.
     pub ramp: f64,
 }
@@ -80,7 +78,7 @@ impl Terms {
     #[inline]
     pub fn cost(&self) -> f64 {
         let own = self.first_content() + self.decode;
-        let beside = self.pressure + self.carbon + self.failures + self.stale + self.crowd;
+        let beside = self.pressure + self.carbon + self.failures + self.stale;
         let cost = own + beside;
         if self.ramp >= 1.0 {
             cost
@@ -117,7 +115,6 @@ impl Candidate {
             carbon: load.tokens * self.per.token_grams * options.carbon_s_per_gram,
             failures: self.penalty.seconds(now.at),
             stale: self.stale(now),
-            crowd: 0.0,
             ramp,
         }
     }
@@ -130,7 +127,7 @@ impl Candidate {
         }
     }
 
-    /// How it may have changed since its figures were true, where a request like this costs `terms` there.
+    /// What tells how many requests it should get beside those of others, where a request like this costs `terms` there.
     #[inline]
     pub(super) fn drift(&self, load: &Load, terms: &Terms, now: Moment) -> Drift {
         let one_more_s = self.one_more(load, terms).max(ONE_MORE_S_MIN);
@@ -140,6 +137,7 @@ impl Candidate {
             per_s: 1.0 / one_more_s,
             all: self.per.sequences,
             ours: f64::from(self.credits.sequences()),
+            share: 0.0,
         }
     }
 
@@ -160,15 +158,17 @@ impl Candidate {
     }
 
     /// The longer of two lines: prompts before ours, and sequences that must end before there is room for more.
-    fn wait(&self, load: &Load, unseen: &Work, tpot: f64) -> f64 {
+    fn wait(&self, load: &Load, unseen: &Change, tpot: f64) -> f64 {
         let figures = &self.figures;
-        let queued = figures.queued_tokens.saturating_add(unseen.prefill_tokens);
+        let queued = figures
+            .queued_tokens
+            .saturating_add_signed(unseen.prefill_tokens);
         let prompts = queued as f64 * self.per.prompt_token_s;
         if figures.waiting == 0 {
             return prompts;
         }
-        let waiting = f64::from(figures.waiting) + f64::from(unseen.sequences);
-        prompts.max(waiting * self.one_ends_after(load, tpot))
+        let waiting = f64::from(figures.waiting) + unseen.sequences as f64;
+        prompts.max(waiting.max(0.0) * self.one_ends_after(load, tpot))
     }
 
     /// Seconds until one of the sequences there ends.
@@ -183,10 +183,11 @@ impl Candidate {
         (1.0 - COMPANY_SHARE + grows).clamp(1.0, SLOWDOWN_MAX)
     }
 
-    fn pressure(&self, load: &Load, unseen: &Work) -> f64 {
+    fn pressure(&self, load: &Load, unseen: &Change) -> f64 {
         let per = &self.per;
         // Where the cache is not known, its part is 0.
-        let tokens = per.kv_used + unseen.kv_tokens as f64 + load.kv_tokens;
+        let used = (per.kv_used + unseen.kv_tokens as f64).max(0.0);
+        let tokens = used + load.kv_tokens;
         let share = (tokens * per.kv_token).min(FULL);
         PRESSURE_S * share / (1.0 - share)
     }

@@ -67,8 +67,6 @@ pub struct Router {
     draw: Draw,
     /// Names of candidates, each once.
     names: HashSet<Arc<str>>,
-    /// Numbers dispatches.
-    number: u64,
     /// Kept for their memory.
     eligible: Vec<Eligible>,
     depths: Vec<u32>,
@@ -81,7 +79,7 @@ struct Model {
     /// Tokens of an answer, and of what is not cached of a prompt.
     output: Mean,
     prompt: Mean,
-    /// What others ask of the same candidates.
+    /// Others who ask the same candidates.
     crowd: Crowd,
     /// Seconds of a token and of a prompt, over all candidates.
     tpot: Mean,
@@ -150,7 +148,6 @@ impl Router {
             budgets: Vec::new(),
             draw: Draw::new(seed),
             names: HashSet::new(),
-            number: 0,
             eligible: Vec::new(),
             depths: Vec::new(),
         }

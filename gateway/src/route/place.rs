@@ -7,7 +7,7 @@ use super::candidate::{Candidate, Moment};
 use super::cost::{Load, Terms};
 use super::decision::{Attempt, Decision, Filtered, Reason, Scored};
 use super::health::Standing;
-use super::load::{Credit, Work};
+use super::load::Work;
 use super::means::Means;
 use super::options::Policy;
 use super::policy::Eligible;
@@ -103,7 +103,7 @@ impl Router {
         if !self.are_alike() {
             self.prefer_the_best(&mut filtered);
         }
-        self.foresee(ask, now);
+        self.share_out(ask, now);
         filtered
     }
 
@@ -128,8 +128,8 @@ impl Router {
         self.prefer(filtered, Reason::NotOwn, |eligible| eligible.own);
     }
 
-    /// Adds what others have likely sent to those who may serve since their figures were true.
-    fn foresee(&mut self, ask: &Ask<'_>, now: Duration) {
+    /// Shares requests out over those who may serve, where others send to them too.
+    fn share_out(&mut self, ask: &Ask<'_>, now: Duration) {
         let Some(model) = self.models.get_mut(ask.model) else {
             return;
         };
@@ -139,7 +139,7 @@ impl Router {
         if ask.attempt == Attempt::First {
             model.crowd.note(&self.eligible, now);
         }
-        model.crowd.foresee(&mut self.eligible);
+        model.crowd.share_out(&mut self.eligible);
     }
 
     /// Keeps those that are `good` alone, where there are any.
@@ -244,7 +244,6 @@ impl Router {
 
     /// Counts the request as sent to the pick.
     fn send(&mut self, ask: &Ask<'_>, pick: &Eligible, now: Duration) -> Ticket {
-        self.number += 1;
         let bounds = &self.options.retry;
         let candidate = self.candidates.get_mut(pick.id.index());
         let uncached = pick.prompt - pick.cached;
@@ -254,17 +253,16 @@ impl Router {
             output = load.tokens;
             model.prompt.learn(uncached);
         }
+        let work = Work {
+            sequences: ask.n,
+            prefill_tokens: uncached as u64,
+            kv_tokens: (pick.prompt + output) as u64,
+        };
         let (mut company, mut proves) = (0.0, false);
         if let Some(candidate) = candidate {
             proves = candidate.is_unproven(now.as_secs_f64());
             candidate.health.sent(now, &self.options.ejection);
-            let work = Work {
-                sequences: ask.n,
-                prefill_tokens: uncached as u64,
-                kv_tokens: (pick.prompt + output) as u64,
-            };
-            let (number, at) = (self.number, now);
-            candidate.credits.sent(Credit { number, at, work });
+            candidate.credits.sent(work, now);
             company = candidate.company();
             if let Some((_, budget)) = self.budgets.get_mut(candidate.budget) {
                 match ask.attempt {
@@ -276,7 +274,7 @@ impl Router {
                 }
             }
         }
-        Ticket::new(pick, self.number, now, (ask.n, company), proves)
+        Ticket::new(pick, now, (work, company), proves)
     }
 
     fn decision(
