@@ -16,11 +16,11 @@ pub const CANDIDATES_MAX: usize = 16_384;
 /// as a sum until the next figures.
 pub const CREDITS_MAX: usize = 4096;
 
-/// Bytes of a prompt that one prefix hash covers: some 250 tokens, so that an index of 8 MiB remembers a quarter of a gigabyte of text.
+/// Bytes of a prompt that its first prefix hashes cover, each: some 250 tokens. Later ones cover more (`route/prefix.rs`).
 pub const PREFIX_BLOCK_BYTES: usize = 1 << 10;
 
-/// Blocks of one prompt that are hashed, 256 KiB: more costs time and decides nothing.
-pub const PREFIX_BLOCKS_MAX: usize = 256;
+/// Blocks of one prompt that are hashed, a mebibyte of it: more costs time and decides nothing.
+pub const PREFIX_BLOCKS_MAX: usize = 64;
 
 /// Candidates in a decision's record.
 pub const DECISION_BEST_MAX: usize = 8;
@@ -46,9 +46,12 @@ pub const RESUME_TOKENS_MAX: usize = 65_536;
 /// Headers of one request; more are refused with 431. Browsers and SDKs behind proxies send 20 to 40.
 pub const HEADERS_MAX: usize = 100;
 
-/// Bytes of an HTTP/1 request head, and of what a connection buffers for reading or writing. Cookies and tokens of
-/// nested proxies reach 32 KiB; a client that does not read holds no more than this before its stream pauses.
-pub const H1_BUFFER_BYTES_MAX: usize = 64 << 10;
+/// Bytes of the head of an HTTP/1 request or answer. Cookies and tokens of nested proxies reach 32 KiB.
+pub const H1_HEAD_BYTES_MAX: usize = 64 << 10;
+
+/// Bytes that an HTTP/1 connection buffers for reading or writing, a power of two. What is read at once stays in one piece,
+/// so a long prompt needs no copy; a client that does not read holds no more than this before its stream pauses.
+pub const H1_BUFFER_BYTES_MAX: usize = 128 << 10;
 
 /// Bytes that are read of a new connection to tell which HTTP it speaks: most first requests are there whole.
 pub const FIRST_READ_BYTES: usize = 4 << 10;

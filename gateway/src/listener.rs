@@ -264,6 +264,7 @@ impl Http {
         one.timer(TokioTimer::new())
             .header_read_timeout(options.header_timeout)
             .max_headers(limits::HEADERS_MAX)
+            .max_header_size(limits::H1_HEAD_BYTES_MAX)
             .max_buf_size(limits::H1_BUFFER_BYTES_MAX)
             // A client that closes its side in the middle of a stream has left: its sequence must not run on.
             .half_close(false)

@@ -170,6 +170,31 @@ async fn a_dripped_head_is_cut_off_however_it_drips() {
     }
 }
 
+/// What is answered to a request whose head has one header of so many bytes.
+async fn ask_with_head_of(served: &Served, bytes: usize) -> String {
+    let pipe = served.connect().await;
+    let (mut read, mut write) = tokio::io::split(pipe);
+    let send = async {
+        let long = "a".repeat(bytes);
+        let head = format!("GET / HTTP/1.1\r\nconnection: close\r\nx-long: {long}\r\n\r\n");
+        // Whoever refuses it need not read it all.
+        let _ = write.write_all(head.as_bytes()).await;
+    };
+    let mut answer = Vec::new();
+    let ((), read) = tokio::join!(send, read.read_to_end(&mut answer));
+    read.unwrap_or_default();
+    String::from_utf8(answer).unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_head_has_its_own_bound_below_that_of_the_buffer() {
+    let served = Served::start(hello());
+    let fits = ask_with_head_of(&served, limits::H1_HEAD_BYTES_MAX - 1_024).await;
+    assert!(fits.starts_with("HTTP/1.1 200"), "{fits}");
+    let beyond = ask_with_head_of(&served, limits::H1_HEAD_BYTES_MAX + 8_192).await;
+    assert!(beyond.starts_with("HTTP/1.1 431"), "{beyond}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_busy_connection_stays_open() {
     let served = Served::start(hello());

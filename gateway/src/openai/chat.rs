@@ -16,7 +16,8 @@ use crate::upstream::{Body, Prompt};
 /// # Errors
 /// The first thing that is wrong with it, by name.
 pub(super) fn parse(bytes: &Bytes, rules: Rules<'_>) -> Result<Ask, ApiError> {
-    let body = json::parse(bytes)?;
+    let messages_max = rules.limits.messages_max as usize;
+    let (body, listed) = json::parse_with(bytes, "messages", messages_max)?;
     rules.check(&body, &[fields::CHAT, fields::SHARED])?;
     let shared = Params::read(&body, rules)?;
     let params = Params {
@@ -25,7 +26,12 @@ pub(super) fn parse(bytes: &Bytes, rules: Rules<'_>) -> Result<Ask, ApiError> {
         tools: tools::read(&body, shared.structure.as_ref())?.map(Arc::new),
         ..shared
     };
-    let messages = messages::read(&body.require("messages")?, rules.limits)?;
+    let source = messages::Source {
+        body: bytes,
+        messages: body.require("messages")?,
+        listed,
+    };
+    let messages = source.read(messages_max)?;
     Ok(Ask {
         body: Body::new(bytes.clone(), body.texts()),
         params,

@@ -13,6 +13,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::ops::RangeInclusive;
 
+use bytes::Bytes;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::Value;
@@ -20,23 +21,56 @@ use serde_json::Value;
 use super::error::ApiError;
 use super::fault::ParamFault;
 use crate::limits;
+use crate::upstream::Text;
 
 /// Reads a whole body, which must be one object.
 pub(super) fn parse(body: &[u8]) -> Result<Object<'_, 'static>, ApiError> {
-    let text = std::str::from_utf8(body).map_err(|_| ApiError::not_utf8())?;
+    let text = object_text(body)?;
+    object(fields(text, limits::JSON_FIELDS_MAX))
+}
+
+/// The same, and in the same pass the fields of each object in the body's array `list`, of at most `max`; without these where
+/// the array is anything else: [`Node::array`] and [`Node::object`] say what is wrong with it.
+pub(super) fn parse_with<'a>(
+    body: &'a [u8],
+    list: &str,
+    max: usize,
+) -> Result<(Object<'a, 'static>, Option<Vec<Fields<'a>>>), ApiError> {
+    let text = object_text(body)?;
+    let fields_max = limits::JSON_FIELDS_MAX;
+    let list = scan::List {
+        name: list,
+        max,
+        fields_max,
+    };
+    match scan::object_with(text, fields_max, list) {
+        Some((fields, listed)) => Ok((object(Ok(fields))?, listed)),
+        None => Ok((object(slow::fields(text, fields_max))?, None)),
+    }
+}
+
+/// A body's text, which begins an object.
+fn object_text(body: &[u8]) -> Result<&str, ApiError> {
+    let text = simdutf8::basic::from_utf8(body).map_err(|_| ApiError::not_utf8())?;
     match text.trim_ascii_start().bytes().next() {
-        None => return Err(ApiError::empty_body()),
-        Some(b'{') => {}
+        None => Err(ApiError::empty_body()),
+        Some(b'{') => Ok(text),
         // Is it at least JSON? What is not should be told where.
         Some(_) => {
             let syntax = serde_json::from_str::<IgnoredAny>(text).err();
-            return Err(syntax.map_or_else(ApiError::not_an_object, |error| malformed(&error)));
+            Err(syntax.map_or_else(ApiError::not_an_object, |error| malformed(&error)))
         }
     }
-    let max = limits::JSON_FIELDS_MAX;
-    match fields(text, max) {
+}
+
+/// A body of these fields.
+fn object(fields: Result<Fields<'_>, serde_json::Error>) -> Result<Object<'_, 'static>, ApiError> {
+    match fields {
         Ok(fields) => Object::new(fields, Path::Root),
-        Err(error) if error.is_data() => Err(ApiError::param("body", ParamFault::TooMany { max })),
+        Err(error) if error.is_data() => {
+            let max = limits::JSON_FIELDS_MAX;
+            Err(ApiError::param("body", ParamFault::TooMany { max }))
+        }
         Err(error) => Err(malformed(&error)),
     }
 }
@@ -117,9 +151,19 @@ impl<'a, 'p> Node<'a, 'p> {
                 .map(Cow::Borrowed)
                 .ok_or_else(|| self.fault(ParamFault::Text));
         }
-        let text: Result<Text<'a>, _> = serde_json::from_str(raw);
-        text.map(|Text(text)| text)
+        let text: Result<Unescaped<'a>, _> = serde_json::from_str(raw);
+        text.map(|Unescaped(text)| text)
             .map_err(|_| self.fault(ParamFault::Text))
+    }
+
+    /// A string of `body` that is read later, if at all.
+    pub(super) fn text_within(&self, body: &Bytes) -> Result<Text, ApiError> {
+        self.must_be(&[Kind::String], "a string")?;
+        // Only these escapes can name what is no character: half a surrogate pair.
+        if memchr::memmem::find(self.raw.as_bytes(), b"\\u").is_some() {
+            self.string()?;
+        }
+        Text::within(body, self.raw).ok_or_else(|| self.fault(ParamFault::Text))
     }
 
     /// `true` or `false`.
@@ -176,14 +220,6 @@ impl<'a, 'p> Node<'a, 'p> {
             // Its syntax was checked with the whole body's.
             Err(_) => Err(self.fault(ParamFault::TooMany { max })),
         }
-    }
-
-    /// The fields of every object in an array of objects, found in one pass; `None` where it is anything else, or has more
-    /// than `max` of them: [`Node::array`] and [`Node::object`] say what is wrong.
-    pub(super) fn objects(&self, max: usize) -> Option<Vec<Fields<'a>>> {
-        let fields_max = limits::JSON_FIELDS_MAX;
-        let objects = scan::objects(self.raw, max, fields_max);
-        objects.or_else(|| slow::objects(self.raw, max, fields_max))
     }
 
     /// An object.
@@ -334,7 +370,7 @@ impl fmt::Display for Path<'_> {
 
 /// A string, borrowed unless it holds escapes.
 #[derive(Deserialize)]
-struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+struct Unescaped<'a>(#[serde(borrow)] Cow<'a, str>);
 
 /// An object's fields as they come, so many at most.
 pub(super) type Fields<'a> = Vec<(Cow<'a, str>, &'a str)>;

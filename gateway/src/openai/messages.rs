@@ -1,52 +1,64 @@
-//! The messages of a chat, as a chat template wants them: objects with `role`, `content` as a string or null, `name` where
-//! given, and calls and results of tools in OpenAI's own shape.
+//! The messages of a chat, checked: with a role that chat templates know, with text as content, and with calls and results of
+//! tools in OpenAI's own shape.
 
-use hansa_config::schema::Limits;
-use serde_json::{Map, Value, json};
+use bytes::Bytes;
+use serde_json::{Value, json};
 
 use super::error::ApiError;
 use super::fault::ParamFault;
 use super::fields;
-use super::json::{Kind, Node, Object};
+use super::json::{Fields, Kind, Node, Object};
 use super::tools::function_name;
 use crate::limits;
+use crate::upstream::{Conversation, Message, Text};
 
-/// Reads `messages`.
-///
-/// # Errors
-/// The first thing that is wrong with them, by name.
-pub(super) fn read(node: &Node<'_, '_>, limits: &Limits) -> Result<Vec<Value>, ApiError> {
-    let max = limits.messages_max as usize;
-    if let Some(objects) = node.objects(max).filter(|objects| !objects.is_empty()) {
-        let read = |(index, fields)| message(&Object::new(fields, node.at().index(index))?);
-        return objects.into_iter().enumerate().map(read).collect();
-    }
-    let elements = node.array(max)?;
-    let read = |(index, raw)| message(&Node::new(raw, node.at().index(index)).object()?);
-    elements.into_iter().enumerate().map(read).collect()
+/// Where messages are read from.
+pub(super) struct Source<'a, 'p> {
+    pub(super) body: &'a Bytes,
+    pub(super) messages: Node<'a, 'p>,
+    /// The fields of each, where they were found with the body's own.
+    pub(super) listed: Option<Vec<Fields<'a>>>,
 }
 
-fn message(object: &Object<'_, '_>) -> Result<Value, ApiError> {
+impl Source<'_, '_> {
+    /// The messages, of which there are at most `max`.
+    ///
+    /// # Errors
+    /// The first thing that is wrong with them, by name.
+    pub(super) fn read(self, max: usize) -> Result<Conversation, ApiError> {
+        let (node, body) = (self.messages, self.body);
+        let messages: Result<_, _> = match self.listed.filter(|listed| !listed.is_empty()) {
+            Some(listed) => {
+                let read =
+                    |(index, fields)| message(&Object::new(fields, node.at().index(index))?, body);
+                listed.into_iter().enumerate().map(read).collect()
+            }
+            None => {
+                let read =
+                    |(index, raw)| message(&Node::new(raw, node.at().index(index)).object()?, body);
+                node.array(max)?.into_iter().enumerate().map(read).collect()
+            }
+        };
+        messages.map(Conversation::new)
+    }
+}
+
+fn message(object: &Object<'_, '_>, body: &Bytes) -> Result<Message, ApiError> {
     let role = role(&object.require("role")?)?;
     fields::check(object, &[fields::MESSAGE])?;
     let calls = calls(object, role)?;
     let content = match object.get("content") {
-        None if calls.is_some() => Value::Null,
-        _ => content(&object.require("content")?)?.into(),
+        None if calls.is_some() => None,
+        _ => Some(content(&object.require("content")?, body)?),
     };
-    let mut message = Map::new();
-    message.insert("role".to_owned(), role.into());
-    message.insert("content".to_owned(), content);
-    if let Some(name) = object.get("name") {
-        message.insert("name".to_owned(), name.string()?.into());
-    }
-    if let Some(calls) = calls {
-        message.insert("tool_calls".to_owned(), calls.into());
-    }
-    if let Some(id) = result_id(object, role)? {
-        message.insert("tool_call_id".to_owned(), id.into());
-    }
-    Ok(Value::Object(message))
+    let name = object.get("name").map(|name| name.string()).transpose()?;
+    Ok(Message {
+        role,
+        content,
+        name: name.map(Into::into),
+        calls,
+        result_of: result_id(object, role)?,
+    })
 }
 
 /// The role as chat templates know it: `developer` is what OpenAI calls `system` since its reasoning models.
@@ -112,25 +124,19 @@ fn result_id(message: &Object<'_, '_>, role: &str) -> Result<Option<String>, Api
 }
 
 /// A string, or text parts, which are joined with nothing between them, as models' own templates do.
-fn content(node: &Node<'_, '_>) -> Result<String, ApiError> {
+fn content(node: &Node<'_, '_>, body: &Bytes) -> Result<Vec<Text>, ApiError> {
     match node.kind() {
-        Kind::String => Ok(node.string()?.into_owned()),
+        Kind::String => Ok(vec![node.text_within(body)?]),
         Kind::Array => {
-            let mut text = String::new();
-            for (index, raw) in node
-                .array(limits::CONTENT_PARTS_MAX)?
-                .into_iter()
-                .enumerate()
-            {
-                text.push_str(&text_part(&Node::new(raw, node.at().index(index)))?);
-            }
-            Ok(text)
+            let parts = node.array(limits::CONTENT_PARTS_MAX)?.into_iter();
+            let read = |(index, raw)| text_part(&Node::new(raw, node.at().index(index)), body);
+            parts.enumerate().map(read).collect()
         }
         _ => Err(node.type_fault("a string or an array of parts")),
     }
 }
 
-fn text_part(node: &Node<'_, '_>) -> Result<String, ApiError> {
+fn text_part(node: &Node<'_, '_>, body: &Bytes) -> Result<Text, ApiError> {
     let part = node.object()?;
     let kind = part.require("type")?;
     // The type comes first: that images are not understood says more than that `image_url` is unknown.
@@ -143,5 +149,5 @@ fn text_part(node: &Node<'_, '_>) -> Result<String, ApiError> {
         _ => return Err(kind.value_fault("\"text\"".to_owned())),
     }
     fields::check(&part, &[fields::TEXT_PART])?;
-    Ok(part.require("text")?.string()?.into_owned())
+    part.require("text")?.text_within(body)
 }

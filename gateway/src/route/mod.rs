@@ -43,7 +43,7 @@ use self::options::Options;
 use self::policy::{Eligible, Habit};
 use self::prefix::PrefixIndex;
 use self::residency::Rules;
-use crate::limits::{CANDIDATES_MAX, PREFIX_BLOCK_BYTES};
+use crate::limits::CANDIDATES_MAX;
 use crate::map::Map;
 
 pub use self::outcome::{End, Served, Ticket};
@@ -299,7 +299,7 @@ impl Model {
     /// What `ask` brings to a candidate that has seen so many of its blocks.
     fn load(&self, ask: &Ask<'_>, depth: u32) -> Load {
         let tokens_per_byte = 1.0 / self.bytes_per_token.get().max(0.1);
-        let seen = u64::from(depth) * PREFIX_BLOCK_BYTES as u64;
+        let seen = prefix::covered(depth as usize) as u64;
         let uncached = ask.prompt_bytes.saturating_sub(seen) as f64 * tokens_per_byte;
         let prompt = ask.prompt_bytes as f64 * tokens_per_byte;
         let usual_output = self.output.get().max(1.0);

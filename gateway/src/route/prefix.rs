@@ -1,6 +1,6 @@
 //! Who has seen the beginning of a prompt: a bounded index of hashes of message bytes.
 //!
-//! A prompt's bytes are cut into blocks, each hashed together with all before it and with the tenant's pool, under a key of
+//! A prompt's bytes are cut into blocks that grow with it, each hashed together with all before it and with the tenant's pool, under a key of
 //! this process: no text leaves a request, and no tenant finds what another's prompts begin with (I5). The index is a
 //! table of fixed size in sets of eight; where a set is full its oldest entry gives way. So its memory is what it was
 //! made with, whatever comes.
@@ -34,51 +34,64 @@ impl HashKey {
     /// The hash of a session's name within its tenant's pool.
     #[must_use]
     pub fn session(self, pool: u64, name: &str) -> u64 {
-        self.chained(SESSION ^ pool, name.as_bytes())
+        self.chained(&self.seed(), SESSION ^ pool, name.as_bytes())
     }
 
     /// The chained hashes of a prompt that is these pieces end to end, whole blocks only.
     pub fn blocks<'p>(self, pool: u64, pieces: impl IntoIterator<Item = &'p [u8]>) -> Vec<u64> {
+        let seed = self.seed();
         let (mut hashes, mut begun) = (Vec::new(), Vec::new());
         for mut piece in pieces {
-            if !begun.is_empty() {
-                let room = PREFIX_BLOCK_BYTES - begun.len();
-                let (head, rest) = piece.split_at(room.min(piece.len()));
-                begun.extend_from_slice(head);
-                piece = rest;
-                if begun.len() < PREFIX_BLOCK_BYTES {
-                    continue;
+            while !piece.is_empty() {
+                let length = covered(hashes.len() + 1) - covered(hashes.len());
+                let missing = length - begun.len();
+                let (head, rest) = piece.split_at(missing.min(piece.len()));
+                if head.len() < missing {
+                    begun.extend_from_slice(head);
+                    break;
                 }
-                self.chain(pool, &begun, &mut hashes);
-                begun.clear();
-            }
-            let blocks = piece.chunks_exact(PREFIX_BLOCK_BYTES);
-            begun.extend_from_slice(blocks.remainder());
-            let room = PREFIX_BLOCKS_MAX.saturating_sub(hashes.len());
-            blocks
-                .take(room)
-                .for_each(|block| self.chain(pool, block, &mut hashes));
-            if hashes.len() >= PREFIX_BLOCKS_MAX {
-                break;
+                let before = hashes.last().copied().unwrap_or(pool);
+                if begun.is_empty() {
+                    hashes.push(self.chained(&seed, before, head));
+                } else {
+                    begun.extend_from_slice(head);
+                    hashes.push(self.chained(&seed, before, &begun));
+                    begun.clear();
+                }
+                if hashes.len() == PREFIX_BLOCKS_MAX {
+                    return hashes;
+                }
+                piece = rest;
             }
         }
         hashes
     }
 
-    /// Adds the hash of `block`, which covers all before it.
-    fn chain(self, pool: u64, block: &[u8], hashes: &mut Vec<u64>) {
-        let before = hashes.last().copied().unwrap_or(pool);
-        hashes.push(self.chained(before, block));
+    fn seed(self) -> SharedSeed {
+        SharedSeed::from_u64(self.1)
     }
 
+    /// The hash of `bytes` and of `before`, which covers all that comes before them.
+    ///
     /// A fast hash rather than one that holds out against people who look for collisions: they know neither key nor hashes,
     /// and one that they met would cost them a worse pick.
-    fn chained(self, before: u64, bytes: &[u8]) -> u64 {
-        let seed = SharedSeed::from_u64(self.1);
-        let mut hasher = FoldHasher::with_seed(self.0, &seed);
+    fn chained(self, seed: &SharedSeed, before: u64, bytes: &[u8]) -> u64 {
+        let mut hasher = FoldHasher::with_seed(self.0, seed);
         hasher.write_u64(before);
         hasher.write(bytes);
         hasher.finish()
+    }
+}
+
+/// Bytes of a prompt's first `blocks` blocks. From the sixteenth on every eight blocks are twice as long as the eight before: a
+/// block is an eighth of what comes before it at most, so a long prompt takes few of them and its depth is known as well as
+/// it matters.
+#[must_use]
+pub const fn covered(blocks: usize) -> usize {
+    let (octave, step) = (blocks / 8, blocks % 8);
+    match octave {
+        0 => blocks * PREFIX_BLOCK_BYTES,
+        _ => (8 + step) * (PREFIX_BLOCK_BYTES << (octave - 1)),
     }
 }
 
@@ -215,16 +228,29 @@ mod tests {
     const KEY: HashKey = HashKey::new((1, 2));
 
     fn text(blocks: usize, fill: u8) -> Vec<u8> {
-        vec![fill; blocks * PREFIX_BLOCK_BYTES]
+        vec![fill; covered(blocks)]
+    }
+
+    #[test]
+    fn blocks_grow_with_what_comes_before_them() {
+        let lengths: Vec<usize> = (0..PREFIX_BLOCKS_MAX)
+            .map(|block| covered(block + 1) - covered(block))
+            .collect();
+        assert_eq!(lengths[..16], [PREFIX_BLOCK_BYTES; 16]);
+        assert_eq!(lengths[16..24], [2 * PREFIX_BLOCK_BYTES; 8]);
+        assert_eq!(lengths[56..], [64 * PREFIX_BLOCK_BYTES; 8]);
+        assert_eq!(covered(PREFIX_BLOCKS_MAX), 1 << 20);
     }
 
     #[test]
     fn equal_beginnings_have_equal_hashes_however_they_are_cut_and_only_within_a_pool() {
-        let long = text(3, b'a');
+        let long = text(20, b'a');
         let whole = KEY.blocks(7, [long.as_slice()]);
-        let (one, other) = long.split_at(1_000);
-        assert_eq!(whole, KEY.blocks(7, [one, other]));
-        assert_eq!(whole.len(), 3);
+        assert_eq!(whole.len(), 20);
+        for cut in [1, 1_000, PREFIX_BLOCK_BYTES, 18 * PREFIX_BLOCK_BYTES + 1] {
+            let (one, other) = long.split_at(cut);
+            assert_eq!(whole, KEY.blocks(7, [one, &[], other]), "{cut}");
+        }
         let mut forked = long.clone();
         forked[2 * PREFIX_BLOCK_BYTES] = b'b';
         let forked = KEY.blocks(7, [forked.as_slice()]);

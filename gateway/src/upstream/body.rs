@@ -93,7 +93,7 @@ impl Body {
 }
 
 /// Where `part`, which borrows from `whole`, stands in it.
-fn place_in(whole: &[u8], part: &str) -> Option<Range<usize>> {
+pub(super) fn place_in(whole: &[u8], part: &str) -> Option<Range<usize>> {
     let start = (part.as_ptr() as usize).checked_sub(whole.as_ptr() as usize)?;
     let end = start + part.len();
     (end <= whole.len()).then_some(start..end)

@@ -5,6 +5,7 @@
 
 mod body;
 mod chunk;
+mod conversation;
 pub mod discover;
 #[cfg(feature = "engine")]
 mod echo;
@@ -54,6 +55,7 @@ use futures::stream::BoxStream;
 use crate::federation::reach::Part;
 
 pub use self::body::Body;
+pub use self::conversation::{Conversation, Message, Text};
 pub use self::embedding::{EmbedInput, EmbedRequest, Embeddings};
 pub use self::error::{Origin, Refusal, Retry, UpstreamError, UpstreamErrorKind};
 pub use self::figures::{Readiness, Resident, UpstreamStatus, UpstreamTotals};
@@ -159,8 +161,8 @@ impl Endpoint {
 /// What is to be continued.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Prompt {
-    /// A conversation: OpenAI messages whose `content` is a string or null, calls and results of tools among them.
-    Chat(Arc<[serde_json::Value]>),
+    /// A conversation, calls and results of tools in it.
+    Chat(Arc<Conversation>),
     /// Plain text.
     Text(Arc<str>),
     /// Token ids.
@@ -179,8 +181,8 @@ impl GenerateRequest {
         let tokens = match &self.prompt {
             Prompt::Tokens(ids) => ids.len(),
             Prompt::Text(text) => text.len() + TEMPLATE_TOKENS_PER_MESSAGE,
-            Prompt::Chat(messages) => {
-                let pieces = messages.len() + tools.map_or(0, |tools| tools + 1) + 1;
+            Prompt::Chat(chat) => {
+                let pieces = chat.len() + tools.map_or(0, |tools| tools + 1) + 1;
                 self.body.prompt_bytes() + TEMPLATE_TOKENS_PER_MESSAGE * pieces
             }
         };

@@ -420,11 +420,7 @@ pub(super) fn died(error: &UpstreamError) -> bool {
 /// Bytes of a prompt as its tokens count; a token that came as an id counts as four.
 fn prompt_bytes(prompt: &Prompt) -> u64 {
     let bytes = match prompt {
-        Prompt::Chat(messages) => messages
-            .iter()
-            .flat_map(strings)
-            .map(str::len)
-            .sum::<usize>(),
+        Prompt::Chat(chat) => chat.written().map(<[u8]>::len).sum::<usize>(),
         Prompt::Text(text) => text.len(),
         Prompt::Tokens(ids) => 4 * ids.len(),
     };
@@ -433,20 +429,11 @@ fn prompt_bytes(prompt: &Prompt) -> u64 {
 
 fn blocks(key: HashKey, pool: u64, prompt: &Prompt) -> Vec<u64> {
     match prompt {
-        Prompt::Chat(messages) => {
-            let pieces = messages.iter().flat_map(strings).map(str::as_bytes);
-            key.blocks(pool, pieces)
-        }
+        Prompt::Chat(chat) => key.blocks(pool, chat.written()),
         Prompt::Text(text) => key.blocks(pool, [text.as_bytes()]),
         Prompt::Tokens(ids) => {
             let bytes: Vec<u8> = ids.iter().flat_map(|id| id.to_le_bytes()).collect();
             key.blocks(pool, [bytes.as_slice()])
         }
     }
-}
-
-/// The strings of a message, in order: role, content and name.
-fn strings(message: &serde_json::Value) -> impl Iterator<Item = &str> {
-    let fields = message.as_object().into_iter().flatten();
-    fields.filter_map(|(_, value)| value.as_str())
 }

@@ -36,9 +36,10 @@ impl Tokeniser {
 
 fn encode(codec: &dyn TextCodec, request: &GenerateRequest) -> Result<Arc<[u32]>, UpstreamError> {
     let ids = match &request.prompt {
-        Prompt::Chat(messages) => {
+        Prompt::Chat(chat) => {
+            let messages = chat.read().ok_or(UpstreamErrorKind::Internal)?;
             let chat = ChatInput {
-                messages,
+                messages: &messages,
                 tools: request
                     .tools
                     .as_ref()
@@ -102,6 +103,7 @@ mod tests {
 
     use super::*;
     use crate::upstream::testing::test_request;
+    use crate::upstream::{Conversation, Message};
 
     /// A model that only continues text: a token a byte.
     #[derive(Debug)]
@@ -143,9 +145,15 @@ mod tests {
 
     #[test]
     fn a_base_model_refuses_chats_by_name_and_completes_as_usual() {
-        let messages = serde_json::json!([{"role": "user", "content": "Hi"}]);
-        let messages = messages.as_array().cloned().unwrap_or_default();
-        let refused = ids_of(Prompt::Chat(messages.into())).unwrap_err();
+        let greeting = Message {
+            role: "user",
+            content: Some(Vec::new()),
+            name: None,
+            calls: None,
+            result_of: None,
+        };
+        let chat = Conversation::new(vec![greeting]);
+        let refused = ids_of(Prompt::Chat(chat.into())).unwrap_err();
         let UpstreamErrorKind::InvalidRequest { param, message } = &refused.kind else {
             panic!("{refused:?} is not the client's fault");
         };

@@ -6,7 +6,8 @@
 
 use std::sync::Arc;
 
-use hansa_gateway::limits::PREFIX_BLOCKS_MAX;
+use hansa_gateway::limits::{PREFIX_BLOCK_BYTES, PREFIX_BLOCKS_MAX};
+use hansa_gateway::route::prefix::covered;
 
 use super::node::{BLOCK_TOKENS, Means};
 use crate::clock::Nanos;
@@ -19,6 +20,8 @@ use crate::workload::Prefix;
 const SAMPLE: u64 = 4_096;
 /// Length of a piece of constant rate, in seconds.
 const PIECE_S: f64 = 60.0;
+/// Blocks of a prompt that may be found again: those that routers look at.
+const BLOCKS_MAX: u64 = (covered(PREFIX_BLOCKS_MAX) / PREFIX_BLOCK_BYTES) as u64;
 /// Families of draws.
 const GAPS: u64 = 0x6761_7073;
 const SIZES: u64 = 0x7369_7a65;
@@ -76,6 +79,15 @@ pub(super) struct Demand {
     pub(super) whose: f64,
 }
 
+impl Demand {
+    /// The blocks as routers cut them, later ones longer: each is told by its last part.
+    pub(super) fn beginnings(&self) -> Arc<[u64]> {
+        let ends = (1..=PREFIX_BLOCKS_MAX).map(|block| covered(block) / PREFIX_BLOCK_BYTES);
+        ends.map_while(|end| self.blocks.get(end - 1).copied())
+            .collect()
+    }
+}
+
 impl Lengths {
     /// Request number `number`.
     pub(super) fn draw(&self, seed: u64, number: u64) -> Demand {
@@ -97,7 +109,7 @@ impl Lengths {
             beginning = mix(seed ^ (rng.next_unit() * f64::from(prefix.count)) as u64);
         }
         prompt = (prompt + shared).max(1);
-        let whole = (prompt / BLOCK_TOKENS).min(PREFIX_BLOCKS_MAX as u64);
+        let whole = (prompt / BLOCK_TOKENS).min(BLOCKS_MAX);
         let block = |index: u64| {
             let stream = if (index + 1) * BLOCK_TOKENS <= shared {
                 beginning
@@ -165,7 +177,7 @@ fn recorded(trace: &Trace, number: u64, own: u64, whose: f64) -> Demand {
         let name = named.get(usize::try_from(index / per_name).unwrap_or(usize::MAX));
         mix(name.map_or(own, |name| mix(*name)).wrapping_add(index))
     };
-    let whole = (prompt / BLOCK_TOKENS).min(PREFIX_BLOCKS_MAX as u64);
+    let whole = (prompt / BLOCK_TOKENS).min(BLOCKS_MAX);
     Demand {
         prompt: prompt.max(1),
         output: u64::from(entry.output_tokens).max(1),

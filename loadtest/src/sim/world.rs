@@ -127,6 +127,8 @@ struct Flight {
     output: u64,
     asked: (u64, u64),
     blocks: Arc<[u64]>,
+    /// The same as routers cut them.
+    beginnings: Arc<[u64]>,
     arrived: Nanos,
     first: Option<Nanos>,
     cached: u64,

@@ -6,47 +6,57 @@
 
 use std::borrow::Cow;
 
-use memchr::memchr2;
+use wide::u8x32;
 
 use super::Fields;
 
 /// The fields of the object `text`, so many at most; `None` where serde_json must look.
 pub(super) fn object(text: &str, max: usize) -> Option<Fields<'_>> {
-    whole(text, Text::New, |scanner| scanner.fields(max))
+    whole(text, |scanner| scanner.fields(max))
 }
 
-/// The elements of the array `text`, a part of what was split before, so many at most; `None` as above.
-pub(super) fn array(text: &str, max: usize) -> Option<Vec<&str>> {
-    whole(text, Text::Split, |scanner| {
-        scanner.elements(max, Scanner::value)
-    })
-}
-
-/// The fields of every element of the array `text`, such a part too, so many elements with so many fields at most; `None` as
-/// above.
-pub(super) fn objects(text: &str, max: usize, fields_max: usize) -> Option<Vec<Fields<'_>>> {
-    whole(text, Text::Split, |scanner| {
-        scanner.elements(max, |scanner| scanner.fields(fields_max))
-    })
-}
-
-/// Whether a text was split before, as part of another: then its strings hold what they may.
-#[derive(PartialEq, Eq)]
-enum Text {
-    New,
-    Split,
-}
-
-fn whole<'a, T>(
+/// The fields of the object `text`, and in the same pass those of each object in its array `list`; without these where it is
+/// no array of objects. `None` as above.
+pub(super) fn object_with<'a>(
     text: &'a str,
-    history: Text,
-    read: impl FnOnce(&mut Scanner<'a>) -> Option<T>,
-) -> Option<T> {
-    let mut scanner = Scanner {
-        text,
-        at: 0,
-        history,
-    };
+    max: usize,
+    list: List<'_>,
+) -> Option<(Fields<'a>, Option<Vec<Fields<'a>>>)> {
+    let mut listed = None;
+    let fields = whole(text, |scanner| {
+        scanner.fields_by(max, |scanner, name| {
+            let from = scanner.at;
+            if name == list.name {
+                let object = |scanner: &mut Scanner<'a>| scanner.fields(list.fields_max);
+                listed = scanner.elements(list.max, object);
+                if listed.is_some() {
+                    return scanner.text.get(from..scanner.at);
+                }
+                scanner.at = from;
+            }
+            scanner.value()
+        })
+    })?;
+    Some((fields, listed))
+}
+
+/// An array of objects, a field of the body.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct List<'n> {
+    pub(super) name: &'n str,
+    /// Objects at most.
+    pub(super) max: usize,
+    /// Fields of each at most.
+    pub(super) fields_max: usize,
+}
+
+/// The elements of the array `text`, so many at most; `None` as above.
+pub(super) fn array(text: &str, max: usize) -> Option<Vec<&str>> {
+    whole(text, |scanner| scanner.elements(max, Scanner::value))
+}
+
+fn whole<'a, T>(text: &'a str, read: impl FnOnce(&mut Scanner<'a>) -> Option<T>) -> Option<T> {
+    let mut scanner = Scanner { text, at: 0 };
     scanner.space();
     let read = read(&mut scanner)?;
     scanner.space();
@@ -57,11 +67,19 @@ fn whole<'a, T>(
 struct Scanner<'a> {
     text: &'a str,
     at: usize,
-    history: Text,
 }
 
 impl<'a> Scanner<'a> {
     fn fields(&mut self, max: usize) -> Option<Fields<'a>> {
+        self.fields_by(max, |scanner, _| scanner.value())
+    }
+
+    /// The fields of an object, each value read by `value`, which is told its name.
+    fn fields_by(
+        &mut self,
+        max: usize,
+        mut value: impl FnMut(&mut Self, &str) -> Option<&'a str>,
+    ) -> Option<Fields<'a>> {
         self.eat(b'{')?;
         let mut fields = Vec::with_capacity(16.min(max));
         self.space();
@@ -71,7 +89,7 @@ impl<'a> Scanner<'a> {
         loop {
             let name = self.name()?;
             self.colon()?;
-            let value = self.value()?;
+            let value = value(self, name)?;
             if fields.len() == max {
                 return None;
             }
@@ -187,16 +205,21 @@ impl<'a> Scanner<'a> {
         self.eat(b'"')?;
         let from = self.at;
         loop {
-            let rest = self.text.as_bytes().get(self.at..)?;
-            let stop = memchr2(b'"', b'\\', rest)?;
-            if self.history == Text::New && has_control(rest.get(..stop)?) {
-                return None;
+            let block = self.at;
+            let mut special = special(block_of(self.text.as_bytes().get(block..)?));
+            while special != 0 {
+                self.at = block + special.trailing_zeros() as usize;
+                match self.next()? {
+                    b'"' => return self.text.get(from..self.at - 1),
+                    b'\\' => self.escape()?,
+                    // A control character, which must be escaped.
+                    _ => return None,
+                }
+                // What belongs to the escape has been looked at.
+                let done = u32::try_from(self.at - block).ok()?;
+                special &= u32::MAX.checked_shl(done).unwrap_or(0);
             }
-            self.at += stop;
-            if self.next()? == b'"' {
-                return self.text.get(from..self.at - 1);
-            }
-            self.escape()?;
+            self.at = self.at.max(block + BLOCK);
         }
     }
 
@@ -269,9 +292,29 @@ impl<'a> Scanner<'a> {
     }
 }
 
-/// Control characters must be escaped. The least byte is found many bytes at a time.
-fn has_control(bytes: &[u8]) -> bool {
-    bytes.iter().fold(u8::MAX, |least, byte| least.min(*byte)) < b' '
+/// Bytes of a string that are looked at together.
+const BLOCK: usize = 32;
+
+/// The first bytes of `text`; what is missing at its end is blank.
+fn block_of(text: &[u8]) -> [u8; BLOCK] {
+    text.first_chunk().copied().unwrap_or_else(|| {
+        let mut block = [b' '; BLOCK];
+        block
+            .iter_mut()
+            .zip(text)
+            .for_each(|(to, from)| *to = *from);
+        block
+    })
+}
+
+/// A bit for each byte that does not stand for itself in a string, the lowest for the first: a quote, a backslash, a control
+/// character.
+fn special(bytes: [u8; BLOCK]) -> u32 {
+    let bytes = u8x32::new(bytes);
+    let control = bytes.min(u8x32::splat(0x1f)).simd_eq(bytes);
+    let quote = bytes.simd_eq(u8x32::splat(b'"'));
+    let backslash = bytes.simd_eq(u8x32::splat(b'\\'));
+    (control | quote | backslash).to_bitmask()
 }
 
 /// What is open around a value: for each level whether it is an object. Deeper than 64 is out of the ordinary.
@@ -313,7 +356,7 @@ mod tests {
             any::<bool>().prop_map(Value::from),
             any::<i64>().prop_map(Value::from),
             any::<f64>().prop_map(Value::from),
-            "[a-z\"\\\\\n\u{e9}\u{1f600}]{0,40}".prop_map(Value::from),
+            "[a-z\"\\\\\n\u{e9}\u{1f600}]{0,40}|[a-z]{0,70}\"?[a-z]{0,70}".prop_map(Value::from),
         ];
         leaf.prop_recursive(4, 24, 4, |inner| {
             prop_oneof![
@@ -322,6 +365,11 @@ mod tests {
                     .prop_map(|fields| Value::from(Map::from_iter(fields))),
             ]
         })
+    }
+
+    fn any_object() -> impl Strategy<Value = Value> {
+        let fields = proptest::collection::vec(("[a-z]{1,4}", any_value()), 0..5);
+        fields.prop_map(|fields| Value::from(Map::from_iter(fields)))
     }
 
     fn write(value: &Value, pretty: bool) -> String {
@@ -349,9 +397,22 @@ mod tests {
             let split = array(&text, 8);
             prop_assert!(split.is_some(), "{text}");
             prop_assert_eq!(split, slow::array(&text, 8).ok());
-            if let Some(split) = objects(&text, 8, 8) {
-                prop_assert_eq!(Some(split), slow::objects(&text, 8, 8));
-            }
+        }
+
+        /// What is read in the same pass is what is read of its text alone.
+        #[test]
+        fn lists_are_split_in_passing(
+            elements in proptest::collection::vec(prop_oneof![9 => any_object(), 1 => any_value()], 0..6),
+            pretty in any::<bool>(),
+        ) {
+            let body = serde_json::json!({"a": [{}], "list": elements, "b": {"list": [{}]}});
+            let text = write(&body, pretty);
+            let list = List { name: "list", max: 4, fields_max: 3 };
+            let (fields, listed) = object_with(&text, 8, list).unwrap();
+            prop_assert_eq!(&fields, &slow::fields(&text, 8).unwrap());
+            let each = slow::array(fields[1].1, 4).unwrap_or_else(|_| vec!["none"]);
+            let apart = each.into_iter().map(|element| slow::fields(element, 3).ok()).collect();
+            prop_assert_eq!(listed, apart);
         }
 
         /// Bytes that are changed, left out or doubled make most texts wrong, in every way there is.

@@ -61,10 +61,10 @@ async fn a_chat_arrives_as_it_was_meant() {
         {"role": "system", "content": "Be \"brief\"."},
         {"role": "user", "content": "Héllo", "name": "Ann"},
     ]);
-    assert_eq!(
-        asked.prompt,
-        Prompt::Chat(messages.as_array().unwrap().clone().into())
-    );
+    let Prompt::Chat(chat) = &asked.prompt else {
+        panic!("a chat became something else");
+    };
+    assert_eq!(chat.read(), messages.as_array().cloned());
     assert_eq!(asked.body.bytes(), body.as_bytes());
     assert_eq!(
         (&*asked.id, &*asked.model, asked.endpoint),
@@ -171,9 +171,10 @@ async fn a_large_body_is_parsed_like_a_small_one() {
     let content = "é\\n".repeat(100_000);
     let body = saying(&format!(r#"[{{"role":"user","content":"{content}"}}]"#));
     assert_eq!(server.chat(&body).await.status(), StatusCode::OK);
-    let Prompt::Chat(messages) = &server.asked()[0].prompt else {
+    let Prompt::Chat(chat) = server.asked().remove(0).prompt.clone() else {
         panic!("a chat became something else");
     };
+    let messages = chat.read().unwrap();
     assert_eq!(messages[0]["content"].as_str().unwrap().len(), 300_000);
     let body = saying(&format!(
         r#"[{{"role":"user","content":"{content}","x":1}}]"#

@@ -139,7 +139,7 @@ async fn calls_and_results_reach_the_template() {
     let mut expected = messages;
     expected[1].as_object_mut().unwrap().remove("refusal");
     expected[2]["content"] = "No.".into();
-    assert_eq!(Value::from(arrived.to_vec()), expected);
+    assert_eq!(Value::from(arrived.read().unwrap()), expected);
 }
 
 /// Holds every line `VALUE => CODE PARAM`: the body made of the value is refused and reaches nobody.

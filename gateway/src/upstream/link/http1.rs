@@ -211,7 +211,7 @@ impl Exchange {
                 }
             }
             self.seen = self.come.len();
-            if self.seen > limits::H1_BUFFER_BYTES_MAX {
+            if self.seen > limits::H1_HEAD_BYTES_MAX {
                 return Poll::Ready(Err(Http1Error::HeadTooLong));
             }
             let come = &mut self.come;

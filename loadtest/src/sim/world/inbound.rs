@@ -91,6 +91,7 @@ impl World<'_> {
             output: demand.output,
             asked: (demand.prompt, demand.output),
             blocks: Arc::clone(&demand.blocks),
+            beginnings: demand.beginnings(),
             arrived: now,
             first: None,
             cached: 0,
@@ -124,7 +125,7 @@ impl World<'_> {
         let wish = Wish {
             attempt,
             prompt_tokens: flight.prompt,
-            blocks: &flight.blocks,
+            blocks: &flight.beginnings,
             session: None,
             max_tokens: self.plan.lengths.max_tokens,
             rules: &rules,
@@ -167,7 +168,7 @@ impl World<'_> {
         let wish = Wish {
             attempt,
             prompt_tokens: flight.prompt,
-            blocks: &flight.blocks,
+            blocks: &flight.beginnings,
             session: None,
             max_tokens: self.plan.lengths.max_tokens,
             rules: &OPEN,

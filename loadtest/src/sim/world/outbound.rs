@@ -64,7 +64,7 @@ impl World<'_> {
         };
         let at = Duration::from_nanos(now);
         if let (Some(ticket), Some(site)) = (&mut flight.at_site, self.sites.get_mut(flight.site)) {
-            site.router().first_content(ticket, &flight.blocks, at);
+            site.router().first_content(ticket, &flight.beginnings, at);
         }
         flight.cached += cached;
         if flight.spoke.is_none() {
@@ -100,7 +100,7 @@ impl World<'_> {
         flight.first.get_or_insert(now);
         let entry = self.entries.get_mut(flight.gateway);
         if let (Some(ticket), Some(entry)) = (&mut flight.at_gateway, entry) {
-            entry.first_content(ticket, &flight.blocks, now);
+            entry.first_content(ticket, &flight.beginnings, now);
         }
     }
 

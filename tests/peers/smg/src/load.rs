@@ -47,6 +47,8 @@ impl Served for Upstream {
 pub struct Case {
     pub name: &'static str,
     pub prompt_bytes: usize,
+    /// What the prompt repeats.
+    pub text: &'static str,
     pub answer: Answer,
     /// What is counted, and how many of it a request has.
     pub unit: &'static str,
@@ -180,11 +182,11 @@ async fn ask(
     Ok(answer)
 }
 
-/// A prompt of words that differs from all others of the run at its start.
+/// A prompt that differs from all others of the run at its start.
 fn body(case: &Case, user: usize, request: usize) -> Bytes {
     let mut text = format!("user {user} asks for the {request}th time: ");
     while text.len() < case.prompt_bytes {
-        text.push_str("which cities were in the league ");
+        text.push_str(case.text);
     }
     text.truncate(case.prompt_bytes);
     let mut body =

@@ -49,10 +49,15 @@ const RATE: u32 = 2_000;
 /// Connections that ask without pause.
 const CONNECTIONS: usize = 32;
 
-const CASES: [Case; 3] = [
+/// What prompts are made of: words, which JSON writes as they are, and code, which it writes with an escape or two a line.
+const WORDS: &str = "which cities were in the league ";
+const CODE: &str = "\tif city in league:\n\t\tprint(\"member\", city)\n";
+
+const CASES: [Case; 4] = [
     Case {
         name: "short requests",
         prompt_bytes: 200,
+        text: WORDS,
         answer: Answer::Whole,
         unit: "requests",
         per_request: 1,
@@ -60,6 +65,15 @@ const CASES: [Case; 3] = [
     Case {
         name: "requests of 100 kB",
         prompt_bytes: 100_000,
+        text: WORDS,
+        answer: Answer::Whole,
+        unit: "requests",
+        per_request: 1,
+    },
+    Case {
+        name: "requests of 100 kB of code",
+        prompt_bytes: 100_000,
+        text: CODE,
         answer: Answer::Whole,
         unit: "requests",
         per_request: 1,
@@ -67,6 +81,7 @@ const CASES: [Case; 3] = [
     Case {
         name: "streams",
         prompt_bytes: 200,
+        text: WORDS,
         answer: Answer::Stream,
         unit: "events",
         per_request: EVENTS,
