@@ -160,7 +160,9 @@ impl<'a, 'p> Node<'a, 'p> {
     pub(super) fn text_within(&self, body: &Bytes) -> Result<Text, ApiError> {
         self.must_be(&[Kind::String], "a string")?;
         // Only these escapes can name what is no character: half a surrogate pair.
-        if memchr::memmem::find(self.raw.as_bytes(), b"\\u").is_some() {
+        let raw = self.raw.as_bytes();
+        let escaped = memchr::memchr(b'\\', raw).and_then(|at| raw.get(at..));
+        if escaped.is_some_and(|rest| memchr::memmem::find(rest, b"\\u").is_some()) {
             self.string()?;
         }
         Text::within(body, self.raw).ok_or_else(|| self.fault(ParamFault::Text))

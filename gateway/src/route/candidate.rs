@@ -1,31 +1,25 @@
-//! One candidate as the router sees it: facts, figures, what was learnt, what is in flight; and why it may not serve.
+//! One candidate as the router sees it: facts, figures, what was learnt, what is in flight.
 
 use std::time::Duration;
 
-use super::Ask;
-use super::decision::Reason;
 use super::estimate::{Mean, PrefillLine};
 use super::facts::{CandidateId, Facts, Figures};
 use super::health::{Health, Penalty};
 use super::load::Credits;
-use super::residency::{Barred, Judge};
-use crate::limits::{CANDIDATE_LINE_MIN, HOPS_MAX};
+use super::sheet::Row;
+use crate::limits::CANDIDATE_LINE_MIN;
 
 /// Company in which tokens are taken to be measured until they were.
 const COMPANY: f64 = 8.0;
 /// Seconds without a request to a candidate after which what was learnt of it is out of date.
-const OUTDATED_AFTER_S: f64 = 30.0;
-/// Time before the end of a candidate's walltime by which answers should be over.
-const WALLTIME_MARGIN_S: f64 = 2.0;
+pub(super) const OUTDATED_AFTER_S: f64 = 30.0;
 
 /// Joules of a kilowatt-hour.
 const JOULES_PER_KWH: f64 = 3.6e6;
 
-/// One model at one upstream. What every decision reads of every candidate stands side by side, in few lines of a cache.
+/// One model at one upstream. What decisions read of it is on its sheet (`sheet.rs`).
 #[derive(Debug)]
-#[repr(C)]
 pub(super) struct Candidate {
-    pub(super) per: Per,
     /// Seconds of an output token, and the sequences beside which it was measured.
     pub(super) tpot: Mean,
     pub(super) tpot_company: Mean,
@@ -38,6 +32,7 @@ pub(super) struct Candidate {
     pub(super) figures: Figures,
     pub(super) facts: Facts,
     pub(super) id: CandidateId,
+    pub(super) row: Row,
     /// Place of its upstream's budget.
     pub(super) budget: usize,
     /// When the figures came.
@@ -60,32 +55,16 @@ impl From<Duration> for Moment {
     }
 }
 
-/// What every decision would divide by for every candidate, as factors, and times as seconds.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Per {
-    /// Seconds of a prompt token of the whole candidate: one prompt is computed by one node, however many a site has; a
-    /// line is worked off by all of them.
-    pub(super) prompt_token_s: f64,
-    /// Part of the company in which tokens were measured, and of the sequences that run.
-    pub(super) companion: f64,
-    pub(super) runner: f64,
-    /// Part of the KV cache; 0 where it is not known.
-    pub(super) kv_token: f64,
-    /// KV tokens in use.
-    pub(super) kv_used: f64,
-    /// Sequences that the figures show.
-    pub(super) sequences: f64,
-    /// Seconds of a round trip, and of the clock when the figures were true.
-    pub(super) rtt_s: f64,
-    pub(super) true_at_s: f64,
-    /// Grams of carbon of a token, 0 where energy or grid are not known.
-    pub(super) token_grams: f64,
-}
-
 impl Candidate {
-    pub(super) fn new(id: CandidateId, facts: Facts, budget: usize, now: Duration) -> Self {
-        let mut candidate = Self {
+    pub(super) fn new(
+        (id, row): (CandidateId, Row),
+        facts: Facts,
+        budget: usize,
+        now: Duration,
+    ) -> Self {
+        Self {
             id,
+            row,
             facts,
             budget,
             figures: Figures::default(),
@@ -97,36 +76,12 @@ impl Candidate {
             learnt_at_s: now.as_secs_f64(),
             health: Health::default(),
             penalty: Penalty::default(),
-            per: Per::default(),
             gone: false,
-        };
-        candidate.refresh();
-        candidate
+        }
     }
 
-    /// Works out again what follows from figures and estimates alone.
-    pub(super) fn refresh(&mut self) {
-        let figures = &self.figures;
-        let own = self.prefill.tokens_per_s();
-        self.per = Per {
-            prompt_token_s: 1.0 / figures.prefill_tokens_per_s.max(own),
-            companion: 1.0 / self.tpot_company.get().max(1.0),
-            runner: 1.0 / f64::from(figures.running.max(1)),
-            kv_token: match figures.kv_tokens_total {
-                0 => 0.0,
-                total => 1.0 / total as f64,
-            },
-            kv_used: figures
-                .kv_tokens_total
-                .saturating_sub(figures.kv_tokens_free) as f64,
-            sequences: f64::from(figures.running) + f64::from(figures.waiting),
-            token_grams: self.token_grams(),
-            rtt_s: self.rtt().as_secs_f64(),
-            true_at_s: self.observed_at.as_secs_f64() - figures.age.as_secs_f64(),
-        };
-    }
-
-    fn token_grams(&self) -> f64 {
+    /// Grams of carbon of a token, 0 where energy or grid are not known.
+    pub(super) fn token_grams(&self) -> f64 {
         let (told, config) = (&self.figures, &self.facts);
         let joules = told.joules_per_token.or(config.joules_per_token);
         let grams = told.grams_per_kwh.or(config.grams_per_kwh);
@@ -151,21 +106,20 @@ impl Candidate {
         self.figures = figures;
         let true_at = now.saturating_sub(self.figures.age);
         self.credits.seen(true_at, self.rtt());
-        self.refresh();
-    }
-
-    /// Seconds since the figures were true.
-    pub(super) fn age_s(&self, now: Moment) -> f64 {
-        (now.seconds - self.per.true_at_s).max(0.0)
     }
 
     pub(super) fn rtt(&self) -> Duration {
         self.figures.rtt.unwrap_or(self.facts.rtt)
     }
 
+    /// Sequences that the figures show.
+    pub(super) fn shown(&self) -> f64 {
+        f64::from(self.figures.running) + f64::from(self.figures.waiting)
+    }
+
     /// Sequences there, as far as we know.
     pub(super) fn company(&self) -> f64 {
-        (self.per.sequences + self.credits.unseen().sequences as f64).max(0.0)
+        (self.shown() + self.credits.unseen().sequences as f64).max(0.0)
     }
 
     /// Whether it has nothing to do, and what was learnt of it was learnt in company that is gone. That says nothing of it any more,
@@ -181,10 +135,22 @@ impl Candidate {
         now_s - self.learnt_at_s > OUTDATED_AFTER_S && self.credits.in_flight() == 0
     }
 
-    /// Whether what was learnt of it may no longer count against it.
-    #[inline]
-    pub(super) fn is_outdated(&self, now: Moment) -> bool {
-        self.is_unproven(now.seconds) || self.idles_again()
+    /// Seconds of the clock when anything was learnt of it last, from which its age is known: what was learnt of one that idles
+    /// again is as old as can be, and of one that serves as new.
+    pub(super) fn counts_since_s(&self) -> f64 {
+        match self.credits.in_flight() {
+            _ if self.idles_again() => f64::NEG_INFINITY,
+            0 => self.learnt_at_s,
+            _ => f64::INFINITY,
+        }
+    }
+
+    /// Seconds of the clock until which failures count.
+    pub(super) fn troubled_until_s(&self) -> f64 {
+        match self.health.is_trusted() {
+            true => self.penalty.over_at_s(),
+            false => f64::INFINITY,
+        }
     }
 
     /// Takes in the seconds of a prompt of so many tokens, in place of all before where it `proves` how the candidate is now and
@@ -213,45 +179,5 @@ impl Candidate {
         let (figures, unseen) = (&self.figures, self.credits.unseen().sequences);
         let line = i64::from(figures.waiting) + unseen;
         figures.waiting > 0 && line >= i64::from(figures.running.max(CANDIDATE_LINE_MIN))
-    }
-
-    /// Why it may not serve what is asked, if it may not, by rules that no score can outweigh. `in_doubt` one of whom nothing
-    /// is heard may.
-    #[inline]
-    pub(super) fn barred<'a>(
-        &'a self,
-        ask: &Ask<'_>,
-        judge: &mut Judge<'a>,
-        in_doubt: bool,
-    ) -> Option<Reason> {
-        if let Some(barred) = judge.bar(&self.facts) {
-            return Some(match barred {
-                Barred::Residency => Reason::Residency,
-                Barred::Experimental => Reason::Experimental,
-                Barred::Purpose => Reason::Purpose,
-            });
-        }
-        if self.figures.experimental && !ask.rules.experimental {
-            return Some(Reason::Experimental);
-        }
-        if self.facts.hop && ask.hops >= HOPS_MAX {
-            return Some(Reason::Hops);
-        }
-        if !ask.tried.is_empty() && ask.tried.contains(&self.facts.upstream) {
-            return Some(Reason::Tried);
-        }
-        if ask.numerics.is_some() && ask.numerics != self.figures.digest() {
-            return Some(Reason::Numerics);
-        }
-        let takes = self.figures.ready || (in_doubt && self.figures.unheard);
-        (!takes).then_some(Reason::NotReady)
-    }
-
-    /// Whether it has an end that an answer of so many seconds would go on past.
-    pub(super) fn ends_before(&self, seconds: f64, now: Moment) -> bool {
-        self.figures.walltime_left.is_some_and(|told| {
-            let left = told.as_secs_f64() - self.age_s(now);
-            seconds + WALLTIME_MARGIN_S > left.max(0.0)
-        })
     }
 }

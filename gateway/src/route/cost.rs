@@ -5,10 +5,12 @@
 
 use serde::Serialize;
 
-use super::candidate::{Candidate, Moment};
+use super::candidate::{Moment, OUTDATED_AFTER_S};
 use super::crowd::Drift;
-use super::load::Change;
+use super::estimate::prompt_s;
+use super::number::{larger, smaller};
 use super::options::Options;
+use super::sheet::Sheet;
 
 /// Seconds that a KV cache half full is worth; the pressure of a share k is this times k / (1 - k) (SMG's least_load).
 const PRESSURE_S: f64 = 0.15;
@@ -25,12 +27,11 @@ const SLOWDOWN_MAX: f64 = 4.0;
 const COMPANY_SHARE: f64 = 0.5;
 /// Least that a request is taken to add to the cost of a candidate.
 const ONE_MORE_S_MIN: f64 = 1e-6;
-/// What a request brings, as far as one can know.
+
+/// What a request brings to whichever candidate, as far as one can know.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Load {
-    /// Prompt tokens that this candidate has to compute.
-    pub(super) uncached: f64,
-    /// Of the whole prompt.
+    /// Tokens of the whole prompt.
     pub(super) prompt: f64,
     /// Expected tokens of one choice.
     pub(super) output: f64,
@@ -45,8 +46,14 @@ pub(super) struct Load {
     pub(super) usual_prompt: f64,
     /// Seconds of a token of this model, over all candidates.
     pub(super) usual_tpot: f64,
-    /// Seconds of this prompt, over all candidates of this model.
-    pub(super) usual_prefill: f64,
+}
+
+/// The part of a prompt that a candidate has not cached.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Uncached {
+    pub(super) tokens: f64,
+    /// Seconds that it usually takes, over all candidates of the model.
+    pub(super) usual_s: f64,
 }
 
 /// The terms of a cost, in seconds.
@@ -94,106 +101,124 @@ impl Terms {
     }
 }
 
-impl Candidate {
-    /// The terms of `load` here and now.
+impl Sheet {
+    /// The terms of `load` here and now, where nothing has failed.
     #[inline]
-    pub(super) fn terms(&self, load: &Load, options: &Options, now: Moment, ramp: f64) -> Terms {
-        let unseen = self.credits.unseen();
-        let mut token = self.tpot.or_usual(load.usual_tpot);
-        let mut prefill = self.prefill.or_usual(load.uncached, load.usual_prefill);
-        if self.is_outdated(now) {
-            token = token.min(load.usual_tpot);
-            prefill = prefill.min(load.usual_prefill.max(self.told_prefill(load)));
-        }
+    pub(super) fn terms(
+        &self,
+        load: &Load,
+        uncached: Uncached,
+        options: &Options,
+        now: Moment,
+    ) -> Terms {
+        let outdated = now.seconds - self.learnt_at_s > OUTDATED_AFTER_S;
+        let (token, prefill) = match self.known && !outdated {
+            true => (self.token_s, self.prompt_s(uncached.tokens)),
+            false => self.doubted(load, uncached, outdated),
+        };
         let tpot = token * self.slowdown(load);
         Terms {
-            rtt: self.per.rtt_s,
-            wait: self.wait(load, &unseen, tpot),
+            rtt: self.rtt_s,
+            // The longer of two lines: prompts before ours, and sequences that must end before there is room for more.
+            wait: larger(
+                self.prompts_s,
+                self.waiting * self.one_ends_after(load, tpot),
+            ),
             prefill,
             decode: load.output * tpot,
-            pressure: self.pressure(load, &unseen),
-            carbon: load.tokens * self.per.token_grams * options.carbon_s_per_gram,
-            failures: self.penalty.seconds(now.at),
+            pressure: self.pressure(load),
+            carbon: load.tokens * self.token_grams * options.carbon_s_per_gram,
+            failures: 0.0,
             stale: self.stale(now),
-            ramp,
+            ramp: 1.0,
         }
     }
 
-    /// Seconds of the prompt as the candidate itself tells, 0 where it does not.
-    fn told_prefill(&self, load: &Load) -> f64 {
-        match self.figures.prefill_tokens_per_s {
-            told if told > 0.0 => load.uncached / told,
-            _ => 0.0,
+    /// Seconds of an output token and of the prompt where not both are known or what was learnt is out of date: what is usual,
+    /// where that is better. Who was never tried must not look worse than all others for ever.
+    #[inline(never)]
+    fn doubted(&self, load: &Load, uncached: Uncached, outdated: bool) -> (f64, f64) {
+        let mut token = self.usual_token_s(load);
+        let mut prefill = self.prompt_s(uncached.tokens);
+        if !self.prefill_known {
+            prefill = smaller(prefill, uncached.usual_s);
         }
+        if outdated {
+            // What the candidate itself tells is not out of date.
+            let told = match self.told_tokens_per_s {
+                told if told > 0.0 => uncached.tokens / told,
+                _ => 0.0,
+            };
+            token = smaller(token, load.usual_tpot);
+            prefill = smaller(prefill, larger(uncached.usual_s, told));
+        }
+        (token, prefill)
+    }
+
+    #[inline(never)]
+    fn usual_token_s(&self, load: &Load) -> f64 {
+        match self.token_known {
+            true => self.token_s,
+            false => smaller(self.token_s, load.usual_tpot),
+        }
+    }
+
+    fn prompt_s(&self, tokens: f64) -> f64 {
+        prompt_s(self.prompt_s, self.kilotoken_s, tokens)
     }
 
     /// What tells how many requests it should get beside those of others, where a request like this costs `terms` there.
     #[inline]
     pub(super) fn drift(&self, load: &Load, terms: &Terms, now: Moment) -> Drift {
-        let one_more_s = self.one_more(load, terms).max(ONE_MORE_S_MIN);
+        let one_more_s = larger(self.one_more(load, terms), ONE_MORE_S_MIN);
         Drift {
             age_s: self.age_s(now),
             one_more_s,
             per_s: 1.0 / one_more_s,
-            all: self.per.sequences,
-            ours: f64::from(self.credits.sequences()),
+            all: self.shown,
+            ours: self.ours,
             share: 0.0,
         }
     }
 
     /// Seconds that one more of the usual requests adds to the cost.
     fn one_more(&self, load: &Load, terms: &Terms) -> f64 {
-        let prompt = load.usual_prompt * self.per.prompt_token_s;
-        let tpot = self.tpot.or_usual(load.usual_tpot);
-        let wait = match self.figures.waiting {
-            0 => prompt,
-            _ => prompt.max(self.one_ends_after(load, tpot)),
+        let tpot = match self.known {
+            true => self.token_s,
+            false => self.usual_token_s(load),
         };
-        let decode = load.output * tpot * COMPANY_SHARE * self.per.companion;
+        let prompt = load.usual_prompt * self.line_token_s;
+        let wait = larger(prompt, self.one_ends_after(load, tpot));
+        let decode = load.output * tpot * COMPANY_SHARE * self.companion;
         // The slope of k / (1 - k).
         let steepness = 1.0 + terms.pressure * (1.0 / PRESSURE_S);
         let tokens = load.usual_prompt + load.usual_output;
-        let pressure = PRESSURE_S * steepness * steepness * tokens * self.per.kv_token;
+        let pressure = PRESSURE_S * steepness * steepness * tokens * self.kv_token;
         wait + decode + pressure
     }
 
-    /// The longer of two lines: prompts before ours, and sequences that must end before there is room for more.
-    fn wait(&self, load: &Load, unseen: &Change, tpot: f64) -> f64 {
-        let figures = &self.figures;
-        let queued = figures
-            .queued_tokens
-            .saturating_add_signed(unseen.prefill_tokens);
-        let prompts = queued as f64 * self.per.prompt_token_s;
-        if figures.waiting == 0 {
-            return prompts;
-        }
-        let waiting = f64::from(figures.waiting) + unseen.sequences as f64;
-        prompts.max(waiting.max(0.0) * self.one_ends_after(load, tpot))
-    }
-
-    /// Seconds until one of the sequences there ends.
+    /// Seconds until one of the sequences there ends and one in line begins; 0 where there is no line.
     fn one_ends_after(&self, load: &Load, tpot: f64) -> f64 {
-        load.usual_output * tpot * self.per.runner
+        load.usual_output * tpot * self.runner
     }
 
     /// How much slower a token is than it was when it was measured.
     fn slowdown(&self, load: &Load) -> f64 {
-        let company = self.company() + load.sequences;
-        let grows = COMPANY_SHARE * company * self.per.companion;
-        (1.0 - COMPANY_SHARE + grows).clamp(1.0, SLOWDOWN_MAX)
+        let company = self.company + load.sequences;
+        let grows = COMPANY_SHARE * company * self.companion;
+        smaller(larger(1.0 - COMPANY_SHARE + grows, 1.0), SLOWDOWN_MAX)
     }
 
-    fn pressure(&self, load: &Load, unseen: &Change) -> f64 {
-        let per = &self.per;
+    fn pressure(&self, load: &Load) -> f64 {
         // Where the cache is not known, its part is 0.
-        let used = (per.kv_used + unseen.kv_tokens as f64).max(0.0);
-        let tokens = used + load.kv_tokens;
-        let share = (tokens * per.kv_token).min(FULL);
+        let share = smaller((self.kv_used + load.kv_tokens) * self.kv_token, FULL);
         PRESSURE_S * share / (1.0 - share)
     }
 
     fn stale(&self, now: Moment) -> f64 {
-        let silent = self.age_s(now) - FRESH_S;
-        (silent * STALE_S_PER_S).clamp(0.0, STALE_S_MAX)
+        match self.age_s(now) - FRESH_S {
+            silent if silent > 0.0 => smaller(silent * STALE_S_PER_S, STALE_S_MAX),
+            _ => 0.0,
+        }
     }
 }

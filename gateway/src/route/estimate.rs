@@ -5,6 +5,7 @@
 //! with forgetting (Haykin, "Adaptive Filter Theory", chapter 10).
 
 use super::facts::Figures;
+use super::number::larger;
 
 /// Weight of all older samples when one more comes: the last hundred or so count.
 const FORGETTING: f64 = 0.98;
@@ -58,14 +59,18 @@ impl PrefillLine {
 
     /// Seconds that a prompt with so many uncached tokens takes.
     pub(super) fn seconds(&self, tokens: f64) -> f64 {
-        (self.a.max(0.0) + self.b.max(0.0) * tokens * OF_UNIT).max(0.0)
+        let (a, b) = self.line();
+        prompt_s(a, b, tokens)
     }
 
-    /// The same, or what is `usual` elsewhere where that is better and nothing is known of this one.
-    pub(super) fn or_usual(&self, tokens: f64, usual: f64) -> f64 {
-        let own = self.seconds(tokens);
-        let known = self.learnt || self.told;
-        if known { own } else { own.min(usual) }
+    /// Seconds of a prompt however short, and of a thousand tokens more.
+    pub(super) const fn line(&self) -> (f64, f64) {
+        (self.a.max(0.0), self.b.max(0.0))
+    }
+
+    /// Whether anything is known: who was never tried must not look worse than all others for ever.
+    pub(super) const fn is_known(&self) -> bool {
+        self.learnt || self.told
     }
 
     /// Prompt tokens a second.
@@ -102,6 +107,12 @@ impl PrefillLine {
     }
 }
 
+/// Seconds of a prompt of so many tokens, of which a thousand take `b` and none `a`.
+#[inline]
+pub(super) fn prompt_s(a: f64, b: f64, tokens: f64) -> f64 {
+    larger(a + b * tokens * OF_UNIT, 0.0)
+}
+
 /// A mean that forgets.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Mean {
@@ -131,14 +142,9 @@ impl Mean {
         self.value
     }
 
-    /// The mean, or what is `usual` elsewhere where that is better and nothing is known of this one: who was never tried must
-    /// not look worse than all others for ever.
-    pub(super) const fn or_usual(&self, usual: f64) -> f64 {
-        if self.samples == 0 && !self.told {
-            self.value.min(usual)
-        } else {
-            self.value
-        }
+    /// Whether anything is known, or the value is a guess.
+    pub(super) const fn is_known(&self) -> bool {
+        self.samples > 0 || self.told
     }
 
     /// Starts from a guess, as long as nothing was measured.

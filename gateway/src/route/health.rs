@@ -79,6 +79,11 @@ impl Health {
         }
     }
 
+    /// Whether it may be sent anything, and has all of its usual attraction.
+    pub(super) const fn is_trusted(&self) -> bool {
+        matches!(self.state, State::Trusted)
+    }
+
     /// Whether it counts as out.
     pub(super) const fn is_ejected(&self) -> bool {
         matches!(self.state, State::Ejected { .. } | State::Probing { .. })
@@ -187,6 +192,9 @@ const FAILURE_S: f64 = 5.0;
 const RETRY_AFTER_S_MAX: f64 = 300.0;
 /// Time in which a penalty falls to a third (linkerd's peak EWMA has the same).
 const DECAY_S: f64 = 10.0;
+/// Seconds that are nothing, and time by which a penalty is certain to have fallen below them, however it is rounded.
+const LEAST_S: f64 = 1e-3;
+const OVER_S: f64 = 0.1;
 
 impl Penalty {
     /// Seconds added to the cost now.
@@ -196,7 +204,15 @@ impl Penalty {
         }
         let since = now.saturating_sub(self.at).as_secs_f64();
         let level = self.level_s * (-since / DECAY_S).exp();
-        if level < 1e-3 { 0.0 } else { level }
+        if level < LEAST_S { 0.0 } else { level }
+    }
+
+    /// Seconds of the clock from which it is nothing.
+    pub(super) fn over_at_s(&self) -> f64 {
+        if self.level_s <= 0.0 {
+            return f64::NEG_INFINITY;
+        }
+        self.at.as_secs_f64() + DECAY_S * (self.level_s / LEAST_S).ln() + OVER_S
     }
 
     /// Charges a failure; `retry_after` is what the candidate asked for.
@@ -293,5 +309,8 @@ mod tests {
         penalty.charge(s(110), Some(s(1_000)));
         assert!((penalty.seconds(s(110)) - 300.0).abs() < 1e-9);
         assert!(penalty.seconds(s(300)) < 0.01);
+        let over = Duration::from_secs_f64(penalty.over_at_s());
+        assert!(penalty.seconds(over) <= 0.0);
+        assert!(penalty.seconds(over - Duration::from_secs(1)) > 0.0);
     }
 }

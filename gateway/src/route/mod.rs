@@ -19,10 +19,15 @@ mod crowd;
 mod draw;
 mod estimate;
 mod health;
+mod judge;
 mod load;
+mod model;
+mod number;
 mod outcome;
 mod place;
 mod policy;
+mod record;
+mod sheet;
 #[cfg(test)]
 mod tests;
 
@@ -32,35 +37,29 @@ use std::time::Duration;
 
 use self::budget::Budget;
 use self::candidate::Candidate;
-use self::cost::Load;
-use self::crowd::Crowd;
 use self::decision::{Attempt, Decision};
 use self::draw::Draw;
-use self::estimate::{Mean, PrefillLine};
 use self::facts::{CandidateId, Facts, Figures};
 use self::means::Means;
+use self::model::Model;
 use self::options::Options;
-use self::policy::{Eligible, Habit};
+use self::policy::Eligible;
 use self::prefix::PrefixIndex;
 use self::residency::Rules;
+use self::sheet::{Row, Sheet, are_alike};
 use crate::limits::CANDIDATES_MAX;
 use crate::map::Map;
 
 pub use self::outcome::{End, Served, Ticket};
-
-/// Tokens of an answer of a model that has not answered yet.
-const OUTPUT_TOKENS: f64 = 256.0;
-/// Tokens of a prompt of a model that was not asked yet.
-const PROMPT_TOKENS: f64 = 500.0;
-/// Bytes of a token of a model that has not told yet.
-const BYTES_PER_TOKEN: f64 = 4.0;
 
 /// Routes the requests of one server. It is not thread-safe; no call takes long.
 #[derive(Debug)]
 pub struct Router {
     options: Options,
     candidates: Vec<Candidate>,
-    models: Map<Arc<str>, Model>,
+    /// As many as models that there ever were by name, which is few.
+    models: Vec<Model>,
+    by_name: Map<Arc<str>, usize>,
     /// By upstream.
     budgets: Vec<(Arc<str>, Budget)>,
     prefixes: PrefixIndex,
@@ -70,22 +69,6 @@ pub struct Router {
     /// Kept for their memory.
     eligible: Vec<Eligible>,
     depths: Vec<u32>,
-}
-
-/// What is known of a model over all candidates.
-#[derive(Debug)]
-struct Model {
-    candidates: Vec<CandidateId>,
-    /// Tokens of an answer, and of what is not cached of a prompt.
-    output: Mean,
-    prompt: Mean,
-    /// Others who ask the same candidates.
-    crowd: Crowd,
-    /// Seconds of a token and of a prompt, over all candidates.
-    tpot: Mean,
-    prefill: PrefillLine,
-    bytes_per_token: Mean,
-    habit: Habit,
 }
 
 /// What is asked of the router.
@@ -113,7 +96,7 @@ pub struct Ask<'a> {
     pub tried: &'a [Arc<str>],
     /// The digest that a candidate must have, and no other.
     pub numerics: Option<&'a str>,
-    /// What is left of the tenant's allocation at a candidate.
+    /// What is left of the tenant's allocation at a candidate: the same at all of one site.
     pub allocation: &'a (dyn Fn(&Facts) -> Means + Sync),
     /// Time until nobody waits for the answer any more.
     pub time_left: Option<Duration>,
@@ -144,7 +127,8 @@ impl Router {
             prefixes: PrefixIndex::new(options.prefix_index_bytes),
             options,
             candidates: Vec::new(),
-            models: Map::default(),
+            models: Vec::new(),
+            by_name: Map::default(),
             budgets: Vec::new(),
             draw: Draw::new(seed),
             names: HashSet::new(),
@@ -172,17 +156,44 @@ impl Router {
         let id = CandidateId(u16::try_from(index).ok()?);
         self.share_names(&mut facts);
         let budget = self.budget(&facts.upstream, now);
-        let model = self.models.entry(Arc::clone(&facts.model));
-        model.or_insert_with(Model::new).candidates.push(id);
-        let candidate = Candidate::new(id, facts, budget, now);
+        let model = self.place_of_model(&facts.model);
+        let row = self.models.get(model)?.candidates.len();
+        let row = Row { model, row };
+        let candidate = Candidate::new((id, row), facts, budget, now);
         match self.candidates.get_mut(index) {
             Some(place) => *place = candidate,
             None => self.candidates.push(candidate),
         }
+        self.models.get_mut(model)?.candidates.push(id);
+        let alike = self.is_like_the_one_before(row);
+        let sheet = Sheet::of(self.candidates.get(index)?, alike);
+        self.models.get_mut(model)?.sheets.push(sheet);
         Some(id)
     }
 
-    /// Lets equal names of candidates be one in memory: every decision reads those of all candidates.
+    /// Place of the model of that name, which may be a new one.
+    fn place_of_model(&mut self, name: &Arc<str>) -> usize {
+        let place = *self
+            .by_name
+            .entry(Arc::clone(name))
+            .or_insert(self.models.len());
+        if place == self.models.len() {
+            self.models.push(Model::new());
+        }
+        place
+    }
+
+    /// Whether rules cannot tell the candidate of a row from that of the row before.
+    fn is_like_the_one_before(&self, Row { model, row }: Row) -> bool {
+        let facts = |row: usize| {
+            let id = self.models.get(model)?.candidates.get(row)?;
+            Some(&self.candidates.get(id.index())?.facts)
+        };
+        let both = row.checked_sub(1).and_then(facts).zip(facts(row));
+        both.is_some_and(|(before, facts)| are_alike(before, facts))
+    }
+
+    /// Lets equal names of candidates be one in memory: every decision's record shares some of them.
     fn share_names(&mut self, facts: &mut Facts) {
         let names = [
             &mut facts.upstream,
@@ -206,23 +217,61 @@ impl Router {
         };
         candidate.gone = true;
         self.names.retain(|name| Arc::strong_count(name) > 1);
-        if let Some(model) = self.models.get_mut(&candidate.facts.model) {
-            model.candidates.retain(|known| *known != id);
+        let row = std::mem::replace(&mut candidate.row.row, usize::MAX);
+        let model = candidate.row.model;
+        self.close_up(Row { model, row });
+    }
+
+    /// Takes the row of a candidate that is gone out of its model, and lets the others move up.
+    fn close_up(&mut self, Row { model, row }: Row) {
+        let Some(of) = self
+            .models
+            .get_mut(model)
+            .filter(|of| row < of.sheets.len())
+        else {
+            return;
+        };
+        of.candidates.remove(row);
+        of.sheets.remove(row);
+        for id in &of.candidates[row..] {
+            if let Some(candidate) = self.candidates.get_mut(id.index()) {
+                candidate.row.row -= 1;
+            }
+        }
+        let alike = self.is_like_the_one_before(Row { model, row });
+        let sheets = self.models.get_mut(model).map(|of| &mut of.sheets);
+        if let Some(sheet) = sheets.and_then(|sheets| sheets.get_mut(row)) {
+            sheet.alike = alike;
         }
     }
 
     /// Takes in what a candidate tells of itself.
     pub fn observe(&mut self, id: CandidateId, figures: Figures, now: Duration) {
-        if let Some(candidate) = self.candidates.get_mut(id.index()) {
-            candidate.observe(figures, now);
+        self.change(id, |candidate| candidate.observe(figures, now));
+    }
+
+    /// Lets something happen to a candidate. Nothing else may change one, for decisions look at its sheet.
+    fn change<T>(
+        &mut self,
+        id: CandidateId,
+        happens: impl FnOnce(&mut Candidate) -> T,
+    ) -> Option<T> {
+        let candidate = self.candidates.get_mut(id.index())?;
+        let outcome = happens(candidate);
+        if let Some(model) = self.models.get_mut(candidate.row.model) {
+            model.show(candidate);
         }
+        Some(outcome)
+    }
+
+    fn model(&self, name: &str) -> Option<&Model> {
+        self.models.get(*self.by_name.get(name)?)
     }
 
     /// The candidates of a model.
     #[must_use]
     pub fn candidates(&self, model: &str) -> &[CandidateId] {
-        let model = self.models.get(model);
-        model.map_or(&[], |model| &model.candidates)
+        self.model(model).map_or(&[], |model| &model.candidates)
     }
 
     /// What the config says of a candidate.
@@ -241,16 +290,15 @@ impl Router {
     /// Whether candidates of `model` take requests and all of these have a long line.
     #[must_use]
     pub fn is_full(&self, model: &str) -> bool {
-        let candidates = self.candidates(model).iter();
-        let known = candidates.filter_map(|id| self.candidates.get(id.index()));
-        let mut ready = known.filter(|candidate| candidate.figures.ready).peekable();
-        ready.peek().is_some() && ready.all(Candidate::is_full)
+        let sheets = self.model(model).map_or(&[][..], |model| &model.sheets);
+        let mut ready = sheets.iter().filter(|sheet| sheet.ready).peekable();
+        ready.peek().is_some() && ready.all(|sheet| sheet.full)
     }
 
     /// Tokens that a request of so many prompt bytes is expected to take, those of its answers weighing twice.
     #[must_use]
     pub fn weight(&self, model: &str, prompt_bytes: u64, max_tokens: Option<u32>, n: u32) -> u64 {
-        let Some(model) = self.models.get(model) else {
+        let Some(model) = self.model(model) else {
             return prompt_bytes;
         };
         let usual = model.output.get();
@@ -279,46 +327,6 @@ impl Router {
             self.budgets.push((Arc::clone(upstream), budget));
             self.budgets.len() - 1
         })
-    }
-}
-
-impl Model {
-    fn new() -> Self {
-        Self {
-            candidates: Vec::new(),
-            output: Mean::new(OUTPUT_TOKENS),
-            prompt: Mean::new(PROMPT_TOKENS),
-            crowd: Crowd::default(),
-            tpot: Mean::tpot(),
-            prefill: PrefillLine::default(),
-            bytes_per_token: Mean::new(BYTES_PER_TOKEN),
-            habit: Habit::default(),
-        }
-    }
-
-    /// What `ask` brings to a candidate that has seen so many of its blocks.
-    fn load(&self, ask: &Ask<'_>, depth: u32) -> Load {
-        let tokens_per_byte = 1.0 / self.bytes_per_token.get().max(0.1);
-        let seen = prefix::covered(depth as usize) as u64;
-        let uncached = ask.prompt_bytes.saturating_sub(seen) as f64 * tokens_per_byte;
-        let prompt = ask.prompt_bytes as f64 * tokens_per_byte;
-        let usual_output = self.output.get().max(1.0);
-        let output = ask
-            .max_tokens
-            .map_or(usual_output, |max| usual_output.min(f64::from(max)));
-        let tokens = output * f64::from(ask.n);
-        Load {
-            uncached,
-            prompt,
-            output,
-            sequences: f64::from(ask.n),
-            tokens,
-            kv_tokens: prompt + tokens,
-            usual_output,
-            usual_prompt: self.prompt.get(),
-            usual_tpot: self.tpot.get(),
-            usual_prefill: self.prefill.seconds(uncached),
-        }
     }
 }
 

@@ -96,14 +96,13 @@ impl Router {
             return;
         }
         self.answered(ticket, seen, now);
-        let Some(candidate) = self.candidates.get_mut(ticket.candidate.index()) else {
-            return;
-        };
         let took = now.saturating_sub(ticket.at).as_secs_f64();
         let prefill = took - ticket.promised_s;
-        candidate.learn_prefill(ticket.uncached, prefill, ticket.proves, now);
-        candidate.refresh();
-        if let Some(model) = self.models.get_mut(&candidate.facts.model) {
+        let model = self.change(ticket.candidate, |candidate| {
+            candidate.learn_prefill(ticket.uncached, prefill, ticket.proves, now);
+            candidate.row.model
+        });
+        if let Some(model) = model.and_then(|model| self.models.get_mut(model)) {
             model.prefill.learn(ticket.uncached, prefill);
         }
     }
@@ -114,10 +113,10 @@ impl Router {
             return;
         }
         self.prefixes.note(seen, ticket.candidate);
-        if let Some(candidate) = self.candidates.get_mut(ticket.candidate.index()) {
+        self.change(ticket.candidate, |candidate| {
             candidate.health.succeeded(ticket.at, now);
             candidate.credits.began(ticket.work, now);
-        }
+        });
     }
 
     /// The request is over.
@@ -129,43 +128,42 @@ impl Router {
         let (id, company) = (ticket.candidate, ticket.company);
         // It looks at all candidates, and few requests fail.
         let may_eject = end == End::Failed && self.may_eject(id);
-        let Some(candidate) = self.candidates.get_mut(id.index()) else {
-            return;
-        };
+        let ejection = self.options.ejection;
         let began = ticket.first.is_some();
-        candidate.credits.ended(ticket.work, began, now);
-        match end {
-            End::Done(served) => {
-                if let Some(tpot) = served.tpot_s {
-                    candidate.learn_tpot(tpot, company, ticket.proves, now);
-                    candidate.refresh();
+        let model = self.change(id, |candidate| {
+            candidate.credits.ended(ticket.work, began, now);
+            match end {
+                End::Done(Served { tpot_s, .. }) => {
+                    if let Some(tpot) = tpot_s {
+                        candidate.learn_tpot(tpot, company, ticket.proves, now);
+                    }
                 }
-                self.learn(id, &served);
+                End::Overloaded(retry_after) => {
+                    candidate.penalty.charge(now, retry_after);
+                    // It lives, but must not be taken for recovered.
+                    candidate.health.abandoned(now);
+                }
+                // That it may not be well was known.
+                End::Failed if ticket.in_doubt => {
+                    candidate.penalty.charge(now, None);
+                    candidate.health.abandoned(now);
+                }
+                End::Failed => {
+                    candidate.penalty.charge(now, None);
+                    candidate.health.failed(now, &ejection, may_eject);
+                }
+                End::Left => candidate.health.abandoned(now),
             }
-            End::Overloaded(retry_after) => {
-                candidate.penalty.charge(now, retry_after);
-                // It lives, but must not be taken for recovered.
-                candidate.health.abandoned(now);
-            }
-            // That it may not be well was known.
-            End::Failed if ticket.in_doubt => {
-                candidate.penalty.charge(now, None);
-                candidate.health.abandoned(now);
-            }
-            End::Failed => {
-                candidate.penalty.charge(now, None);
-                candidate
-                    .health
-                    .failed(now, &self.options.ejection, may_eject);
-            }
-            End::Left => candidate.health.abandoned(now),
+            candidate.row.model
+        });
+        if let (Some(model), End::Done(served)) = (model, end) {
+            self.learn(model, &served);
         }
     }
 
     /// What the answer says of its model.
-    fn learn(&mut self, id: CandidateId, served: &Served) {
-        let facts = self.candidates.get(id.index()).map(|c| &c.facts);
-        let Some(model) = facts.and_then(|facts| self.models.get_mut(&facts.model)) else {
+    fn learn(&mut self, model: usize, served: &Served) {
+        let Some(model) = self.models.get_mut(model) else {
             return;
         };
         model.output.learn(served.output_tokens);
@@ -180,8 +178,8 @@ impl Router {
 
     /// Whether one more of the model's candidates may be out. The last one never is.
     fn may_eject(&self, id: CandidateId) -> bool {
-        let facts = self.candidates.get(id.index()).map(|c| &c.facts);
-        let Some(model) = facts.and_then(|facts| self.models.get(&facts.model)) else {
+        let candidate = self.candidates.get(id.index());
+        let Some(model) = candidate.and_then(|known| self.models.get(known.row.model)) else {
             return false;
         };
         let ejected = |id: &&CandidateId| {

@@ -38,19 +38,24 @@ pub(super) struct Eligible {
     pub(super) load: f64,
     pub(super) weight: u32,
     pub(super) at_home: bool,
-    /// Whether its site has an allocation of the tenant's that is good there alone.
-    pub(super) own: bool,
-    /// Whether it says nothing any more.
-    pub(super) silent: bool,
     /// Whether it may not be well, and nobody is known to be.
     pub(super) in_doubt: bool,
-    /// Whether others reach all that it reaches.
-    pub(super) detour: bool,
-    /// Whether its answer is expected after its time.
-    pub(super) late: bool,
-    /// Whether the longest answer that may come is over before the candidate ends.
-    pub(super) to_the_end: bool,
+    pub(super) flaws: Flaws,
 }
+
+/// What makes a candidate worse than others whatever it costs, a bit each.
+pub(super) type Flaws = u8;
+
+/// It says nothing any more.
+pub(super) const SILENT: Flaws = 1;
+/// Others reach all that it reaches.
+pub(super) const DETOUR: Flaws = 2;
+/// The longest answer that may come is over only after the candidate ends.
+pub(super) const ENDS: Flaws = 4;
+/// Its answer is expected after its time.
+pub(super) const LATE: Flaws = 8;
+/// Its site has no allocation of the tenant's that is good there alone.
+pub(super) const NOT_OWN: Flaws = 16;
 
 /// What the choice remembers of a model from one request to the next.
 #[derive(Debug, Default)]
@@ -59,8 +64,8 @@ pub(super) struct Habit {
     turn: u64,
     /// Requests have left home.
     away: bool,
-    /// Places in the list that are drawn from; kept for its memory.
-    pool: Vec<usize>,
+    /// Places in the list that are drawn from, and the requests that each takes; kept for its memory.
+    pool: Vec<(usize, f64)>,
     /// Requests that candidates, by their numbers, should have got by their shares and did not; below 0 where they got more.
     owed: Vec<f64>,
 }
@@ -113,7 +118,8 @@ impl Habit {
         self.pool.clear();
         let within = |(_, e): &(usize, &Eligible)| e.cost <= edge && (e.at_home || !stay);
         let places = eligible.iter().enumerate().filter(within);
-        self.pool.extend(places.map(|(place, _)| place));
+        self.pool
+            .extend(places.map(|(place, e)| (place, e.drift.per_s)));
         self.two_choices(eligible, draw)
     }
 
@@ -146,10 +152,9 @@ impl Habit {
     }
 
     /// The cheaper of two of the pool.
-    fn two_choices(&self, eligible: &[Eligible], draw: &mut Draw) -> usize {
-        let one = self.drawn(eligible, None, draw);
-        // The other one is another one.
-        let other = self.drawn(eligible, one, draw);
+    fn two_choices(&mut self, eligible: &[Eligible], draw: &mut Draw) -> usize {
+        let one = self.draw_out(draw);
+        let other = self.draw_out(draw);
         let cost = |place: usize| eligible.get(place).map_or(f64::INFINITY, |e| e.cost);
         match (one, other) {
             (Some(one), Some(other)) if cost(other) < cost(one) => other,
@@ -157,22 +162,16 @@ impl Habit {
         }
     }
 
-    /// One of the pool but for `without`: who takes twice as many requests until it is as much dearer is drawn twice as
-    /// often.
-    fn drawn(
-        &self,
-        eligible: &[Eligible],
-        without: Option<usize>,
-        draw: &mut Draw,
-    ) -> Option<usize> {
-        let places = || self.pool.iter().copied().filter(|p| Some(*p) != without);
-        let share = |place: usize| eligible.get(place).map_or(0.0, |e| e.drift.per_s);
-        let mut left = places().map(share).sum::<f64>() * draw.unit();
-        let reached = places().find(|place| {
-            left -= share(*place);
+    /// Takes one out of the pool: who takes twice as many requests until it is as much dearer is drawn twice as often.
+    fn draw_out(&mut self, draw: &mut Draw) -> Option<usize> {
+        let mut left = self.pool.iter().map(|(_, share)| share).sum::<f64>() * draw.unit();
+        let reached = self.pool.iter().position(|(_, share)| {
+            left -= share;
             left < 0.0
         });
-        reached.or_else(|| places().next_back())
+        let last = self.pool.len().checked_sub(1)?;
+        let (place, _) = self.pool.remove(reached.unwrap_or(last));
+        Some(place)
     }
 
     /// The least load; of equals the one whose turn it is, or the first would get everything while all are idle.
@@ -259,12 +258,8 @@ mod tests {
                 load: cost,
                 weight: 1,
                 at_home: false,
-                own: false,
-                silent: false,
                 in_doubt: false,
-                detour: false,
-                late: false,
-                to_the_end: true,
+                flaws: 0,
             }
         }
     }

@@ -19,6 +19,7 @@ const WAYS: usize = 8;
 const HOLDERS: usize = 4;
 /// No candidate.
 const NOBODY: u16 = u16::MAX;
+const NOBODIES: [u16; HOLDERS] = [NOBODY; HOLDERS];
 
 /// Key of the hashes of one process.
 #[derive(Clone, Copy)]
@@ -107,63 +108,83 @@ impl std::fmt::Debug for HashKey {
 /// Which candidates have served which hashes.
 pub(super) struct PrefixIndex {
     /// A power of two of sets.
-    sets: Vec<[Entry; WAYS]>,
+    sets: Vec<Set>,
     /// Counts notes, to tell old from new.
     turn: u32,
 }
 
-#[derive(Clone, Copy)]
-struct Entry {
-    hash: u64,
-    turn: u32,
-    holders: [u16; HOLDERS],
+/// Some hashes and the candidates that served each, the last one first. A line of a cache for the hashes and one for the
+/// candidates are all that a decision reads; both are far away.
+#[derive(Clone)]
+#[repr(C, align(64))]
+struct Set {
+    hashes: [u64; WAYS],
+    holders: [[u16; HOLDERS]; WAYS],
+    /// When each was noted last.
+    turns: [u32; WAYS],
 }
 
-const EMPTY: Entry = Entry {
-    hash: 0,
-    turn: 0,
-    holders: [NOBODY; HOLDERS],
+const EMPTY: Set = Set {
+    hashes: [0; WAYS],
+    holders: [NOBODIES; WAYS],
+    turns: [0; WAYS],
 };
 
 impl PrefixIndex {
     /// An index of at most so many bytes, at least one set.
     pub(super) fn new(bytes_max: u64) -> Self {
-        let sets = usize::try_from(bytes_max).unwrap_or(usize::MAX) / size_of::<[Entry; WAYS]>();
+        let sets = usize::try_from(bytes_max).unwrap_or(usize::MAX) / size_of::<Set>();
         let sets = (sets / 2 + 1).next_power_of_two();
         Self {
-            sets: vec![[EMPTY; WAYS]; sets],
+            sets: vec![EMPTY; sets],
             turn: 0,
         }
     }
 
-    /// Blocks of `hashes` from the first on that each candidate has seen, into `depths` by the candidate's index.
-    pub(super) fn depths(&self, hashes: &[u64], depths: &mut [u32]) {
-        depths.fill(0);
-        for (depth, hash) in (0_u32..).zip(hashes) {
-            let mut deeper = false;
-            for holder in self.holders(*hash) {
-                match depths.get_mut(holder.index()) {
-                    Some(seen) if *seen == depth => {
-                        *seen += 1;
-                        deeper = true;
-                    }
-                    _ => {}
+    /// How many of `hashes` from the first on candidates have seen; of those who served the first one last, all others
+    /// count as having seen none.
+    pub(super) fn depths(&self, hashes: &[u64]) -> impl Iterator<Item = (CandidateId, u32)> {
+        let mut before = hashes.first().map_or(NOBODIES, |hash| self.held(*hash));
+        // Who they are, and what each has seen where it has not seen all.
+        let mut seen = before.map(|holder| (holder, (holder == NOBODY).then_some(0)));
+        let rest = match before {
+            NOBODIES => &[],
+            _ => hashes.get(1..).unwrap_or_default(),
+        };
+        for (depth, hash) in (1..).zip(rest) {
+            let holders = self.held(*hash);
+            // Mostly the same have seen all of a prompt.
+            if holders == before {
+                continue;
+            }
+            before = holders;
+            for (holder, until) in &mut seen {
+                if until.is_none() && !holders.contains(holder) {
+                    *until = Some(depth);
                 }
             }
-            if !deeper {
-                return;
+            if seen.iter().all(|(_, until)| until.is_some()) {
+                break;
             }
         }
+        let all = u32::try_from(hashes.len()).unwrap_or(u32::MAX);
+        let depths = seen.map(|(holder, depth)| (CandidateId(holder), depth.unwrap_or(all)));
+        depths.into_iter().filter(|(_, depth)| *depth > 0)
     }
 
     /// The candidates that served `hash`, the last one first.
     pub(super) fn holders(&self, hash: u64) -> impl Iterator<Item = CandidateId> {
-        let found = self.set(hash).iter().find(|e| e.hash == hash && e.turn > 0);
-        let holders = found.map_or([NOBODY; HOLDERS], |entry| entry.holders);
-        holders
-            .into_iter()
-            .filter(|holder| *holder != NOBODY)
-            .map(CandidateId)
+        let holders = self.held(hash).into_iter();
+        holders.filter(|holder| *holder != NOBODY).map(CandidateId)
+    }
+
+    /// The same, and nobody in the places that are left.
+    fn held(&self, hash: u64) -> [u16; HOLDERS] {
+        let found = self.sets.get(self.index(hash)).and_then(|set| {
+            let way = set.hashes.iter().position(|known| *known == hash)?;
+            set.holders.get(way)
+        });
+        found.copied().unwrap_or(NOBODIES)
     }
 
     /// Notes that `candidate` has served these.
@@ -178,33 +199,33 @@ impl PrefixIndex {
     /// Brings the sets of `hashes` into the processor's cache all at once; when they are changed one after the other, each would
     /// be waited for.
     fn fetch(&self, hashes: &[u64]) {
-        let entries = hashes.iter().flat_map(|hash| self.set(*hash));
-        let turns = entries.fold(0_u32, |sum, entry| sum.wrapping_add(entry.turn));
-        std::hint::black_box(turns);
+        let sets = hashes
+            .iter()
+            .filter_map(|hash| self.sets.get(self.index(*hash)));
+        let sum = sets.fold(0_u64, |sum, set| {
+            let held = u64::from(set.holders[0][0]) + u64::from(set.turns[0]);
+            sum.wrapping_add(set.hashes[0]).wrapping_add(held)
+        });
+        std::hint::black_box(sum);
     }
 
     fn note_one(&mut self, hash: u64, candidate: CandidateId) {
-        let turn = self.turn;
-        let index = self.index(hash);
+        let (turn, index) = (self.turn, self.index(hash));
         let Some(set) = self.sets.get_mut(index) else {
             return;
         };
-        let known = set.iter().position(|e| e.hash == hash && e.turn > 0);
-        let oldest = || (0..WAYS).min_by_key(|way| set.get(*way).map(|e| e.turn));
-        let Some(entry) = known.or_else(oldest).and_then(|way| set.get_mut(way)) else {
-            return;
-        };
-        if entry.hash != hash || entry.turn == 0 {
-            *entry = Entry { hash, ..EMPTY };
+        let known = set.hashes.iter().position(|known| *known == hash);
+        let oldest = || set.turns.iter().enumerate().min_by_key(|(_, turn)| **turn);
+        let way = known.or_else(|| Some(oldest()?.0)).unwrap_or_default();
+        if known.is_none() {
+            set.hashes[way] = hash;
+            set.holders[way] = NOBODIES;
         }
-        entry.turn = turn;
-        let place = entry.holders.iter().position(|h| *h == candidate.0);
-        entry.holders[..=place.unwrap_or(HOLDERS - 1)].rotate_right(1);
-        entry.holders[0] = candidate.0;
-    }
-
-    fn set(&self, hash: u64) -> &[Entry] {
-        self.sets.get(self.index(hash)).map_or(&[], |set| set)
+        set.turns[way] = turn;
+        let holders = &mut set.holders[way];
+        let place = holders.iter().position(|holder| *holder == candidate.0);
+        holders[..=place.unwrap_or(HOLDERS - 1)].rotate_right(1);
+        holders[0] = candidate.0;
     }
 
     fn index(&self, hash: u64) -> usize {
@@ -223,6 +244,8 @@ impl std::fmt::Debug for PrefixIndex {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const KEY: HashKey = HashKey::new((1, 2));
@@ -268,9 +291,32 @@ mod tests {
         index.note(&[10, 11], CandidateId(2));
         // It holds a later block without the earlier ones: of no use.
         index.note(&[12], CandidateId(1));
-        let mut depths = [9; 3];
-        index.depths(&[10, 11, 12, 13], &mut depths);
-        assert_eq!(depths, [3, 0, 2]);
+        let mut depths: Vec<_> = index.depths(&[10, 11, 12, 13]).collect();
+        depths.sort_unstable();
+        assert_eq!(depths, [(CandidateId(0), 3), (CandidateId(2), 2)]);
+        assert_eq!(index.depths(&[13, 10]).count(), 0);
+    }
+
+    proptest! {
+        #[test]
+        fn depths_are_those_of_a_plain_count(
+            notes in prop::collection::vec((0..6_u16, 0..8_usize, 1..8_usize), 0..30),
+        ) {
+            let mut index = PrefixIndex::new(1 << 16);
+            let hashes: Vec<u64> = (1..=8).collect();
+            for (candidate, from, count) in notes {
+                let seen = hashes.iter().skip(from).take(count);
+                index.note(&seen.copied().collect::<Vec<_>>(), CandidateId(candidate));
+            }
+            let plain = (0..6_u16).map(CandidateId).map(|candidate| {
+                let holds = |hash: &&u64| index.holders(**hash).any(|holder| holder == candidate);
+                (candidate, hashes.iter().take_while(holds).count() as u32)
+            });
+            let plain: Vec<_> = plain.filter(|(_, depth)| *depth > 0).collect();
+            let mut depths: Vec<_> = index.depths(&hashes).collect();
+            depths.sort_unstable();
+            prop_assert_eq!(depths, plain);
+        }
     }
 
     #[test]
@@ -283,7 +329,7 @@ mod tests {
             assert!(hashes.iter().all(|h| index.holders(*h).count() == 1));
         }
         assert_eq!(index.sets.len(), sets);
-        assert!(size_of::<[Entry; WAYS]>() * sets <= 4096);
+        assert!(size_of::<Set>() * sets <= 4096);
         assert_eq!(index.holders(splitmix(0)).count(), 0);
     }
 

@@ -75,46 +75,6 @@ pub enum Barred {
     Purpose,
 }
 
-/// What rules say of one candidate after the other: those of one place, which mostly stand side by side, are judged once.
-/// Equal names are one in memory ([`super::Router::add`]); where they are not, they are judged again.
-pub(super) struct Judge<'a> {
-    rules: &'a Rules,
-    last: Option<(&'a Facts, Option<Barred>)>,
-}
-
-impl<'a> Judge<'a> {
-    pub(super) const fn new(rules: &'a Rules) -> Self {
-        Self { rules, last: None }
-    }
-
-    /// As [`Rules::bar`].
-    #[inline]
-    pub(super) fn bar(&mut self, facts: &'a Facts) -> Option<Barred> {
-        match self.last {
-            Some((known, verdict)) if are_alike(known, facts) => verdict,
-            _ => {
-                let verdict = self.rules.bar(facts);
-                self.last = Some((facts, verdict));
-                verdict
-            }
-        }
-    }
-}
-
-/// Whether rules cannot tell them apart.
-fn are_alike(one: &Facts, other: &Facts) -> bool {
-    let same = |one: &Arc<str>, other: &Arc<str>| Arc::ptr_eq(one, other);
-    let country = match (&one.country, &other.country) {
-        (Some(one), Some(other)) => same(one, other),
-        (one, other) => one.is_none() && other.is_none(),
-    };
-    country
-        && same(&one.site, &other.site)
-        && one.experimental == other.experimental
-        && one.purposes.is_empty()
-        && other.purposes.is_empty()
-}
-
 impl Rules {
     /// Why `facts` may not serve, if they may not.
     #[must_use]
@@ -151,8 +111,11 @@ pub fn allow_list(names: &[String]) -> AllowList {
 }
 
 fn allows(list: &AllowList, name: &str) -> bool {
-    // Byte by byte: most are two letters, and a call of memcmp for each of every candidate's takes longer.
-    let same = |a: &str| a.len() == name.len() && a.bytes().eq(name.bytes());
+    let same = |one: &str| match (one.as_bytes(), name.as_bytes()) {
+        // Countries, without a call to compare two letters.
+        ([a, b], [c, d]) => a == c && b == d,
+        (one, other) => one == other,
+    };
     let listed = |names: &Arc<[Arc<str>]>| names.iter().any(|allowed| same(allowed));
     list.as_ref().is_none_or(listed)
 }

@@ -5,6 +5,7 @@ mod herding;
 mod properties;
 mod recovery;
 mod router;
+mod sheets;
 mod walltime;
 
 use std::sync::Arc;

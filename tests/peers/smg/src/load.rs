@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use bytes::Bytes;
+use bytes::buf::Chain;
+use bytes::{Buf, Bytes};
 use futures::future::try_join_all;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -78,8 +79,9 @@ pub async fn run(
     let users = (0..connections).map(|user| async move {
         let mut sender = connect(gateway).await?;
         let mut requests = 0;
+        let prompt = Prompt::new(case);
         while start.elapsed() < time {
-            let body = body(case, user, requests);
+            let body = prompt.body(user, requests);
             let answer = ask(&mut sender, gateway, body).await?;
             check(case, answer).await?;
             requests += 1;
@@ -109,7 +111,7 @@ pub async fn first_events(to: &impl Served, rate: u32, time: Duration) -> Result
             tokio::time::sleep(due.saturating_sub(start.elapsed())).await;
             let body = json!({"model": MODEL, "stream": true, "max_tokens": 80,
                 "messages": [{"role": "user", "content": format!("user {user} asks for the {turn}th time {FEW}")}]});
-            let body = Bytes::from(body.to_string());
+            let body = text(&body);
             let asked = Instant::now();
             let mut answer = ask(&mut sender, to, body).await?;
             answer.frame().await.context("no first event")??;
@@ -127,13 +129,13 @@ pub async fn first_events(to: &impl Served, rate: u32, time: Duration) -> Result
 pub async fn open(
     gateway: &Gateway,
     streams: usize,
-) -> Result<Vec<(Response<Incoming>, SendRequest<Full<Bytes>>)>> {
+) -> Result<Vec<(Response<Incoming>, SendRequest<Full<Text>>)>> {
     let mut open = Vec::new();
     for _ in 0..streams {
         let mut sender = connect(gateway).await?;
         let body = json!({"model": MODEL, "stream": true, "max_tokens": 80,
             "messages": [{"role": "user", "content": STAY_OPEN}]});
-        let mut answer = ask(&mut sender, gateway, body.to_string().into()).await?;
+        let mut answer = ask(&mut sender, gateway, text(&body)).await?;
         answer.frame().await.context("no first event")??;
         open.push((answer, sender));
     }
@@ -144,17 +146,12 @@ pub async fn open(
 pub async fn ready(gateway: &Gateway) -> bool {
     let asked = async {
         let body = json!({"model": MODEL, "max_tokens": 80, "messages": [{"role": "user", "content": "ready?"}]});
-        ask(
-            &mut connect(gateway).await?,
-            gateway,
-            body.to_string().into(),
-        )
-        .await
+        ask(&mut connect(gateway).await?, gateway, text(&body)).await
     };
     asked.await.is_ok()
 }
 
-async fn connect(to: &impl Served) -> Result<SendRequest<Full<Bytes>>> {
+async fn connect(to: &impl Served) -> Result<SendRequest<Full<Text>>> {
     let stream = TcpStream::connect(to.address()).await?;
     stream.set_nodelay(true)?;
     let (sender, connection) = handshake(TokioIo::new(stream)).await?;
@@ -163,9 +160,9 @@ async fn connect(to: &impl Served) -> Result<SendRequest<Full<Bytes>>> {
 }
 
 async fn ask(
-    sender: &mut SendRequest<Full<Bytes>>,
+    sender: &mut SendRequest<Full<Text>>,
     to: &impl Served,
-    body: Bytes,
+    body: Text,
 ) -> Result<Response<Incoming>> {
     sender.ready().await?;
     let request = Request::post("/v1/chat/completions")
@@ -182,20 +179,46 @@ async fn ask(
     Ok(answer)
 }
 
-/// A prompt that differs from all others of the run at its start.
-fn body(case: &Case, user: usize, request: usize) -> Bytes {
-    let mut text = format!("user {user} asks for the {request}th time: ");
-    while text.len() < case.prompt_bytes {
-        text.push_str(case.text);
+/// What a connection asks again and again, but for how it begins. It is put together once: a loader that writes long prompts
+/// anew takes more time than the gateway, and its cache.
+struct Prompt {
+    before: String,
+    after: Bytes,
+}
+
+impl Prompt {
+    fn new(case: &Case) -> Self {
+        const BEGINNING: &str = "BEGINNING";
+        let mut text = BEGINNING.to_owned();
+        while text.len() < case.prompt_bytes {
+            text.push_str(case.text);
+        }
+        text.truncate(case.prompt_bytes);
+        let mut body = json!({"model": MODEL, "max_tokens": 80, "messages": [{"role": "user", "content": text}]});
+        if case.answer == Answer::Stream {
+            body["stream"] = true.into();
+            body["stream_options"] = json!({"include_usage": true});
+        }
+        let body = body.to_string();
+        let (before, after) = body.split_once(BEGINNING).unwrap_or((&body, ""));
+        Self {
+            before: before.to_owned(),
+            after: Bytes::copy_from_slice(after.as_bytes()),
+        }
     }
-    text.truncate(case.prompt_bytes);
-    let mut body =
-        json!({"model": MODEL, "max_tokens": 80, "messages": [{"role": "user", "content": text}]});
-    if case.answer == Answer::Stream {
-        body["stream"] = true.into();
-        body["stream_options"] = json!({"include_usage": true});
+
+    /// A prompt that differs from all others of the run at its start.
+    fn body(&self, user: usize, request: usize) -> Text {
+        let before = format!("{}user {user} asks for the {request}th time: ", self.before);
+        Bytes::from(before).chain(self.after.clone())
     }
-    body.to_string().into()
+}
+
+/// A body in two pieces.
+type Text = Chain<Bytes, Bytes>;
+
+fn text(whole: &serde_json::Value) -> Text {
+    Bytes::from(whole.to_string()).chain(Bytes::new())
 }
 
 /// That everything came: a gateway that breaks streams early is not fast.
