@@ -23,6 +23,7 @@ pub mod quota;
 pub mod route;
 pub mod serve;
 pub mod signals;
+mod socket;
 pub mod stack;
 pub mod start;
 pub mod telemetry;

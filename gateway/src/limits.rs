@@ -93,6 +93,17 @@ pub const H2_PING_INTERVAL: Duration = Duration::from_secs(30);
 /// Time for an HTTP/2 peer to answer that.
 pub const H2_PING_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// Silence of a client's connection after which its kernel is asked, again and again, whether it is still there. Models think
+/// and requests wait for minutes, in which nothing else tells; a question is one small packet.
+pub const CLIENT_KEEPALIVE: Duration = Duration::from_secs(15);
+
+/// Times of `server.write_timeout_ms` after which a connection is given up whose client acknowledges nothing: those who watch
+/// whether it reads come first, since a client that lives and has no room acknowledges nothing either.
+pub const CLIENT_UNREAD_TIMES: u32 = 2;
+
+/// Least of that time: some retransmissions on a wide line, however short clients may leave answers unread.
+pub const CLIENT_UNACKNOWLEDGED_MIN: Duration = Duration::from_secs(5);
+
 /// Time that a connection may stay open without a request; longer than the usual 60 s of balancers, so that they close
 /// first and never send into a closing connection. HTTP/1 closes after the header timeout already.
 pub const CONNECTION_IDLE_MAX: Duration = Duration::from_secs(75);

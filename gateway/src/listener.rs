@@ -23,6 +23,7 @@ use crate::drain::{DrainWatch, Phase};
 use crate::layers::peer::Caller;
 use crate::limits;
 use crate::preface::{self, Version};
+use crate::socket::{self, Patience};
 use crate::stack::Stack;
 use crate::tls::Acceptor;
 
@@ -33,6 +34,10 @@ pub trait Accept: Send + 'static {
 
     /// The next connection.
     fn accept(&mut self) -> impl Future<Output = io::Result<Self::Io>> + Send;
+
+    /// Sees to it that a client which is gone without a word is noticed, where it may leave its answer unread for
+    /// `write_timeout`; pipes always tell.
+    fn prepare(_io: &Self::Io, _write_timeout: Duration) {}
 
     /// Where it comes from; unknown for pipes.
     fn address(_io: &Self::Io) -> Option<SocketAddr> {
@@ -45,9 +50,11 @@ impl Accept for TcpListener {
 
     async fn accept(&mut self) -> io::Result<TcpStream> {
         let (stream, _peer) = TcpListener::accept(self).await?;
-        // A token is a small write that must not wait for the next one. A refusal costs latency only.
-        let _ = stream.set_nodelay(true);
         Ok(stream)
+    }
+
+    fn prepare(io: &TcpStream, write_timeout: Duration) {
+        socket::prepare(io, Patience::with_client(write_timeout));
     }
 
     fn address(io: &TcpStream) -> Option<SocketAddr> {
@@ -136,6 +143,7 @@ impl Listener {
                     let listener = self.clone();
                     let address = A::address(&io);
                     self.tasks.spawn(async move {
+                        A::prepare(&io, listener.options.write_timeout);
                         listener.welcome(io, address).await;
                         drop(permit);
                     });

@@ -71,6 +71,9 @@ def run(*command):
 class Wan:
     """A router, this namespace as one end of it, and further ends by their names."""
 
+    # The address of this end.
+    here = "10.77.0.2"
+
     def __init__(self, processes):
         self.processes = processes
         self.sites, self.ways = {}, {}

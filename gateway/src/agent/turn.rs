@@ -21,6 +21,7 @@ use super::{PATH, Who};
 use crate::federation::headers;
 use crate::limits;
 use crate::openai::error::ApiError;
+use crate::socket::Patience;
 use crate::tls::{self, TlsError};
 use crate::upstream::link::{Target, innermost};
 
@@ -119,7 +120,8 @@ impl Dialler {
     }
 
     async fn call(&self, who: &Who) -> Result<Turned, DialError> {
-        let wire = self.target.clone().connect().await;
+        // Once it is turned, both sides ask on it whether the other is there, and what they ask must be acknowledged.
+        let wire = self.target.clone().connect(Patience::OURS).await;
         let wire = TokioIo::new(wire.map_err(DialError::Connect)?);
         let (mut sender, connection) = http1::handshake(wire).await?;
         let request = self.request(who)?;

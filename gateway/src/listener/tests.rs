@@ -90,7 +90,7 @@ fn hello() -> Router {
     Router::new().route("/", get(async || "hello"))
 }
 
-async fn ask(pipe: &mut DuplexStream) -> String {
+async fn ask(pipe: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> String {
     pipe.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
         .await
         .unwrap();
@@ -344,4 +344,43 @@ async fn a_drain_lets_a_running_answer_finish() {
     });
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     assert_eq!(drained, Drained::InOrder);
+}
+
+/// A listener on loopback that hands out a second handle of each connection.
+#[cfg(target_os = "linux")]
+struct Watched {
+    listener: TcpListener,
+    accepted: mpsc::Sender<socket2::Socket>,
+}
+
+#[cfg(target_os = "linux")]
+impl Accept for Watched {
+    type Io = TcpStream;
+
+    async fn accept(&mut self) -> io::Result<TcpStream> {
+        let stream = Accept::accept(&mut self.listener).await?;
+        let handle = socket2::SockRef::from(&stream).try_clone()?;
+        let _ = self.accepted.send(handle).await;
+        Ok(stream)
+    }
+
+    fn prepare(io: &TcpStream, write_timeout: Duration) {
+        <TcpListener as Accept>::prepare(io, write_timeout);
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_client_that_is_gone_without_a_word_is_noticed() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (accepted, mut handles) = mpsc::channel(1);
+    let (drain, tasks) = (Drain::new(), TaskTracker::new());
+    let serves = Listener::new(hello(), OPTIONS, drain.watch(), tasks.clone());
+    tasks.spawn(serves.run(Watched { listener, accepted }));
+    let mut client = TcpStream::connect(address).await.unwrap();
+    ask(&mut client).await;
+    let handle = handles.recv().await.unwrap();
+    let given = socket::asked_for(&handle).unwrap();
+    assert_eq!(given, Patience::with_client(OPTIONS.write_timeout));
 }

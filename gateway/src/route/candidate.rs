@@ -119,7 +119,7 @@ impl Candidate {
 
     /// Sequences there, as far as we know.
     pub(super) fn company(&self) -> f64 {
-        self.shown() + f64::from(self.credits.unseen().sequences)
+        (self.shown() + self.credits.unseen().sequences as f64).max(0.0)
     }
 
     /// Whether it has nothing to do, and what was learnt of it was learnt in company that is gone. That says nothing of it any more,
@@ -177,7 +177,7 @@ impl Candidate {
     /// Whether as many wait there as run: more would only wait there rather than here, where they can be put in order.
     pub(super) fn is_full(&self) -> bool {
         let (figures, unseen) = (&self.figures, self.credits.unseen().sequences);
-        let line = figures.waiting.saturating_add(unseen);
-        figures.waiting > 0 && line >= figures.running.max(CANDIDATE_LINE_MIN)
+        let line = i64::from(figures.waiting) + unseen;
+        figures.waiting > 0 && line >= i64::from(figures.running.max(CANDIDATE_LINE_MIN))
     }
 }

@@ -75,8 +75,6 @@ pub struct Terms {
     pub failures: f64,
     /// Silence.
     pub stale: f64,
-    /// What others have likely sent since its figures were true.
-    pub crowd: f64,
     /// Part of its usual attraction that it has, up to 1; the cost is divided by it.
     pub ramp: f64,
 }
@@ -87,7 +85,7 @@ impl Terms {
     #[inline]
     pub fn cost(&self) -> f64 {
         let own = self.first_content() + self.decode;
-        let beside = self.pressure + self.carbon + self.failures + self.stale + self.crowd;
+        let beside = self.pressure + self.carbon + self.failures + self.stale;
         let cost = own + beside;
         if self.ramp >= 1.0 {
             cost
@@ -132,7 +130,6 @@ impl Sheet {
             carbon: load.tokens * self.token_grams * options.carbon_s_per_gram,
             failures: 0.0,
             stale: self.stale(now),
-            crowd: 0.0,
             ramp: 1.0,
         }
     }
@@ -170,7 +167,7 @@ impl Sheet {
         prompt_s(self.prompt_s, self.kilotoken_s, tokens)
     }
 
-    /// How it may have changed since its figures were true, where a request like this costs `terms` there.
+    /// What tells how many requests it should get beside those of others, where a request like this costs `terms` there.
     #[inline]
     pub(super) fn drift(&self, load: &Load, terms: &Terms, now: Moment) -> Drift {
         let one_more_s = larger(self.one_more(load, terms), ONE_MORE_S_MIN);
@@ -180,6 +177,7 @@ impl Sheet {
             per_s: 1.0 / one_more_s,
             all: self.shown,
             ours: self.ours,
+            share: 0.0,
         }
     }
 

@@ -66,8 +66,6 @@ pub struct Router {
     draw: Draw,
     /// Names of candidates, each once.
     names: HashSet<Arc<str>>,
-    /// Numbers dispatches.
-    number: u64,
     /// Kept for their memory.
     eligible: Vec<Eligible>,
     depths: Vec<u32>,
@@ -134,7 +132,6 @@ impl Router {
             budgets: Vec::new(),
             draw: Draw::new(seed),
             names: HashSet::new(),
-            number: 0,
             eligible: Vec::new(),
             depths: Vec::new(),
         }

@@ -26,7 +26,7 @@ pub(super) struct Model {
     /// Tokens of an answer, and of what is not cached of a prompt.
     pub(super) output: Mean,
     pub(super) prompt: Mean,
-    /// What others ask of the same candidates.
+    /// Others who ask the same candidates.
     pub(super) crowd: Crowd,
     /// Seconds of a token and of a prompt, over all candidates.
     pub(super) tpot: Mean,

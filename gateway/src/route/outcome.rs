@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use super::Router;
 use super::facts::CandidateId;
+use super::load::Work;
 use super::policy::Eligible;
 
 /// A request that was sent. Whoever holds it must hand it to [`Router::ended`], or the candidate looks busy for ever.
 #[derive(Debug)]
 pub struct Ticket {
     candidate: CandidateId,
-    number: u64,
     at: Duration,
     /// Prompt tokens that it was expected to compute.
     uncached: f64,
@@ -18,8 +18,8 @@ pub struct Ticket {
     promised_s: f64,
     /// Seconds expected until the first content.
     expected_s: f64,
-    /// Its sequences, and those at the candidate when it was sent, its own among them.
-    sequences: u32,
+    /// What it brought, and the sequences at the candidate when it was sent, its own among them.
+    work: Work,
     company: f64,
     /// Whether it was sent though its candidate may not be well.
     in_doubt: bool,
@@ -58,19 +58,17 @@ pub struct Served {
 impl Ticket {
     pub(super) fn new(
         pick: &Eligible,
-        number: u64,
         now: Duration,
-        (sequences, company): (u32, f64),
+        (work, company): (Work, f64),
         proves: bool,
     ) -> Self {
         Self {
             candidate: pick.id,
-            number,
             at: now,
             uncached: pick.prompt - pick.cached,
             promised_s: pick.terms.rtt + pick.terms.wait,
             expected_s: pick.terms.first_content(),
-            sequences,
+            work,
             company,
             in_doubt: pick.in_doubt,
             proves,
@@ -117,6 +115,7 @@ impl Router {
         self.prefixes.note(seen, ticket.candidate);
         self.change(ticket.candidate, |candidate| {
             candidate.health.succeeded(ticket.at, now);
+            candidate.credits.began(ticket.work, now);
         });
     }
 
@@ -126,12 +125,13 @@ impl Router {
         reason = "a request ends once, so its ticket is taken"
     )]
     pub fn ended(&mut self, ticket: Ticket, end: End, now: Duration) {
-        let (id, number, company) = (ticket.candidate, ticket.number, ticket.company);
+        let (id, company) = (ticket.candidate, ticket.company);
         // It looks at all candidates, and few requests fail.
         let may_eject = end == End::Failed && self.may_eject(id);
         let ejection = self.options.ejection;
+        let began = ticket.first.is_some();
         let model = self.change(id, |candidate| {
-            candidate.credits.ended(number, ticket.sequences);
+            candidate.credits.ended(ticket.work, began, now);
             match end {
                 End::Done(Served { tpot_s, .. }) => {
                     if let Some(tpot) = tpot_s {

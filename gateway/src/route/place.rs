@@ -8,7 +8,7 @@ use super::cost::{Load, Terms, Uncached};
 use super::decision::{Attempt, Filtered, Reason};
 use super::health::Standing;
 use super::judge::Judge;
-use super::load::{Credit, Work};
+use super::load::Work;
 use super::means::Means;
 use super::model::OUTPUT_TOKENS;
 use super::options::Policy;
@@ -112,7 +112,7 @@ impl Router {
             }
         }
         self.prefer_the_best(&mut filtered);
-        self.foresee(model, ask, now);
+        self.share_out(model, ask, now);
         filtered
     }
 
@@ -143,8 +143,8 @@ impl Router {
         }
     }
 
-    /// Adds what others have likely sent to those who may serve since their figures were true.
-    fn foresee(&mut self, model: usize, ask: &Ask<'_>, now: Duration) {
+    /// Shares requests out over those who may serve, where others send to them too.
+    fn share_out(&mut self, model: usize, ask: &Ask<'_>, now: Duration) {
         let Some(model) = self.models.get_mut(model) else {
             return;
         };
@@ -154,7 +154,7 @@ impl Router {
         if ask.attempt == Attempt::First {
             model.crowd.note(&self.eligible, now);
         }
-        model.crowd.foresee(&mut self.eligible);
+        model.crowd.share_out(&mut self.eligible);
     }
 
     /// Keeps those without a flaw alone, where there are any.
@@ -242,7 +242,6 @@ impl Router {
 
     /// Counts the request as sent to the pick.
     fn send(&mut self, model: usize, ask: &Ask<'_>, pick: &Eligible, now: Duration) -> Ticket {
-        self.number += 1;
         let uncached = pick.prompt - pick.cached;
         let mut output = OUTPUT_TOKENS;
         if let Some(model) = self.models.get_mut(model) {
@@ -255,17 +254,16 @@ impl Router {
             prefill_tokens: uncached as u64,
             kv_tokens: (pick.prompt + output) as u64,
         };
-        let (number, ejection) = (self.number, self.options.ejection);
+        let ejection = self.options.ejection;
         let sent = self.change(pick.id, |candidate| {
             let proves = candidate.is_unproven(now.as_secs_f64());
             candidate.health.sent(now, &ejection);
-            let at = now;
-            candidate.credits.sent(Credit { number, at, work });
+            candidate.credits.sent(work, now);
             (candidate.company(), proves, candidate.budget)
         });
         let (company, proves, budget) = sent.unwrap_or((0.0, false, usize::MAX));
         self.pay(budget, ask, pick, now);
-        Ticket::new(pick, number, now, (ask.n, company), proves)
+        Ticket::new(pick, now, (work, company), proves)
     }
 
     /// Takes what is sent from the budget of its upstream, or adds to it.

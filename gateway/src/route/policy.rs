@@ -1,8 +1,9 @@
 //! Which of the candidates that may serve does.
 //!
 //! `cost` draws two of those whose cost is about the lowest, each as often as it takes requests, and takes the cheaper one
-//! (Mitzenmacher, "The power of two choices", 2001): the best alone would be everybody's choice at once. It stays at home,
-//! and with the candidate that knows the session, while that costs little more.
+//! (Mitzenmacher, "The power of two choices", 2001): the best alone would be everybody's choice at once. Where others send to the
+//! same candidates they take turns by the shares of `crowd.rs`. It stays at home, and with the candidate that knows the session,
+//! while that costs little more.
 
 use hansa_config::schema::Policy;
 
@@ -14,6 +15,9 @@ use super::options::Options;
 
 /// Seconds within which costs are equal however small they are: nobody can tell them apart.
 const BAND_FLOOR_S: f64 = 0.005;
+/// Requests that a candidate may lag behind its share, or be before it: more would come at once, or to others alone, once that
+/// changes.
+const OWED_MAX: f64 = 2.0;
 /// Share of a prompt that a candidate must have seen for `prefix` to prefer it.
 const PREFIX_SHARE_MIN: f64 = 0.5;
 /// A candidate that has seen the prompt is still left where it has so many times the least load and so many more.
@@ -62,6 +66,8 @@ pub(super) struct Habit {
     away: bool,
     /// Places in the list that are drawn from, and the requests that each takes; kept for its memory.
     pool: Vec<(usize, f64)>,
+    /// Requests that candidates, by their numbers, should have got by their shares and did not; below 0 where they got more.
+    owed: Vec<f64>,
 }
 
 impl Habit {
@@ -106,12 +112,43 @@ impl Habit {
         } else {
             (edge, false)
         };
+        if let Some(place) = self.shared_out(eligible, stay, draw) {
+            return place;
+        }
         self.pool.clear();
         let within = |(_, e): &(usize, &Eligible)| e.cost <= edge && (e.at_home || !stay);
         let places = eligible.iter().enumerate().filter(within);
         self.pool
             .extend(places.map(|(place, e)| (place, e.drift.per_s)));
         self.two_choices(eligible, draw)
+    }
+
+    /// Of those that requests are shared out to, or those of them at home where they `stay`, the one that lags most behind its
+    /// share; `None` where nothing is shared out. Who is cheaper was true some time ago, and the shares hold what that is worth.
+    /// In turn and not by chance: chance alone makes lines.
+    fn shared_out(&mut self, eligible: &[Eligible], stay: bool, draw: &mut Draw) -> Option<usize> {
+        let gets = |e: &&Eligible| e.drift.share > 0.0 && (e.at_home || !stay);
+        let all: f64 = eligible.iter().filter(gets).map(|e| e.drift.share).sum();
+        let numbers = eligible.iter().map(|e| e.id.index() + 1);
+        // Gateways that begin alike would go on alike.
+        self.owed
+            .resize_with(self.owed.len().max(numbers.max()?), || draw.unit());
+        let mut most = (None, f64::NEG_INFINITY);
+        for (place, one) in eligible.iter().enumerate().filter(|(_, e)| gets(e)) {
+            if let Some(owed) = self.owed.get_mut(one.id.index()) {
+                *owed = (*owed + one.drift.share / all).min(OWED_MAX);
+                most = if *owed > most.1 {
+                    (Some(place), *owed)
+                } else {
+                    most
+                };
+            }
+        }
+        let picked = eligible.get(most.0?)?.id.index();
+        if let Some(owed) = self.owed.get_mut(picked) {
+            *owed = (*owed - 1.0).max(-OWED_MAX);
+        }
+        most.0
     }
 
     /// The cheaper of two of the pool.
@@ -275,6 +312,18 @@ mod tests {
         // Equals: the first that is drawn is taken.
         assert!((6_700..7_300).contains(&counts[0]), "{counts:?}");
         assert!(counts[1..].iter().all(|count| *count > 800), "{counts:?}");
+    }
+
+    #[test]
+    fn what_is_shared_out_goes_by_shares_and_home_keeps_its_own() {
+        let mut three = eligible(&[1.0, 5.0, 3.0]);
+        (three[0].drift.share, three[1].drift.share) = (1.0, 3.0);
+        let drawn = counts(&picks(Policy::Cost, &three, 4_000), 3);
+        assert!((2_900..3_100).contains(&drawn[1]), "{drawn:?}");
+        assert_eq!(drawn[2], 0);
+        // It costs no more than the best.
+        three[0].at_home = true;
+        assert_eq!(counts(&picks(Policy::Cost, &three, 100), 3), [100, 0, 0]);
     }
 
     #[test]

@@ -85,7 +85,9 @@ impl Sheet {
     pub(super) fn of(candidate: &Candidate, alike: bool) -> Self {
         let (figures, facts) = (&candidate.figures, &candidate.facts);
         let unseen = candidate.credits.unseen();
-        let queued = figures.queued_tokens.saturating_add(unseen.prefill_tokens);
+        let queued = figures
+            .queued_tokens
+            .saturating_add_signed(unseen.prefill_tokens);
         let kv_used = figures
             .kv_tokens_total
             .saturating_sub(figures.kv_tokens_free);
@@ -121,12 +123,12 @@ impl Sheet {
             told_tokens_per_s: figures.prefill_tokens_per_s,
             line_token_s,
             prompts_s: queued as f64 * line_token_s,
-            waiting: f64::from(figures.waiting) + f64::from(unseen.sequences),
+            waiting: (f64::from(figures.waiting) + unseen.sequences as f64).max(0.0),
             runner: match figures.waiting {
                 0 => 0.0,
                 _ => 1.0 / f64::from(figures.running.max(1)),
             },
-            kv_used: kv_used as f64 + unseen.kv_tokens as f64,
+            kv_used: (kv_used as f64 + unseen.kv_tokens as f64).max(0.0),
             kv_token: match figures.kv_tokens_total {
                 0 => 0.0,
                 total => 1.0 / total as f64,

@@ -14,8 +14,6 @@ use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
-#[cfg(target_os = "linux")]
-use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -24,8 +22,7 @@ use tokio_rustls::client::TlsStream;
 use tokio_util::either::Either;
 use tower::Service;
 
-#[cfg(target_os = "linux")]
-use crate::limits;
+use crate::socket::{self, Patience};
 
 /// A server: what its URL says, and the address where discovery found it.
 #[derive(Debug, Clone)]
@@ -94,17 +91,13 @@ impl Target {
         }
     }
 
-    /// A connection to it; how long that may take is the caller's to bound.
-    pub(crate) async fn connect(self) -> io::Result<Wire> {
+    /// A connection to it, on which it may be silent as `patience` says; how long that may take is the caller's to bound.
+    pub(crate) async fn connect(self, patience: Patience) -> io::Result<Wire> {
         let tcp = match self.address {
             Some(address) => TcpStream::connect(address).await?,
             None => TcpStream::connect((self.host(), self.port())).await?,
         };
-        // A request is one small write that must not wait for another. A refusal costs latency only.
-        let _ = tcp.set_nodelay(true);
-        // Elsewhere requests to a machine that is gone wait for their first byte as long as they may. A refusal costs that too.
-        #[cfg(target_os = "linux")]
-        let _ = notice_death(&tcp, self.http2);
+        socket::prepare(&tcp, patience);
         let Some(tls) = &self.tls else {
             return Ok(Wire(Either::Left(tcp)));
         };
@@ -114,20 +107,6 @@ impl Target {
             .await?;
         Ok(Wire(Either::Right(Box::new(stream))))
     }
-}
-
-/// Has the kernel break the connection off once the other end acknowledges nothing any more, so that another server is asked.
-/// A server of ours `is_ours` shows that it is there by its status too; all that others have is their kernel.
-#[cfg(target_os = "linux")]
-fn notice_death(tcp: &TcpStream, is_ours: bool) -> io::Result<()> {
-    let socket = SockRef::from(tcp);
-    if is_ours {
-        return socket.set_tcp_user_timeout(Some(limits::LINK_UNACKNOWLEDGED));
-    }
-    let (ask, give_up) = limits::LINK_KEEPALIVE;
-    let keepalive = TcpKeepalive::new().with_time(ask).with_interval(ask);
-    socket.set_tcp_keepalive(&keepalive)?;
-    socket.set_tcp_user_timeout(Some(give_up))
 }
 
 /// Connects to one target, whatever URI is asked for: a redirect or a wrong URI cannot send a key elsewhere.
@@ -144,7 +123,12 @@ impl Connector {
 
     /// A connection, in time or not at all.
     pub(super) async fn connect(&self) -> io::Result<Wire> {
-        match timeout(self.time, self.target.clone().connect()).await {
+        // Servers of ours alone are spoken to by HTTP/2.
+        let patience = match self.target.http2 {
+            true => Patience::OURS,
+            false => Patience::OTHERS,
+        };
+        match timeout(self.time, self.target.clone().connect(patience)).await {
             Ok(connected) => connected,
             Err(_) => Err(io::Error::new(
                 io::ErrorKind::TimedOut,
@@ -232,22 +216,21 @@ mod tests {
 
     use super::*;
 
-    async fn given_up_after(http2: bool) -> io::Result<(Option<Duration>, bool)> {
+    async fn asked_for(http2: bool) -> io::Result<Patience> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let url = format!("http://{}", listener.local_addr()?);
         let target = Target::parse(&url, None, http2).ok_or(io::ErrorKind::InvalidInput)?;
-        let Either::Left(tcp) = target.connect().await?.0 else {
-            return Err(io::ErrorKind::InvalidInput.into());
-        };
-        let socket = SockRef::from(&tcp);
-        Ok((socket.tcp_user_timeout()?, socket.keepalive()?))
+        let connector = Connector::new(target, Duration::from_secs(5));
+        match connector.connect().await?.0 {
+            Either::Left(tcp) => socket::asked_for(&tcp),
+            Either::Right(_) => Err(io::ErrorKind::InvalidInput.into()),
+        }
     }
 
     #[tokio::test]
     async fn a_machine_that_is_gone_breaks_its_connections() -> io::Result<()> {
-        let (ours, others) = (given_up_after(true).await?, given_up_after(false).await?);
-        assert_eq!(ours, (Some(limits::LINK_UNACKNOWLEDGED), false));
-        assert_eq!(others, (Some(limits::LINK_KEEPALIVE.1), true));
+        assert_eq!(asked_for(true).await?, Patience::OURS);
+        assert_eq!(asked_for(false).await?, Patience::OTHERS);
         Ok(())
     }
 }

@@ -173,6 +173,10 @@ fn at_80_percent_routing_by_cost_beats_turns_and_load_by_30_percent() {
 
 #[test]
 fn status_two_seconds_old_makes_no_herds_and_still_beats_all_others() {
+    let fresh = europe(|text| {
+        let all = "\"cost\", \"round_robin\", \"least_load\"";
+        text.replace(all, "\"cost\"")
+    });
     let report = europe(|text| {
         text.replace("status_period = \"100ms\"", "status_period = \"2s\"")
             .replace(
@@ -186,15 +190,17 @@ fn status_two_seconds_old_makes_no_herds_and_still_beats_all_others() {
     let p95 = |policy: &PolicyReport| policy.ttft_ms.p95;
     let others = p95(turns).min(p95(load)).min(p95(chance));
     assert!(p95(cost) < 0.7 * others, "{}", report.text());
-    assert!(cost.herding.peak_over_mean < 3.0, "{}", report.text());
+    let by_fresh = p95(&fresh.policies[0]);
+    assert!(p95(cost) < 1.5 * by_fresh, "{by_fresh} {}", report.text());
+    assert!(cost.herding.peak_over_mean < 2.0, "{}", report.text());
+    let uneven = |policy: &PolicyReport| {
+        let sites = policy.sites.iter().map(|site| site.herding.dispersion);
+        sites.fold(0.0, f64::max)
+    };
+    assert!(uneven(cost) < 4.0, "{}", report.text());
     // Who draws blindly sends no herds, and that is what the measure says.
     assert!(chance.herding.peak_over_mean < 2.0, "{}", report.text());
-    assert!(
-        chance
-            .sites
-            .iter()
-            .all(|site| site.herding.dispersion < 3.0)
-    );
+    assert!(uneven(chance) < 3.0);
 }
 
 #[test]
