@@ -12,6 +12,7 @@
 use std::time::Duration;
 
 use super::cost::Terms;
+use super::number::{larger, smaller};
 use super::policy::Eligible;
 
 /// Seconds over which requests are counted: some reports, and less than loads take to change.
@@ -134,9 +135,7 @@ impl Vessel {
 
     /// Requests that fill it up to `level`.
     fn holds(&self, level: f64) -> f64 {
-        let more = (level - self.empty) * self.per_s;
-        // Not `max`, which takes more instructions to be right for numbers that are none.
-        if more > 0.0 { more } else { 0.0 }
+        larger((level - self.empty) * self.per_s, 0.0)
     }
 }
 
@@ -148,13 +147,8 @@ fn stays(terms: &Terms) -> f64 {
 /// The cost up to which `amount` requests fill the candidates. By Newton's method: what they hold grows ever faster with the level,
 /// so that after its first step it comes down to the right one and never passes it.
 fn level(vessels: &[Vessel], amount: f64) -> f64 {
-    let lowest = vessels.iter().fold(f64::INFINITY, |lowest, one| {
-        if one.empty < lowest {
-            one.empty
-        } else {
-            lowest
-        }
-    });
+    let empty = vessels.iter().map(|one| one.empty);
+    let lowest = empty.fold(f64::INFINITY, smaller);
     // Were all as cheap as the cheapest, it would be here: it lies higher.
     let mut level = lowest + amount / vessels.iter().map(|one| one.per_s).sum::<f64>();
     for _ in 0..ROUNDS_MAX {

@@ -11,6 +11,7 @@ use super::cost::Terms;
 use super::crowd::Drift;
 use super::draw::Draw;
 use super::facts::CandidateId;
+use super::number::smaller;
 use super::options::Options;
 
 /// Seconds within which costs are equal however small they are: nobody can tell them apart.
@@ -222,12 +223,10 @@ fn place(eligible: &[Eligible], wanted: Option<CandidateId>) -> Option<usize> {
 fn lowest(eligible: &[Eligible]) -> (f64, f64) {
     let (mut all, mut home) = (f64::INFINITY, f64::INFINITY);
     for one in eligible {
-        all = if one.cost < all { one.cost } else { all };
-        home = if one.at_home && one.cost < home {
-            one.cost
-        } else {
-            home
-        };
+        all = smaller(one.cost, all);
+        if one.at_home {
+            home = smaller(one.cost, home);
+        }
     }
     (all, home)
 }
