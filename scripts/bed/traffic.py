@@ -9,12 +9,13 @@ from bed.instant import read_message
 CONNECTIONS = 8
 # How many of each kind a connection sends. Mistakes are few: code that seldom runs must not look as if it ran often.
 SHORT, STREAMS, LONG, SIMULATED, MISTAKES = 1_200, 300, 120, 150, 5
-LONG_WORDS = 20_000
+LONG_WORDS, CODE_LINES = 20_000, 2_000
+CODE = '\tif city in league:\n\t\tprint("member", city)\n'
 
 
-def question(model, words=40, **more):
+def question(model, words=40, text="word ", **more):
     history = [{"role": "system", "content": "You answer in few words."}] if words > 100 else []
-    return {"model": model, "messages": [*history, {"role": "user", "content": "word " * words}], "max_tokens": 64, **more}
+    return {"model": model, "messages": [*history, {"role": "user", "content": text * words}], "max_tokens": 64, **more}
 
 
 class Traffic:
@@ -55,6 +56,7 @@ class Traffic:
         yield SHORT, question("instant"), good
         yield STREAMS, question("instant", stream=True), good
         yield LONG, question("instant", words=LONG_WORDS), good
+        yield LONG, question("instant", words=CODE_LINES, text=CODE), good
         yield SIMULATED, question("sim", stream=True), good
         yield SIMULATED, question("sim"), good
         yield MISTAKES, question("instant", temperature=-1), bad
