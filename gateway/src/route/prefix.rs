@@ -84,9 +84,9 @@ impl HashKey {
     }
 }
 
-/// Bytes of a prompt's first `blocks` blocks. From the sixteenth on every eight blocks are twice as long as the eight before: a
-/// block is an eighth of what comes before it at most, so a long prompt takes few of them and its depth is known as well as
-/// it matters.
+/// Bytes of a prompt's first `blocks` blocks. The first sixteen are equal, and from there every eight are twice as long as the
+/// eight before: beyond the first eight a block is an eighth of what comes before it at most, so a long prompt takes few of
+/// them and its depth is known as well as it matters.
 #[must_use]
 pub const fn covered(blocks: usize) -> usize {
     let (octave, step) = (blocks / 8, blocks % 8);
